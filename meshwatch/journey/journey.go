@@ -1,0 +1,217 @@
+// Package journey holds the words of meshwatch (docs/architecture.md) as plain values: what the joiner produces and what
+// spans, JSON, tables and metrics are made from. Nothing here does I/O.
+//
+// Every time is nanoseconds of CLOCK_MONOTONIC (bpf_ktime_get_ns) of this node; Clock converts to wall time.
+package journey
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Role says what a process is to the mesh. It decides whose time is whose in the verdict.
+type Role string
+
+// The roles a process can have.
+const (
+	RoleUnknown Role = ""
+	RoleApp     Role = "app"
+	RoleSidecar Role = "sidecar"
+	RoleGateway Role = "gateway"
+)
+
+// Workload names who is behind an end, as the topology knows it. The zero value is an unknown workload.
+type Workload struct {
+	Name      string `json:"name,omitempty"`
+	Namespace string `json:"namespace,omitempty"` // Kubernetes namespace, not a network namespace
+	Service   string `json:"service,omitempty"`   // service.name of the workload's own spans
+	Node      string `json:"node,omitempty"`
+}
+
+// End is one end of a leg: a socket, and the thread that used it. Local and Peer are addresses as this end's socket sees
+// them, so NAT shows as a difference between the two ends of one leg.
+type End struct {
+	Local    netip.AddrPort `json:"local"`
+	Peer     netip.AddrPort `json:"peer"`
+	Netns    uint32         `json:"netns"`             // inode number of the network namespace
+	NetName  string         `json:"netns_name"`        // as an operator knows it, see netpath
+	Pid      int            `json:"pid"`               // thread group, in the agent's pid namespace; 0: not seen
+	Tid      int            `json:"tid"`               // thread that wrote (client: the request, server: the response)
+	Process  string         `json:"process,omitempty"` // comm of the process
+	Thread   string         `json:"thread,omitempty"`  // comm of the thread
+	Role     Role           `json:"role,omitempty"`    //
+	Workload Workload       `json:"workload,omitzero"` //
+	Known    bool           `json:"known"`             // false: this end's socket was never seen (another node, or lost)
+}
+
+// Leg is one TCP connection as both ends see it, whatever NAT does between.
+type Leg struct {
+	Client End `json:"client"` // the end that sends requests
+	Server End `json:"server"`
+}
+
+// Hook is a place in the kernel where a stamp is taken. The numbers are shared with bpf/flight.h.
+type Hook uint8
+
+// The hooks, in the order in which a packet meets them.
+const (
+	HookNone        Hook = 0
+	HookOutput      Hook = 1 // netfilter LOCAL_OUT, before all rules: the flight's start
+	HookPostrouting Hook = 2 // netfilter POST_ROUTING, before all rules
+	HookEgress      Hook = 3 // tc egress of a link
+	HookIngress     Hook = 4 // tc ingress of a link
+	HookForward     Hook = 5 // netfilter FORWARD, before all rules
+	HookInput       Hook = 6 // netfilter LOCAL_IN, before all rules
+	HookDelivered   Hook = 7 // netfilter LOCAL_IN, after all rules
+	HookRetransmit  Hook = 8 // tcp_retransmit_skb on the sending socket
+	HookDrop        Hook = 9 // kfree_skb; Flight.DropReason says why
+	HookReset       Hook = 10
+)
+
+// Stamp says that a message was seen at a place.
+type Stamp struct {
+	At      uint64 `json:"at_ns"`
+	Hook    Hook   `json:"hook"`
+	Netns   uint32 `json:"netns"`
+	Ifindex uint32 `json:"ifindex"`
+}
+
+// Class is whose time a stretch of a journey is.
+type Class string
+
+// The classes of the first verdict.
+const (
+	ClassApp     Class = "app"
+	ClassSidecar Class = "sidecar"
+	ClassGateway Class = "gateway"
+	ClassNode    Class = "node"
+	ClassNetwork Class = "network"
+	ClassUnknown Class = "unknown" // measured, but nobody's as far as we know
+	ClassMixed   Class = "mixed"   // only as a verdict: no class has half
+)
+
+// Hop is the interval between two neighbouring stamps. Times are absolute, From <= To.
+type Hop struct {
+	Name  string `json:"name"` // low cardinality: "iptables OUTPUT", "loopback", "veth", "bridge", "socket wait", …
+	Kind  string `json:"kind"` // iptables, loopback, veth, bridge, tunnel, wire, socket-wait, retransmit, …
+	Class Class  `json:"class"`
+	From  uint64 `json:"from_ns"`
+	To    uint64 `json:"to_ns"`
+	Netns uint32 `json:"netns"` // where the hop begins
+	Net   string `json:"netns_name,omitempty"`
+	Iface string `json:"iface,omitempty"` // where the hop begins, empty for netfilter
+}
+
+// Flight is one application message on its way from the sending socket to the receiving socket.
+type Flight struct {
+	Serial      uint64  `json:"serial"`      // the recorder's number, unique while the agent runs
+	Start       uint64  `json:"start_ns"`    // first packet at its first hook
+	SendEnd     uint64  `json:"send_end_ns"` // last write of the message returned; 0: not seen
+	Recv        uint64  `json:"recv_ns"`     // first byte was read by the receiver; 0: not seen
+	RecvEnd     uint64  `json:"recv_end_ns"` // last read of the message
+	Seq         uint32  `json:"seq"`         // TCP sequence number of the first byte
+	Ack         uint32  `json:"ack"`         // acknowledgement number of the first packet
+	Bytes       uint32  `json:"bytes"`       // written, modulo 2^32
+	Retransmits uint32  `json:"retransmits"` // segments of this message sent again
+	DropReason  uint32  `json:"drop_reason"` // enum skb_drop_reason of the last drop, 0: none
+	Stamps      []Stamp `json:"stamps"`      // in time order, the first is Start's
+	Hops        []Hop   `json:"hops"`        // between neighbouring stamps, and the socket wait
+	Truncated   bool    `json:"truncated"`   // there were more stamps than the record holds
+}
+
+// Method is how a join was made, strongest first.
+type Method string
+
+// The methods of this version. See docs/architecture.md.
+const (
+	MethodRequestID  Method = "request-id"  // the same request id in both heads
+	MethodResponseID Method = "response-id" // the id came back in the response head
+	MethodTrace      Method = "trace"       // the same trace context in both heads
+)
+
+// Relay is the causal link inside one process from the exchange it received (From) to the one it made (To).
+type Relay struct {
+	From       int     `json:"from"` // index in Journey.Exchanges
+	To         int     `json:"to"`
+	Method     Method  `json:"method"`
+	Confidence float64 `json:"confidence"` // share of such joins that are right, 0 to 1
+	Candidates int     `json:"candidates"` // inbound exchanges that the evidence was weighed over, at least 1
+	Pid        int     `json:"pid"`
+	Role       Role    `json:"role,omitempty"`
+}
+
+// TraceContext is what a head carries of a distributed trace. The zero value carries none.
+type TraceContext struct {
+	TraceID [16]byte // zero: none; 64-bit ids are left-padded with zeros
+	SpanID  [8]byte  // the caller's span; zero: unknown
+	Sampled bool     // the caller's decision
+	Decided bool     // a decision was carried
+	Format  string   // traceparent, b3, uber-trace-id, sw8
+}
+
+// Exchange is a request flight and its response flight on one leg.
+type Exchange struct {
+	Leg       Leg               `json:"leg"`
+	Protocol  string            `json:"protocol"` // "http/1.1", "http/1.0", "raw"
+	Method    string            `json:"method,omitempty"`
+	Target    string            `json:"target,omitempty"` // request target as sent, without the query
+	Host      string            `json:"host,omitempty"`
+	Status    int               `json:"status,omitempty"` // 0: no response seen
+	RequestID string            `json:"request_id,omitempty"`
+	Trace     TraceContext      `json:"-"`
+	Headers   map[string]string `json:"headers,omitempty"` // capture_headers; never evidence for a join
+	Request   Flight            `json:"request"`
+	Response  *Flight           `json:"response,omitempty"` // nil: none seen
+	Parent    int               `json:"parent"`             // index of the exchange that caused this one, -1 for a root
+	Error     string            `json:"error,omitempty"`    // reset, no-response, 5xx: empty when it went well
+}
+
+// End is when the exchange was over for its client, as far as seen.
+func (e *Exchange) End() uint64 {
+	if e.Response != nil {
+		return max(e.Response.RecvEnd, e.Response.Recv, lastStamp(e.Response))
+	}
+	return max(e.Request.RecvEnd, e.Request.Recv, lastStamp(&e.Request))
+}
+
+func lastStamp(f *Flight) uint64 {
+	if len(f.Stamps) == 0 {
+		return f.Start
+	}
+	return f.Stamps[len(f.Stamps)-1].At
+}
+
+// Share is one class's own time within a journey.
+type Share struct {
+	Class Class         `json:"class"`
+	Own   time.Duration `json:"own_ns"`
+}
+
+// Verdict says whose time a journey was: the class with at least half of the duration, else mixed.
+type Verdict struct {
+	Class  Class   `json:"class"`
+	Share  float64 `json:"share"`           // of the duration, of the winning class (of the largest when mixed)
+	Where  string  `json:"where,omitempty"` // the workload or hop that had most of that class's time
+	Shares []Share `json:"shares"`          // largest first; sums to at most the duration
+}
+
+// Journey is all exchanges of one request, as a tree. Exchanges[0] is the root; a parent stands before its children.
+type Journey struct {
+	TraceID   [16]byte    `json:"-"`
+	RequestID string      `json:"request_id,omitempty"`
+	Exchanges []*Exchange `json:"exchanges"`
+	Relays    []Relay     `json:"relays"`
+	Verdict   Verdict     `json:"verdict"`
+}
+
+// Duration is the root exchange's, as its client saw it.
+func (j *Journey) Duration() time.Duration {
+	r := j.Exchanges[0]
+	return time.Duration(r.End() - r.Request.Start) //nolint:gosec // both are of one clock, End is not before Start
+}
+
+// Clock converts the recorder's monotonic nanoseconds to wall time by an offset read once (wall = monotonic + Offset).
+type Clock struct{ Offset int64 }
+
+// Wall is the wall time of a monotonic time in ns.
+func (c Clock) Wall(ns uint64) time.Time { return time.Unix(0, int64(ns)+c.Offset) } //nolint:gosec // years from overflow
