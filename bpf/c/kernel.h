@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The kernel types that the programs read, trimmed to the fields used. CO-RE relocates every access to the running kernel's
+ * layout, so order and size here mean nothing. Nested anonymous unions of the kernel are flattened: relocation finds a
+ * field by name. Constants name their header.
+ */
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef int s32;
+typedef long long s64;
+typedef u16 __u16;
+typedef u32 __u32;
+typedef u64 __u64;
+typedef s32 __s32;
+typedef s64 __s64;
+typedef u8 __u8;
+typedef u16 __be16;
+typedef u32 __be32;
+typedef u32 __wsum;
+typedef u16 __sum16;
+
+#define AF_INET 2	  /* linux/socket.h */
+#define AF_INET6 10	  /* linux/socket.h */
+#define IPPROTO_TCP 6	  /* linux/in.h */
+#define MSG_PEEK 2	  /* linux/socket.h */
+#define TCP_ESTABLISHED 1 /* net/tcp_states.h */
+#define TCP_CLOSE 7	  /* net/tcp_states.h */
+#define NF_ACCEPT 1	  /* linux/netfilter.h */
+#define TCX_NEXT -1	  /* linux/bpf.h enum tcx_action_base */
+#define TCP_FLAG_SYN 0x02 /* byte 13 of the TCP header, RFC 9293 */
+#define TCP_FLAG_ACK 0x10
+
+enum bpf_map_type {
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+};
+#define BPF_F_MMAPABLE (1U << 10) /* linux/bpf.h */
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+	u32 inum;
+};
+struct net {
+	struct ns_common ns;
+};
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct in6_addr {
+	union {
+		u8 u6_addr8[16];
+		u64 u6_addr64_unused[2];
+	} in6_u;
+};
+
+struct sock_common {
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	__be16 skc_dport;
+	u16 skc_num;
+	u16 skc_family;
+	volatile u8 skc_state;
+	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+};
+struct sock {
+	struct sock_common __sk_common;
+	u16 sk_protocol;
+};
+struct tcp_sock {
+	u32 write_seq;
+	u32 copied_seq;
+	u32 snd_nxt;
+	u32 packets_out;
+};
+
+struct net_device {
+	int ifindex;
+	possible_net_t nd_net;
+};
+struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
+	unsigned int len;
+	unsigned int data_len;
+	__be16 protocol;
+	u16 network_header;
+	unsigned int tail; /* sk_buff_data_t, an offset on 64-bit kernels */
+	unsigned char *head;
+	unsigned char *data;
+	char cb[48];
+};
+struct nf_hook_state {
+	u8 hook;
+	u8 pf;
+	struct net_device *in;
+	struct net_device *out;
+	struct net *net;
+};
+struct bpf_nf_ctx {
+	const struct nf_hook_state *state;
+	struct sk_buff *skb;
+};
+
+#pragma clang attribute pop
+
+/* Wire formats: fixed, so not relocated. Names are the kernel's, as bpf_rdonly_cast takes a kernel type. */
+struct iphdr {
+	u8 version_ihl; /* bit-fields in the kernel */
+	u8 tos;
+	__be16 tot_len; /* 0: BIG TCP */
+	__be16 id;
+	__be16 frag_off;
+	u8 ttl;
+	u8 protocol;
+	__sum16 check;
+	__be32 saddr;
+	__be32 daddr;
+};
+struct ipv6hdr {
+	__be32 version_flow;
+	__be16 payload_len; /* 0: BIG TCP or a jumbogram */
+	u8 nexthdr;
+	u8 hop_limit;
+};
+struct tcphdr {
+	__be16 source;
+	__be16 dest;
+	__be32 seq;
+	__be32 ack_seq;
+	u8 doff; /* in the upper four bits, words of 4 bytes */
+	u8 flags;
+	__be16 window;
+};
+
+
+/* Context of a tc program: only its address is used, see bpf_cast_to_kern_ctx. linux/bpf.h */
+struct __sk_buff {
+	u32 len;
+	u32 pkt_type;
+	u32 mark;
+	u32 queue_mapping;
+	u32 protocol;
+	u32 vlan_present;
+	u32 vlan_tci;
+	u32 vlan_proto;
+	u32 priority;
+	u32 ingress_ifindex;
+	u32 ifindex;
+};
+struct bpf_dynptr {
+	u64 __opaque[2];
+} __attribute__((aligned(8)));

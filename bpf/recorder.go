@@ -1,0 +1,175 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+// Recorder is the loaded flight recorder. It starts switched off and attached to nothing.
+type Recorder struct {
+	Netfilter *Netfilter // nil where the kernel has no BPF netfilter links: tc egress starts the flights
+	TC        *TC
+	Sockets   *Sockets
+	Trouble   *Trouble
+
+	ring   *Ring
+	losses *ebpf.Map
+	maps   []*ebpf.Map
+}
+
+// Options of a Recorder.
+type Options struct {
+	Sizes Sizes
+	// NoNetfilter leaves the netfilter programs out, as on a kernel before 6.4.
+	NoNetfilter bool
+}
+
+// Load verifies and loads all programs: about half a second of CPU. The caller closes the Recorder.
+func Load(o Options) (_ *Recorder, err error) {
+	if err := o.Sizes.Validate(); err != nil {
+		return nil, err
+	}
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("raise memlock limit: %w", err)
+	}
+	r := &Recorder{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
+	shared, err := r.loadMaps(o.Sizes)
+	if err != nil {
+		return nil, err
+	}
+	load := loader{sizes: o.Sizes, opts: &ebpf.CollectionOptions{MapReplacements: shared}, startAtTC: o.NoNetfilter}
+	if !o.NoNetfilter {
+		if r.Netfilter, err = loadNetfilterProgs(load); err != nil {
+			return nil, err
+		}
+	}
+	if r.TC, err = loadTCProgs(load); err != nil {
+		return nil, err
+	}
+	if r.Sockets, err = loadSocketProgs(load); err != nil {
+		return nil, err
+	}
+	if r.Trouble, err = loadTroubleProgs(load); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// loadMaps makes the maps once; the programs of every object use the same.
+func (r *Recorder) loadMaps(s Sizes) (map[string]*ebpf.Map, error) {
+	spec, err := loadSocket()
+	if err != nil {
+		return nil, fmt.Errorf("read embedded objects: %w", err)
+	}
+	spec.Programs = nil
+	spec.Maps["mw_flights"].MaxEntries = uint32(s.Flights)
+	spec.Maps["mw_index"].MaxEntries = uint32(s.Index / indexWays)
+	spec.Maps["mw_sockets"].MaxEntries = uint32(s.Sockets / socketWays)
+	shared := map[string]*ebpf.Map{}
+	for name, m := range spec.Maps {
+		if len(name) < 3 || name[:3] != "mw_" {
+			continue // .rodata is each object's own
+		}
+		made, err := ebpf.NewMap(m)
+		if err != nil {
+			return nil, fmt.Errorf("make map %s: %w", name, explain(err))
+		}
+		r.maps = append(r.maps, made)
+		shared[name] = made
+	}
+	r.losses = shared["mw_losses"]
+	r.ring, err = mapRing(shared["mw_control"], shared["mw_flights"], shared["mw_heads"], s.Flights)
+	return shared, err
+}
+
+// loader loads one object with the shared maps.
+type loader struct {
+	sizes     Sizes
+	opts      *ebpf.CollectionOptions
+	startAtTC bool
+}
+
+func (l loader) load(name string, spec *ebpf.CollectionSpec, err error, into any) error {
+	if err != nil {
+		return fmt.Errorf("read embedded object %s: %w", name, err)
+	}
+	for key, m := range spec.Maps {
+		if shared, ok := l.opts.MapReplacements[key]; ok {
+			m.MaxEntries = shared.MaxEntries()
+		}
+	}
+	vars := map[string]any{
+		"ring_mask":    uint32(l.sizes.Flights - 1),
+		"index_mask":   uint32(l.sizes.Index/indexWays - 1),
+		"sockets_mask": uint32(l.sizes.Sockets/socketWays - 1),
+	}
+	if l.startAtTC {
+		vars["start_at_tc"] = uint32(1)
+	}
+	for k, v := range vars {
+		if variable, ok := spec.Variables[k]; ok {
+			if err := variable.Set(v); err != nil {
+				return fmt.Errorf("set %s in %s: %w", k, name, err)
+			}
+		}
+	}
+	opts := *l.opts
+	opts.MapReplacements = map[string]*ebpf.Map{}
+	for key, m := range l.opts.MapReplacements {
+		if _, ok := spec.Maps[key]; ok {
+			opts.MapReplacements[key] = m
+		}
+	}
+	if err := spec.LoadAndAssign(into, &opts); err != nil {
+		return fmt.Errorf("load %s programs: %w", name, explain(err))
+	}
+	return nil
+}
+
+// Ring is the recorder's memory, valid until Close.
+func (r *Recorder) Ring() *Ring { return r.ring }
+
+// MapMemory is the size of all maps in bytes, as accounted by the kernel for their values.
+func (r *Recorder) MapMemory() (n int) {
+	for _, m := range r.maps {
+		n += int(m.ValueSize()) * int(m.MaxEntries())
+	}
+	return n
+}
+
+// Close detaches what is still attached by this package's own links and frees programs and maps. Links that were
+// handed out (Netfilter.Attach, TC.Attach) are their holders' to close.
+func (r *Recorder) Close() error {
+	var errs []error
+	if r.ring != nil {
+		r.ring.Enable(false)
+	}
+	for _, c := range []interface{ Close() error }{r.Netfilter, r.TC, r.Sockets, r.Trouble} {
+		errs = append(errs, c.Close())
+	}
+	if r.ring != nil {
+		errs = append(errs, r.ring.close())
+	}
+	for _, m := range r.maps {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// closeAll closes links in order and joins what went wrong.
+func closeAll(links []link.Link) error {
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}

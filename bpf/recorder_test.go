@@ -1,0 +1,303 @@
+package bpf
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+)
+
+// privileged skips where the programs cannot be loaded, or fails where they must.
+func privileged(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("MESHWATCH_TEST_PRIVILEGED") == "1" {
+		t.Fatal("not root, and MESHWATCH_TEST_PRIVILEGED=1 says that the privileged tests must run")
+	}
+	t.Skip("loading BPF programs needs root")
+}
+
+// inNewNetns moves the test's thread into a network namespace of its own, with lo up.
+func inNewNetns(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread() // never unlocked: Go ends the thread with the test
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	upLoopback(t)
+}
+
+func startRecorder(t *testing.T, o Options) *Recorder {
+	t.Helper()
+	privileged(t)
+	r, err := Load(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	inNewNetns(t)
+	if r.Netfilter != nil {
+		attach(t, r.Netfilter.Attach)
+	}
+	attach(t, func() (*Links, error) { return r.TC.Attach(1) })
+	if err := r.Sockets.Attach(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Trouble.Attach(); err != nil {
+		t.Fatal(err)
+	}
+	r.Ring().Enable(true)
+	return r
+}
+
+func attach(t *testing.T, f func() (*Links, error)) {
+	t.Helper()
+	l, err := f()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// recorded are the flights on this port, oldest first, once there are n of them that were read.
+func recorded(t *testing.T, r *Recorder, port uint16, n int) []Flight {
+	t.Helper()
+	var got []Flight
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		got = got[:0]
+		for id := uint64(1); id <= r.Ring().Last(); id++ {
+			f := *r.Ring().At(id)
+			if f.Id == id && uint32(f.Flags)&FlagSYN == 0 && (f.SendPort == port || f.SendPeer == port) && f.RecvNs != 0 && f.SendNs != 0 {
+				got = append(got, f)
+			}
+		}
+		if len(got) >= n {
+			return got
+		}
+		runtime.Gosched()
+	}
+	t.Fatalf("recorded %d of %d flights: %+v", len(got), n, got)
+	return nil
+}
+
+func hooksOf(f Flight) (hooks []int) {
+	for _, s := range f.Stamps[:min(int(f.Nstamps), MaxStamps)] {
+		hooks = append(hooks, int(s.Place>>28))
+	}
+	return hooks
+}
+
+// pair is a connected pair of TCP sockets on loopback in the test's namespace. Dialled on the test's thread.
+func pair(t *testing.T, network, addr string) (client, server net.Conn, port uint16) {
+	t.Helper()
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(t.Context(), network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err = net.Dial(network, ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err = ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close(); server.Close() })
+	return client, server, uint16(ln.Addr().(*net.TCPAddr).Port)
+}
+
+func say(t *testing.T, from, to net.Conn, msg string) {
+	t.Helper()
+	if _, err := io.WriteString(from, msg); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, len(msg))
+	if _, err := io.ReadFull(to, buf); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFlightOnLoopback(t *testing.T) {
+	for name, o := range map[string]struct {
+		opts  Options
+		addr  string
+		hooks []int
+	}{
+		"ipv4":         {Options{Sizes: DefaultSizes()}, "127.0.0.1:0", []int{1, 2, 3, 4, 6, 7}},
+		"ipv6":         {Options{Sizes: DefaultSizes()}, "[::1]:0", []int{1, 2, 3, 4, 6, 7}},
+		"no netfilter": {Options{Sizes: DefaultSizes(), NoNetfilter: true}, "127.0.0.1:0", []int{3, 4}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startRecorder(t, o.opts)
+			client, server, port := pair(t, "tcp", o.addr)
+			request := "GET /one HTTP/1.1\r\nHost: x\r\nX-Request-ID: 1\r\n\r\n"
+			response := "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+			for range 3 {
+				say(t, client, server, request)
+				say(t, server, client, response)
+			}
+			flights := recorded(t, r, port, 6)
+			if len(flights) != 6 {
+				t.Fatalf("%d flights for 6 messages", len(flights))
+			}
+			for i, f := range flights {
+				want := request
+				if i%2 == 1 {
+					want = response
+				}
+				head, ok := r.Ring().Head(nil, &f)
+				if !ok || string(head) != want {
+					t.Errorf("flight %d: head %q (valid %v), want %q", i, head, ok, want)
+				}
+				if got := hooksOf(f); !equal(got, o.hooks) {
+					t.Errorf("flight %d: hooks %v, want %v", i, got, o.hooks)
+				}
+				if f.End-f.Seq != uint32(len(want)) || f.RecvUpto != f.End {
+					t.Errorf("flight %d: range %d to %d, read to %d, want %d bytes", i, f.Seq, f.End, f.RecvUpto, len(want))
+				}
+				if int(f.SendPid) != os.Getpid() || int(f.RecvPid) != os.Getpid() || f.SendNetns != f.RecvNetns {
+					t.Errorf("flight %d: sender %d in %d, receiver %d in %d", i, f.SendPid, f.SendNetns, f.RecvPid, f.RecvNetns)
+				}
+				if f.SendPort != f.RecvPeer || f.SendPeer != f.RecvPort || f.SendAddr != f.RecvPaddr {
+					t.Errorf("flight %d: ends disagree: %+v", i, f)
+				}
+				if !(f.StartNs <= f.RecvNs && f.StartNs <= f.SendNs) {
+					t.Errorf("flight %d: start %d, sent %d, read %d", i, f.StartNs, f.SendNs, f.RecvNs)
+				}
+				if i >= 2 && f.Prev != uint32(flights[i-2].Id) {
+					t.Errorf("flight %d: previous on its socket is %d, want %d", i, f.Prev, flights[i-2].Id)
+				}
+			}
+		})
+	}
+}
+
+func equal(a, b []int) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// A write burst is one flight; a bulk transfer both ways makes no flood.
+func TestBulkIsFewFlights(t *testing.T) {
+	r := startRecorder(t, Options{Sizes: DefaultSizes()})
+	client, server, port := pair(t, "tcp", "127.0.0.1:0")
+	const size = 50 << 20
+	go func() {
+		_, _ = io.CopyN(io.Discard, server, size)
+		_, _ = server.Write(bytes.Repeat([]byte("y"), size))
+	}()
+	if _, err := client.Write([]byte("POST / HTTP/1.1\r\nContent-Length: 52428800\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Write(bytes.Repeat([]byte("x"), size)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.CopyN(io.Discard, client, size-64); err != nil {
+		t.Fatal(err)
+	}
+	got := recorded(t, r, port, 2)
+	if len(got) > 10 {
+		t.Errorf("%d flights for 50 MB each way, want a handful", len(got))
+	}
+}
+
+func TestPipelinedAndSplitHeads(t *testing.T) {
+	r := startRecorder(t, Options{Sizes: DefaultSizes()})
+	client, server, port := pair(t, "tcp", "127.0.0.1:0")
+	one := "GET /1 HTTP/1.1\r\nHost: x\r\n\r\n"
+	for range 3 { // three writes, nothing read back between
+		if _, err := io.WriteString(client, one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, part := range []string{"GET /split HTTP/1.1\r\n", "Host: x\r\n", "\r\n"} {
+		if _, err := io.WriteString(client, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	buf := make([]byte, 3*len(one)+len("GET /split HTTP/1.1\r\nHost: x\r\n\r\n"))
+	if _, err := io.ReadFull(server, buf); err != nil { // one read covers them all
+		t.Fatal(err)
+	}
+	var heads []string
+	for _, f := range recorded(t, r, port, 6) {
+		head, _ := r.Ring().Head(nil, &f)
+		heads = append(heads, string(head))
+		if cont := uint32(f.Flags)&FlagCont != 0; cont != !strings.HasPrefix(string(head), "GET") {
+			t.Errorf("head %q: continues another %v", head, cont)
+		}
+	}
+	if got, want := strings.Join(heads, "|"), one+"|"+one+"|"+one+"|GET /split HTTP/1.1\r\n|Host: x\r\n|\r\n"; got != want {
+		t.Errorf("heads %q, want %q", got, want)
+	}
+}
+
+// Real servers and clients: keep-alive HTTP by net/http, every message recorded, none lost.
+func TestHTTPKeepAlive(t *testing.T) {
+	r := startRecorder(t, Options{Sizes: DefaultSizes()})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) { _, _ = io.WriteString(w, q.URL.Path) })}
+	go srv.Serve(ln) //nolint:errcheck // ends with Close
+	defer srv.Close()
+	conn, err := net.Dial("tcp", ln.Addr().String()) // on the test's thread, so in its namespace
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &http.Transport{Dial: func(string, string) (net.Conn, error) { return conn, nil }} //nolint:staticcheck // one connection
+	defer tr.CloseIdleConnections()
+	client := &http.Client{Transport: tr}
+	const n = 500
+	for range n {
+		resp, err := client.Get("http://x/abc")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+	// Go listens with MPTCP, whose struct sock is not read: no reader is seen there, unless the kernel has none
+	losses, err := r.Losses()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, reason := range []string{"ring-full-of-unfinished", "index-set-full", "too-many-stamps", "ambiguous-sequence"} {
+		if losses[reason] != 0 {
+			t.Errorf("lost %d by %s", losses[reason], reason)
+		}
+	}
+	if got := r.Ring().Last(); got < 2*n || got > 2*n+10 {
+		t.Errorf("%d flights for %d messages", got, 2*n)
+	}
+}

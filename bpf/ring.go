@@ -1,0 +1,105 @@
+package bpf
+
+import (
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// Flight is one record of the ring, as the programs write it (c/flight.h has the fields' meaning). Times are
+// CLOCK_MONOTONIC ns, integers in host byte order, addresses in network byte order.
+type Flight = netfilterFlight
+
+// Stamp is a place and a time in a Flight.
+type Stamp = netfilterStamp
+
+// MaxStamps is how many stamps a record holds.
+const MaxStamps = len(Flight{}.Stamps)
+
+// Flag bits of Flight.Flags.
+const (
+	FlagIPv6     = uint32(netfilterFlightFlagFLIGHT_IPV6)
+	FlagSYN      = uint32(netfilterFlightFlagFLIGHT_SYN)
+	FlagCont     = uint32(netfilterFlightFlagFLIGHT_CONT)
+	FlagHTTP     = uint32(netfilterFlightFlagFLIGHT_HTTP)
+	FlagOpaque   = uint32(netfilterFlightFlagFLIGHT_OPAQUE)
+	FlagHeadEnd  = uint32(netfilterFlightFlagFLIGHT_HEAD_END)
+	FlagReset    = uint32(netfilterFlightFlagFLIGHT_RESET)
+	FlagRecvIPv6 = uint32(netfilterFlightFlagFLIGHT_RECV_IPV6)
+)
+
+// Ring is the recorder's memory, mapped. The programs write while it is read: a value is valid only if Valid says so
+// after it was copied. One reader at a time.
+type Ring struct {
+	control *netfilterControl
+	flights []Flight
+	heads   []byte
+	maps    [3][]byte
+}
+
+func mapRing(control, flights, heads *ebpf.Map, n int) (*Ring, error) {
+	r := &Ring{}
+	for i, m := range []*ebpf.Map{control, flights, heads} {
+		size := (int(m.ValueSize())+7)&^7*int(m.MaxEntries()) + pageSize - 1
+		b, err := unix.Mmap(m.FD(), 0, size&^(pageSize-1), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		if err != nil {
+			return nil, fmt.Errorf("map memory of %s: %w", m.String(), err)
+		}
+		r.maps[i] = b
+	}
+	r.control = (*netfilterControl)(unsafe.Pointer(&r.maps[0][0]))
+	r.flights = unsafe.Slice((*Flight)(unsafe.Pointer(&r.maps[1][0])), n)
+	r.heads = r.maps[2]
+	return r, nil
+}
+
+var pageSize = unix.Getpagesize()
+
+func (r *Ring) close() (err error) {
+	for _, m := range r.maps {
+		if m == nil {
+			continue
+		}
+		if e := unix.Munmap(m); e != nil {
+			err = e
+		}
+	}
+	return err
+}
+
+// Len is how many records the ring holds.
+func (r *Ring) Len() uint64 { return uint64(len(r.flights)) }
+
+// Last is the highest serial claimed so far; the first is 1.
+func (r *Ring) Last() uint64 { return atomic.LoadUint64(&r.control.NextId) }
+
+// At is the record in which serial id is or was. Its memory is the kernel's: copy, then ask Valid.
+func (r *Ring) At(id uint64) *Flight { return &r.flights[id&uint64(len(r.flights)-1)] }
+
+// ID reads the serial that the record at id's slot holds now; 0 while it is being written.
+func (r *Ring) ID(id uint64) uint64 { return atomic.LoadUint64(&r.At(id).Id) }
+
+// Head appends the bytes captured of f to buf; ok is false when they have been overwritten.
+func (r *Ring) Head(buf []byte, f *Flight) (_ []byte, ok bool) {
+	if f.HeadLen == 0 || f.HeadLen > HeadBytes {
+		return buf, f.HeadLen == 0
+	}
+	at := f.HeadPos & (headsSize - 1)
+	buf = append(buf, r.heads[at:at+f.HeadLen]...)
+	return buf, atomic.LoadUint32(&r.control.HeadPos)-f.HeadPos <= headsSize
+}
+
+// Enable switches recording; switched off, the programs return at once. It takes effect within a few ns on every CPU.
+func (r *Ring) Enable(on bool) {
+	var v uint32
+	if on {
+		v = 1
+	}
+	atomic.StoreUint32(&r.control.Enabled, v)
+}
+
+// Enabled says whether the programs record.
+func (r *Ring) Enabled() bool { return atomic.LoadUint32(&r.control.Enabled) != 0 }

@@ -1,0 +1,43 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+)
+
+// Sizes of the recorder's memory, all powers of two. Small maps stay in the CPU's caches: docs/cost.md has what larger ones cost.
+type Sizes struct {
+	Flights int // records of 384 B; the ring must outlast the longest pause of the reader
+	Index   int // entries of 8 B for messages in flight, in sets of 8
+	Sockets int // socket states of 32 B, in sets of 2
+}
+
+// DefaultSizes serve about 1,000 requests in flight and 8,000 busy connections: 6.3 MB, 32 KB, 256 KB.
+func DefaultSizes() Sizes { return Sizes{Flights: 16384, Index: 4096, Sockets: 8192} }
+
+// Validate says which size is not a power of two in its range.
+func (s Sizes) Validate() error {
+	var errs []error
+	for _, f := range []struct {
+		key           string
+		val, min, max int
+	}{
+		{"flights", s.Flights, 1024, 1 << 20},
+		{"index", s.Index, 512, 1 << 18},
+		{"sockets", s.Sockets, 256, 1 << 20},
+	} {
+		if f.val < f.min || f.val > f.max || bits.OnesCount(uint(f.val)) != 1 {
+			errs = append(errs, fmt.Errorf("recorder.%s is %d: it must be a power of two from %d to %d", f.key, f.val, f.min, f.max))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	indexWays  = 8       // INDEX_WAYS in c/flight.h
+	socketWays = 2       // SOCKET_WAYS
+	headsSize  = 4 << 20 // HEADS_SIZE
+	// HeadBytes is how much of one message is captured at most.
+	HeadBytes = 1024
+)
