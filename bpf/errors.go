@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrNoDevice says that a link was gone when it was to be attached.
+var ErrNoDevice = unix.ENODEV
+
 // explain adds to a kernel error what the user can do about it.
 func explain(err error) error {
 	var verifier *ebpf.VerifierError

@@ -71,6 +71,7 @@ const (
 	netfilterFlightFlagFLIGHT_OPAQUE    netfilterFlightFlag = 16
 	netfilterFlightFlagFLIGHT_HEAD_END  netfilterFlightFlag = 32
 	netfilterFlightFlagFLIGHT_RESET     netfilterFlightFlag = 64
+	netfilterFlightFlagFLIGHT_CLOSE     netfilterFlightFlag = 256
 	netfilterFlightFlagFLIGHT_RECV_IPV6 netfilterFlightFlag = 128
 )
 

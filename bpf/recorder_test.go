@@ -86,7 +86,7 @@ func recorded(t *testing.T, r *Recorder, port uint16, n int) []Flight {
 		got = got[:0]
 		for id := uint64(1); id <= r.Ring().Last(); id++ {
 			f := *r.Ring().At(id)
-			if f.Id == id && uint32(f.Flags)&FlagSYN == 0 && (f.SendPort == port || f.SendPeer == port) && f.RecvNs != 0 && f.SendNs != 0 {
+			if f.Id == id && uint32(f.Flags)&(FlagSYN|FlagClose) == 0 && (f.SendPort == port || f.SendPeer == port) && f.RecvNs != 0 && f.SendNs != 0 {
 				got = append(got, f)
 			}
 		}

@@ -28,6 +28,7 @@ const (
 	FlagOpaque   = uint32(netfilterFlightFlagFLIGHT_OPAQUE)
 	FlagHeadEnd  = uint32(netfilterFlightFlagFLIGHT_HEAD_END)
 	FlagReset    = uint32(netfilterFlightFlagFLIGHT_RESET)
+	FlagClose    = uint32(netfilterFlightFlagFLIGHT_CLOSE)
 	FlagRecvIPv6 = uint32(netfilterFlightFlagFLIGHT_RECV_IPV6)
 )
 

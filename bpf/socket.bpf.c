@@ -134,8 +134,11 @@ int BPF_PROG(mw_state, struct sock *sk, int oldstate, int newstate)
 		return 0;
 	s = socket_find(sock_id(sk));
 	if (newstate == TCP_CLOSE) {
-		if (s)
-			s->sk = 0;
+		if (!s)
+			return 0;
+		if (s->out_id || s->in_id)
+			flight_close(s, bpf_ktime_get_ns(), sk->sk_err != 0);
+		s->sk = 0;
 		return 0;
 	}
 	if (!s)

@@ -50,6 +50,7 @@ enum flight_flag {
 	FLIGHT_OPAQUE = 1 << 4,	 /* first bytes are a TLS record */
 	FLIGHT_HEAD_END = 1 << 5, /* the captured bytes end with an empty line, or HEAD_BYTES are full */
 	FLIGHT_RESET = 1 << 6,	 /* the connection was reset while this was its latest flight */
+	FLIGHT_CLOSE = 1 << 8,	 /* no message: the sending socket is closed */
 	FLIGHT_RECV_IPV6 = 1 << 7, /* the receiving socket is an IPv6 one */
 };
 

@@ -72,6 +72,7 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
+	int sk_err;
 };
 struct tcp_sock {
 	u32 write_seq;

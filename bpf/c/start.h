@@ -201,3 +201,26 @@ static __always_inline struct flight *flight_start(struct sock *sk, struct socke
 	index_insert(p->seq, (u32)id);
 	return f;
 }
+
+/* Notes that a socket is closed, so that nobody waits for what can no longer come and its identity may be used again. Ports
+ * may be gone already. */
+static __always_inline void flight_close(const struct socket *s, u64 now, int reset)
+{
+	u64 id;
+	struct flight *f = flight_claim(now, &id);
+
+	if (!f)
+		return;
+	*(volatile u64 *)&f->id = 0;
+	f->start_ns = f->send_ns = f->recv_ns = f->recv_end_ns = now;
+	f->seq = f->end = f->recv_upto = s->next;
+	f->ack = 0;
+	f->prev = s->out_id;
+	f->nstamps = 0;
+	f->head_len = f->head_total = 0;
+	f->retransmits = f->drop_reason = 0;
+	f->flags = FLIGHT_CLOSE | (reset ? FLIGHT_RESET : 0);
+	f->send_sk = s->sk;
+	f->recv_sk = 0;
+	*(volatile u64 *)&f->id = id;
+}

@@ -202,6 +202,9 @@ type Journey struct {
 	Exchanges []*Exchange `json:"exchanges"`
 	Relays    []Relay     `json:"relays"`
 	Verdict   Verdict     `json:"verdict"`
+	// Unjoined is why the root has no parent although its process serves requests: no-id, no-parent, ambiguous,
+	// process-not-seen. Empty when it is where the request began.
+	Unjoined string `json:"unjoined,omitempty"`
 }
 
 // Duration is the root exchange's, as its client saw it.

@@ -1,0 +1,217 @@
+package join
+
+import (
+	"slices"
+
+	"github.com/meshwatch/meshwatch/meshwatch/head"
+)
+
+// maxGroup bounds what is weighed together: an id or trace that is used more often is not one request's.
+const maxGroup = 512
+
+// group is the exchanges that carry the same request id or trace.
+type group struct {
+	ids    []head.ID
+	traces [][16]byte
+	xs     []*Exchange
+	open   int // exchanges that are not over
+	last   uint64
+	due    uint64
+	queued bool
+}
+
+// identify puts an exchange in the group of its request id, else of its trace, as soon as one is known.
+func (j *Joiner) identify(x *Exchange) {
+	if !x.hasID {
+		x.id, x.hasID, x.byResp = j.idOf(x)
+	}
+	trace := x.Req.Head.Trace.TraceID
+	if x.group != nil {
+		if x.hasID && j.groups[x.id] == nil {
+			j.groups[x.id] = x.group
+			x.group.ids = append(x.group.ids, x.id)
+		}
+		return
+	}
+	traced := trace != [16]byte{}
+	if !x.hasID && !traced {
+		return
+	}
+	var g *group
+	if x.hasID {
+		g = j.groups[x.id]
+	}
+	if g == nil && traced {
+		g = j.traces[trace]
+	}
+	if g != nil && len(g.xs) >= maxGroup {
+		j.lost.groupFull.Add(1)
+		j.unkey(g)
+		g = nil
+	}
+	if g == nil {
+		g = j.newGroup()
+	}
+	if x.hasID && j.groups[x.id] == nil {
+		j.groups[x.id] = g
+		g.ids = append(g.ids, x.id)
+	}
+	if traced && j.traces[trace] == nil {
+		j.traces[trace] = g
+		g.traces = append(g.traces, trace)
+	}
+	j.join(g, x)
+}
+
+func (j *Joiner) join(g *group, x *Exchange) {
+	g.xs = append(g.xs, x)
+	g.last = j.now
+	x.group = g
+	if !x.done {
+		g.open++
+	}
+}
+
+// idOf is the request id of an exchange: of its request, or else the one that came back.
+func (j *Joiner) idOf(x *Exchange) (id head.ID, ok, byResponse bool) {
+	if h := &x.Req.Head; h.RequestID != nil {
+		if h.RequestIDAmbiguous {
+			j.lost.ambiguousID.Add(1)
+			return id, false, false
+		}
+		id, ok = head.ParseID(h.RequestID)
+		return id, ok, false
+	}
+	if x.Resp == nil || x.Resp.Head.RequestID == nil || x.Resp.Head.RequestIDAmbiguous {
+		return id, false, false
+	}
+	id, ok = head.ParseID(x.Resp.Head.RequestID)
+	return id, ok, true
+}
+
+// finish notes that an exchange is over: answered or failed.
+func (j *Joiner) finish(x *Exchange) {
+	x.done = true
+	g := x.group
+	if g == nil {
+		g = j.newGroup()
+		j.join(g, x)
+	} else {
+		g.open--
+	}
+	g.last = j.now
+	j.enqueue(g)
+}
+
+func (j *Joiner) enqueue(g *group) {
+	if g.open > 0 || g.queued {
+		return
+	}
+	g.queued, g.due = true, g.last+uint64(j.cfg.Linger)
+	j.quiet = append(j.quiet, g)
+}
+
+// flush gives out the groups that have been quiet for long enough.
+func (j *Joiner) flush(all bool) {
+	n := 0
+	for ; n < len(j.quiet); n++ {
+		g := j.quiet[n]
+		if g.due > j.now && !all {
+			break
+		}
+		g.queued = false
+		if g.open > 0 {
+			continue // finish brings it back
+		}
+		if due := g.last + uint64(j.cfg.Linger); due > j.now && !all {
+			j.enqueue(g)
+			continue
+		}
+		slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.Flight.StartNs - b.Req.Flight.StartNs)) }) //nolint:gosec // a difference
+		waits := j.relate(g)
+		if waits && !all && j.now-g.last < uint64(j.cfg.Parents) {
+			g.queued, g.due = true, j.now+uint64(j.cfg.Linger)
+			j.quiet = append(j.quiet, g)
+			continue
+		}
+		j.give(g)
+	}
+	if n > 0 {
+		j.quiet = append(j.quiet[:0], j.quiet[n:]...)
+	}
+}
+
+// give emits a group's trees and takes everything back.
+func (j *Joiner) give(g *group) {
+	for _, root := range g.xs {
+		if root.Relay.Method != "" {
+			continue
+		}
+		t := &j.tree
+		t.ID, t.Unjoined, t.Exchanges = root.id, j.whyRoot(g, root), t.Exchanges[:0]
+		j.grow(g, root)
+		if !root.hasID {
+			for _, x := range t.Exchanges {
+				if x.hasID {
+					t.ID = x.id
+					break
+				}
+			}
+		}
+		j.Stats.Trees++
+		j.emit(t)
+	}
+	j.unkey(g)
+	for _, x := range g.xs {
+		j.freeExchange(x)
+	}
+	clear(g.xs)
+	*g = group{ids: g.ids[:0], traces: g.traces[:0], xs: g.xs[:0]}
+	j.freeGroups = append(j.freeGroups, g)
+}
+
+// grow appends root and all below it to the tree. Exchanges are sorted by start, and nothing starts before its cause.
+func (j *Joiner) grow(g *group, root *Exchange) {
+	t := &j.tree
+	root.at, root.Parent = 0, -1
+	t.Exchanges = append(t.Exchanges, root)
+	for _, x := range g.xs {
+		if x.parent == nil || x.root() != root {
+			continue
+		}
+		x.at, x.Parent = len(t.Exchanges), x.parent.at
+		x.Relay.From, x.Relay.To = x.Parent, x.at
+		t.Exchanges = append(t.Exchanges, x)
+		j.Stats.Relays++
+	}
+}
+
+func (x *Exchange) root() *Exchange {
+	for x.parent != nil {
+		x = x.parent
+	}
+	return x
+}
+
+func (j *Joiner) unkey(g *group) {
+	for _, id := range g.ids {
+		if j.groups[id] == g {
+			delete(j.groups, id)
+		}
+	}
+	for _, t := range g.traces {
+		if j.traces[t] == g {
+			delete(j.traces, t)
+		}
+	}
+	g.ids, g.traces = g.ids[:0], g.traces[:0]
+}
+
+func (j *Joiner) newGroup() *group {
+	if n := len(j.freeGroups); n > 0 {
+		g := j.freeGroups[n-1]
+		j.freeGroups = j.freeGroups[:n-1]
+		return g
+	}
+	return &group{}
+}

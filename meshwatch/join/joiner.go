@@ -1,0 +1,264 @@
+package join
+
+import (
+	"time"
+
+	"github.com/meshwatch/meshwatch/bpf"
+	"github.com/meshwatch/meshwatch/meshwatch/head"
+	"github.com/meshwatch/meshwatch/meshwatch/loss"
+)
+
+// Config of a Joiner.
+type Config struct {
+	Parser *head.Parser
+	SelfID uint32                // pid of the agent: its own connections are left out
+	Proxy  func(pid uint32) bool // whether a process is a proxy: it answers one request by one request
+
+	Linger  time.Duration // a request whose exchanges are all over waits this long for more of them
+	Parents time.Duration // and this long if its first process was itself asked by someone
+	Expire  time.Duration // a request without response is given up
+	Hold    time.Duration // a flight waits this long for one before it
+}
+
+// DefaultConfig has the times that suit a node whose agent gets CPU within some 10 ms.
+func DefaultConfig(p *head.Parser) Config {
+	return Config{Parser: p, Linger: 200 * time.Millisecond, Parents: time.Second, Expire: 60 * time.Second, Hold: 100 * time.Millisecond}
+}
+
+// Joiner makes trees of flights. One goroutine owns it.
+type Joiner struct {
+	cfg  Config
+	emit func(*Tree)
+	now  uint64
+	lost losses
+
+	halves  map[uint64]half
+	holding map[*Leg]struct{}
+	groups  map[head.ID]*group
+	traces  map[[16]byte]*group
+	quiet   []*group // groups that are over, by when they became so
+	servers map[uint32]uint64
+	swept   uint64
+
+	freeMessages  []*Message
+	freeExchanges []*Exchange
+	freeGroups    []*group
+	tree          Tree
+	found         []*Exchange // scratch of relate
+
+	Stats Stats
+}
+
+// Stats count what passed, since the start.
+type Stats struct {
+	Flights, Requests, Responses, Trees, Relays, Raw uint64
+}
+
+// losses are the joiner's counters, resolved once.
+type losses struct {
+	gap, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
+	noID, noParent, ambiguous, ambiguousID, late, groupFull, noResponse                     *loss.Counter
+}
+
+// New makes a joiner that gives its trees to emit. A tree and all in it are valid only until emit returns.
+func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
+	c := set.Counter
+	return &Joiner{
+		cfg: cfg, emit: emit,
+		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
+		servers: map[uint32]uint64{},
+		lost: losses{
+			gap: c("leg", "missing-flight"), strayBody: c("leg", "stray-body"),
+			malformed: c("parse", "malformed-head"), cutHead: c("parse", "cut-head"),
+			unpairedResponse: c("pair", "response-without-request"), unpairedRequest: c("pair", "response-not-seen"),
+			unsure: c("pair", "behind-a-gap"), noResponse: c("pair", "no-response"),
+			noThread: c("relay", "process-not-seen"), noID: c("relay", "no-id"), noParent: c("relay", "no-parent"),
+			ambiguous: c("relay", "ambiguous"), ambiguousID: c("relay", "ambiguous-id"), late: c("relay", "late"),
+			groupFull: c("relay", "id-used-too-often"),
+		},
+	}
+}
+
+// Flight takes one record that is final, with the bytes captured of it. Both are copied.
+func (j *Joiner) Flight(f *bpf.Flight, b []byte) {
+	j.Stats.Flights++
+	flags := uint32(f.Flags)
+	if flags&bpf.FlagClose != 0 {
+		j.closed(f)
+		return
+	}
+	if f.SendPid == j.cfg.SelfID || f.RecvPid == j.cfg.SelfID {
+		return
+	}
+	l, d := j.leg(f)
+	l.used = j.now
+	if flags&bpf.FlagSYN != 0 {
+		l.Opened, l.Accepted = f.StartNs, f.RecvNs
+		s := &l.dirs[d]
+		s.last, s.end, s.seen = uint32(f.Id), f.Seq+1, true //nolint:gosec // low half, as Flight.Prev
+		return
+	}
+	if !l.ready(d, f) {
+		j.hold(l, d, f, b)
+		return
+	}
+	j.consume(l, d, f, b)
+	if len(l.held) > 0 {
+		j.release(l)
+	}
+}
+
+// closed ends a socket's side of its leg.
+func (j *Joiner) closed(f *bpf.Flight) {
+	h, ok := j.halves[f.SendSk]
+	if !ok {
+		return
+	}
+	l := h.leg
+	if l.dirs[h.side].seen && !l.ready(h.side, f) {
+		j.hold(l, h.side, f, nil)
+		return
+	}
+	j.close(l, h.side, f)
+}
+
+func (j *Joiner) close(l *Leg, side uint8, f *bpf.Flight) {
+	why := "closed"
+	if uint32(f.Flags)&bpf.FlagReset != 0 {
+		why = "reset"
+	}
+	delete(j.halves, f.SendSk)
+	l.closed |= 1 << side
+	// what the other end wrote may still be on its way to us, unless this end can no longer read it
+	if why == "reset" || l.closed == 3 || !l.ends[1-side].known {
+		j.fail(l, why)
+	}
+}
+
+// consume takes the next flight of a leg, in order.
+func (j *Joiner) consume(l *Leg, d uint8, f *bpf.Flight, b []byte) {
+	if uint32(f.Flags)&bpf.FlagClose != 0 {
+		j.close(l, d, f)
+		return
+	}
+	s := &l.dirs[d]
+	s.consumed(f)
+	if l.upgraded {
+		j.Stats.Raw++
+		return
+	}
+	if m := s.cur; m != nil && m.covers(f, b) {
+		j.goOn(m, f, b)
+		return
+	}
+	if uint32(f.Flags)&bpf.FlagCont != 0 {
+		j.lost.strayBody.Add(1)
+		return
+	}
+	s.cur = nil
+	j.messages(l, d, f, b)
+}
+
+// goOn adds a flight to the message it continues.
+func (j *Joiner) goOn(m *Message, f *bpf.Flight, b []byte) {
+	m.extend(f)
+	if m.result != head.NeedMore || len(b) == 0 {
+		return
+	}
+	m.buf = append(m.buf, b...)
+	m.result = j.cfg.Parser.Parse(m.buf, &m.Head)
+	switch {
+	case m.Head.Kind == head.Request:
+		m.fixBody(nil)
+		if m.exchange != nil {
+			j.identify(m.exchange)
+		}
+	case m.Head.Kind == head.Response:
+		if x := m.exchange; x != nil {
+			m.fixBody(x.Req.Head.Method)
+			j.identify(x)
+		}
+	}
+}
+
+// messages reads the messages that begin in a flight: one, or several when they were pipelined in one write.
+func (j *Joiner) messages(l *Leg, d uint8, f *bpf.Flight, b []byte) {
+	part := *f
+	for n := 0; n < maxPipelined; n++ {
+		m := j.newMessage(l, d, &part, b)
+		if !m.isHTTP() {
+			j.notHTTP(m, n)
+			return
+		}
+		l.dirs[d].cur = m
+		if m.Head.Kind == head.Request {
+			m.fixBody(nil)
+			j.request(m)
+		} else {
+			m.fixBody(j.methodFor(l, m))
+			j.response(m)
+		}
+		if m.leg == nil || !m.fixed {
+			return
+		}
+		at := m.bodyEnd - part.Seq
+		if at == 0 || int(at) >= len(b) || m.result != head.Complete {
+			return
+		}
+		m.Flight.End = m.bodyEnd
+		part.Seq, b = m.bodyEnd, b[at:]
+	}
+}
+
+const maxPipelined = 32 // heads in one captured kilobyte: fewer fit
+
+func (j *Joiner) notHTTP(m *Message, nth int) {
+	switch {
+	case m.result == head.Malformed:
+		j.lost.malformed.Add(1)
+	case nth > 0:
+		j.lost.strayBody.Add(1)
+	default:
+		j.Stats.Raw++
+	}
+	j.freeMessage(m)
+}
+
+// Tick moves the clock (CLOCK_MONOTONIC ns) and gives out what is whole. Call it after each batch of flights.
+func (j *Joiner) Tick(now uint64) {
+	j.now = now
+	for l := range j.holding {
+		j.release(l)
+	}
+	j.flush(false)
+	if now-j.swept > uint64(time.Second) {
+		j.sweep()
+		j.swept = now
+	}
+}
+
+// Close gives out everything that is left.
+func (j *Joiner) Close() {
+	for _, h := range j.halves {
+		j.retire(h.leg, "agent-stopped")
+	}
+	j.flush(true)
+}
+
+// sweep forgets what was not used for a while, so that memory follows the load.
+func (j *Joiner) sweep() {
+	const idle = uint64(10 * time.Second)
+	for _, h := range j.halves {
+		l := h.leg
+		j.expire(l)
+		if j.now-l.used < idle || len(l.queue) > 0 || len(l.held) > 0 {
+			continue
+		}
+		j.retire(l, "idle")
+	}
+	for pid, at := range j.servers {
+		if j.now-at > 6*idle {
+			delete(j.servers, pid)
+		}
+	}
+}

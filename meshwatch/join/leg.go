@@ -1,0 +1,203 @@
+package join
+
+import (
+	"github.com/meshwatch/meshwatch/bpf"
+)
+
+// Leg is one TCP connection.
+type Leg struct {
+	ends [2]end
+	dirs [2]stream // dirs[d] goes from ends[d] to the other
+
+	queue    []*Exchange // requests without response, in order
+	early    []*Message  // responses whose request was not seen yet
+	held     []held
+	upgraded bool // speaks something else than HTTP/1 now
+	closed   uint8
+	used     uint64
+	Opened   uint64 // ns: SYN sent, 0: before the recorder
+	Accepted uint64 // ns: SYN reached the other end
+}
+
+// end is one socket of a leg.
+type end struct {
+	sock        uint64
+	port, peer  uint16
+	addr, paddr [16]byte
+	known       bool
+}
+
+// stream is one direction of a leg.
+type stream struct {
+	cur    *Message // the latest message, as long as it may go on
+	last   uint32   // id of the latest flight consumed
+	end    uint32   // sequence consumed so far
+	seen   bool
+	gapped bool // a flight is missing before the next message
+	// Cache is for the Joiner's user: what the stamps of this direction mean. It belongs to the leg.
+	Cache any
+}
+
+// held is a flight that came before one that precedes it.
+type held struct {
+	f     bpf.Flight
+	head  []byte
+	dir   uint8
+	since uint64
+}
+
+// half finds a leg by one of its sockets.
+type half struct {
+	leg  *Leg
+	side uint8
+}
+
+// Cache is a slot for the user of Exchange.Leg, one for each direction.
+func (l *Leg) Cache(dir uint8) *any { return &l.dirs[dir].Cache }
+
+// leg finds or makes the leg of a flight and the direction it goes.
+func (j *Joiner) leg(f *bpf.Flight) (*Leg, uint8) {
+	syn := uint32(f.Flags)&bpf.FlagSYN != 0
+	a, okA := j.halves[f.SendSk]
+	if okA && (syn || !a.leg.ends[a.side].is(f.SendPort, f.SendPeer)) {
+		j.retire(a.leg, "socket-reused")
+		okA = false
+	}
+	var b half
+	okB := false
+	if f.RecvSk != 0 {
+		b, okB = j.halves[f.RecvSk]
+		if okB && !b.leg.ends[b.side].is(f.RecvPort, f.RecvPeer) {
+			j.retire(b.leg, "socket-reused")
+			okB = false
+		}
+	}
+	switch {
+	case okA:
+		l, d := a.leg, a.side
+		if f.RecvSk != 0 && !l.ends[1-d].known {
+			if okB && b.leg != l {
+				j.retire(b.leg, "socket-reused")
+			}
+			l.ends[1-d].learnReceiver(f)
+			j.halves[f.RecvSk] = half{l, 1 - d}
+		}
+		return l, d
+	case okB:
+		l, d := b.leg, 1-b.side
+		l.ends[d].learnSender(f)
+		j.halves[f.SendSk] = half{l, d}
+		return l, d
+	}
+	l := &Leg{}
+	l.ends[0].learnSender(f)
+	j.halves[f.SendSk] = half{l, 0}
+	if f.RecvSk != 0 {
+		l.ends[1].learnReceiver(f)
+		j.halves[f.RecvSk] = half{l, 1}
+	}
+	return l, 0
+}
+
+func (e *end) is(port, peer uint16) bool { return e.port == port && e.peer == peer }
+
+func (e *end) learnSender(f *bpf.Flight) {
+	*e = end{f.SendSk, f.SendPort, f.SendPeer, f.SendAddr, f.SendPaddr, true}
+}
+
+func (e *end) learnReceiver(f *bpf.Flight) {
+	*e = end{f.RecvSk, f.RecvPort, f.RecvPeer, f.RecvAddr, f.RecvPaddr, true}
+}
+
+// ready says whether everything that comes before f on its leg has been consumed: the flight before it on its own
+// socket, and what its acknowledgement says the sender had received.
+func (l *Leg) ready(d uint8, f *bpf.Flight) bool {
+	s, o := &l.dirs[d], &l.dirs[1-d]
+	if s.seen && f.Prev != 0 && before(s.last, f.Prev) {
+		return false
+	}
+	// one more than the data: a FIN is acknowledged too
+	return !o.seen || f.Ack == 0 || !before(o.end+1, f.Ack)
+}
+
+// consumed moves a stream past f.
+func (s *stream) consumed(f *bpf.Flight) {
+	s.last = uint32(f.Id) //nolint:gosec // low half, as Flight.Prev
+	if !s.seen || before(s.end, f.End) {
+		s.end = f.End
+	}
+	s.seen = true
+}
+
+func (j *Joiner) hold(l *Leg, d uint8, f *bpf.Flight, b []byte) {
+	l.held = append(l.held, held{*f, append([]byte(nil), b...), d, j.now})
+	j.holding[l] = struct{}{}
+}
+
+// release consumes the held flights that have become ready, or all that waited too long.
+func (j *Joiner) release(l *Leg) {
+	for again := len(l.held) > 0; again; {
+		again = false
+		for i := range l.held {
+			h := &l.held[i]
+			late := j.now-h.since > uint64(j.cfg.Hold)
+			if !late && !l.ready(h.dir, &h.f) {
+				continue
+			}
+			if late && !l.ready(h.dir, &h.f) {
+				j.gap(l, h.dir, &h.f)
+			}
+			f, b, d := h.f, h.head, h.dir
+			l.held = append(l.held[:i], l.held[i+1:]...)
+			j.consume(l, d, &f, b)
+			again = len(l.held) > 0
+			break
+		}
+	}
+	if len(l.held) == 0 {
+		delete(j.holding, l)
+	}
+}
+
+// gap notes that a flight before f never came: with several requests under way nobody can say any more which response is whose.
+func (j *Joiner) gap(l *Leg, d uint8, f *bpf.Flight) {
+	s, o := &l.dirs[d], &l.dirs[1-d]
+	if s.seen && f.Prev != 0 && before(s.last, f.Prev) {
+		s.gapped = true
+		j.lost.gap.Add(1)
+	}
+	if o.seen && f.Ack != 0 && before(o.end+1, f.Ack) {
+		o.end = f.Ack
+	}
+}
+
+// retire ends a leg whose socket is gone: what still waits gets no response.
+func (j *Joiner) retire(l *Leg, why string) {
+	for len(l.held) > 0 {
+		h := l.held[0]
+		l.held = l.held[1:]
+		j.gap(l, h.dir, &h.f)
+		j.consume(l, h.dir, &h.f, h.head)
+	}
+	delete(j.holding, l)
+	j.fail(l, why)
+	for i := range l.ends {
+		if h, ok := j.halves[l.ends[i].sock]; ok && h.leg == l {
+			delete(j.halves, l.ends[i].sock)
+		}
+	}
+}
+
+// fail finishes every request of the leg that has no response.
+func (j *Joiner) fail(l *Leg, why string) {
+	for _, x := range l.queue {
+		x.Error = why
+		j.finish(x)
+	}
+	l.queue = l.queue[:0]
+	for _, m := range l.early {
+		j.lost.unpairedResponse.Add(1)
+		j.freeMessage(m)
+	}
+	l.early = l.early[:0]
+}

@@ -1,0 +1,154 @@
+package join
+
+import (
+	"github.com/meshwatch/meshwatch/bpf"
+	"github.com/meshwatch/meshwatch/meshwatch/head"
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+)
+
+// Message is one HTTP message on a leg: its first flight, extended by those that go on with it.
+type Message struct {
+	Flight bpf.Flight
+	Head   head.Head // aliases buf
+
+	buf      []byte
+	exchange *Exchange
+	result   head.Result
+	leg      *Leg
+	dir      uint8
+	bodyEnd  uint32 // sequence after the message, if bodyFixed
+	fixed    bool
+}
+
+// Exchange is a request and its response on one leg, and what links it to others. It is valid until the function that
+// was given its Tree returns.
+type Exchange struct {
+	Leg        *Leg
+	Client     uint8 // which end of the leg sent the request
+	Req        *Message
+	Resp       *Message // nil: none seen
+	Parent     int      // index in the tree, -1: a root
+	Error      string
+	Relay      journey.Relay // how Parent was found, if there is one
+	id         head.ID
+	hasID      bool
+	byResp     bool // the id came with the response only
+	target     uint64
+	unsure     bool // behind a gap on a pipelined connection: its response cannot be told
+	done       bool
+	group      *group
+	parent     *Exchange
+	candidates int
+	at         int // index in the tree
+	since      uint64
+}
+
+// ServerPid is the process that read the request, 0 when it was not seen.
+func (x *Exchange) ServerPid() uint32 {
+	if p := x.Req.Flight.RecvPid; p != 0 || x.Resp == nil {
+		return p
+	}
+	return x.Resp.Flight.SendPid
+}
+
+// ClientPid is the process that wrote the request, 0 when it was not seen.
+func (x *Exchange) ClientPid() uint32 {
+	if p := x.Req.Flight.SendPid; p != 0 || x.Resp == nil {
+		return p
+	}
+	return x.Resp.Flight.RecvPid
+}
+
+// Tree is the exchanges of one request, a parent before its children.
+type Tree struct {
+	ID        head.ID // of the request id, else zero
+	Exchanges []*Exchange
+	Unjoined  string // why the root has no parent although its process serves requests; empty otherwise
+}
+
+func (j *Joiner) newMessage(l *Leg, dir uint8, f *bpf.Flight, b []byte) *Message {
+	var m *Message
+	if n := len(j.freeMessages); n > 0 {
+		m, j.freeMessages = j.freeMessages[n-1], j.freeMessages[:n-1]
+	} else {
+		m = &Message{buf: make([]byte, 0, bpf.HeadBytes)}
+	}
+	m.Flight, m.leg, m.dir = *f, l, dir
+	m.buf = append(m.buf[:0], b...)
+	m.fixed, m.bodyEnd, m.exchange = false, 0, nil
+	m.result = j.cfg.Parser.Parse(m.buf, &m.Head)
+	return m
+}
+
+func (j *Joiner) freeMessage(m *Message) {
+	if m == nil {
+		return
+	}
+	if s := &m.leg.dirs[m.dir]; s.cur == m {
+		s.cur = nil
+	}
+	m.leg, m.exchange = nil, nil
+	j.freeMessages = append(j.freeMessages, m)
+}
+
+func (j *Joiner) newExchange(m *Message) *Exchange {
+	var x *Exchange
+	if n := len(j.freeExchanges); n > 0 {
+		x, j.freeExchanges = j.freeExchanges[n-1], j.freeExchanges[:n-1]
+	} else {
+		x = &Exchange{}
+	}
+	*x = Exchange{Leg: m.leg, Client: m.dir, Req: m, Parent: -1}
+	m.exchange = x
+	return x
+}
+
+func (j *Joiner) freeExchange(x *Exchange) {
+	j.freeMessage(x.Req)
+	j.freeMessage(x.Resp)
+	*x = Exchange{}
+	j.freeExchanges = append(j.freeExchanges, x)
+}
+
+// isHTTP says whether the message's head can be used.
+func (m *Message) isHTTP() bool { return m.result == head.Complete || m.result == head.NeedMore }
+
+// extend adds a flight that goes on with the message.
+func (m *Message) extend(f *bpf.Flight) {
+	g := &m.Flight
+	g.End = f.End
+	g.SendNs = max(g.SendNs, f.SendNs)
+	g.RecvEndNs = max(g.RecvEndNs, f.RecvEndNs)
+	g.Retransmits += f.Retransmits
+	g.Flags |= f.Flags & resetFlag
+	if f.DropReason != 0 {
+		g.DropReason = f.DropReason
+	}
+}
+
+// fixBody notes where the message ends, if its head says.
+func (m *Message) fixBody(requestMethod []byte) {
+	if n, known := m.Head.MessageLen(requestMethod); known {
+		m.bodyEnd, m.fixed = m.Flight.Seq+uint32(n), true //nolint:gosec // modulo 2^32, as sequence numbers
+	}
+}
+
+// covers says whether a flight that starts at seq is still of this message.
+func (m *Message) covers(f *bpf.Flight, b []byte) bool {
+	if uint32(f.Flags)&bpf.FlagCont != 0 {
+		return true
+	}
+	if m.fixed {
+		return before(f.Seq, m.bodyEnd)
+	}
+	if m.result == head.NeedMore {
+		return !head.LooksLikeHTTP(b)
+	}
+	// no length: chunked, or until the connection closes. A chunk begins with its size, never like a start line.
+	return !m.Head.NoBody && !head.LooksLikeHTTP(b)
+}
+
+const resetFlag = 64 // bpf.FlagReset, as Flight.Flags' own type takes an untyped constant
+
+// before says whether sequence number a comes before b, right across the wrap.
+func before(a, b uint32) bool { return int32(a-b) < 0 } //nolint:gosec // that is the point

@@ -1,0 +1,133 @@
+package join
+
+// request puts a request in the leg's queue and in its group.
+func (j *Joiner) request(m *Message) {
+	l, x := m.leg, j.newExchange(m)
+	j.Stats.Requests++
+	s := &l.dirs[m.dir]
+	if s.gapped {
+		// sure again once everything asked before was answered before this was sent
+		s.gapped = false
+		x.unsure = len(l.queue) > 0
+	}
+	if n := len(l.queue); n > 0 && l.queue[n-1].unsure && l.queue[n-1].Req.Flight.Ack == m.Flight.Ack {
+		x.unsure = true
+	}
+	if pid := m.Flight.RecvPid; pid != 0 {
+		j.servers[pid] = j.now
+	}
+	x.target = hash(m.Head.Method) ^ hash(m.Head.Target)*31
+	l.queue = append(l.queue, x)
+	x.since = j.now
+	j.identify(x)
+	for len(l.early) > 0 {
+		r := l.early[0]
+		if !j.pair(r) {
+			break
+		}
+		l.early = l.early[1:]
+	}
+}
+
+// methodFor is the method of the request that a response will be paired with: it decides whether there is a body.
+func (j *Joiner) methodFor(l *Leg, m *Message) []byte {
+	for _, x := range l.queue {
+		if x.Client != m.dir {
+			return x.Req.Head.Method
+		}
+	}
+	return nil
+}
+
+// response pairs a response with its request, or keeps it for one that is late.
+func (j *Joiner) response(m *Message) {
+	j.Stats.Responses++
+	l := m.leg
+	if s := &l.dirs[m.dir]; s.gapped {
+		s.gapped = false
+		for _, x := range l.queue {
+			x.unsure = len(l.queue) > 1
+		}
+	}
+	if m.Head.Interim {
+		return // the real one follows; cur stays, its flights are not of the response
+	}
+	if j.pair(m) {
+		return
+	}
+	l.early = append(l.early, m)
+	if len(l.early) > maxPipelined {
+		j.lost.unpairedResponse.Add(1)
+		j.freeMessage(l.early[0])
+		l.early = l.early[1:]
+	}
+}
+
+// pair finds the request that a response answers by order and by what both ends had acknowledged. It returns false when
+// no request is there yet.
+func (j *Joiner) pair(m *Message) bool {
+	l := m.leg
+	// a request that was sent after data beyond the one before it had come in proves that one answered: by a response we missed
+	for len(l.queue) > 1 && l.queue[1].Req.Flight.Ack != l.queue[0].Req.Flight.Ack && !before(m.Flight.Seq, l.queue[1].Req.Flight.Ack) {
+		j.unanswered(l, "response-not-seen")
+	}
+	if len(l.queue) == 0 {
+		return false
+	}
+	x := l.queue[0]
+	if x.Client == m.dir {
+		// a request and a "response" in one direction: not what we took it for
+		j.lost.strayBody.Add(1)
+		j.freeMessage(m)
+		return true
+	}
+	if before(m.Flight.Seq, x.Req.Flight.Ack) || !before(x.Req.Flight.Seq, m.Flight.Ack) {
+		j.lost.unpairedResponse.Add(1) // sent before this request was: its own was never seen
+		j.freeMessage(m)
+		return true
+	}
+	if x.unsure {
+		j.lost.unsure.Add(1)
+		j.unanswered(l, "behind-a-gap")
+		j.freeMessage(m)
+		return true
+	}
+	l.queue = append(l.queue[:0], l.queue[1:]...)
+	x.Resp = m
+	if m.Head.Status == 101 || string(x.Req.Head.Method) == "CONNECT" && m.Head.Status/100 == 2 {
+		l.upgraded = true
+	}
+	m.exchange = x
+	j.identify(x)
+	j.finish(x)
+	return true
+}
+
+// unanswered finishes the oldest request of a leg without its response.
+func (j *Joiner) unanswered(l *Leg, why string) {
+	x := l.queue[0]
+	l.queue = append(l.queue[:0], l.queue[1:]...)
+	x.Error = why
+	j.lost.unpairedRequest.Add(1)
+	j.finish(x)
+}
+
+// expire gives up the requests of a leg that have waited too long for a response.
+func (j *Joiner) expire(l *Leg) {
+	for len(l.queue) > 0 && j.now-l.queue[0].since > uint64(j.cfg.Expire) {
+		x := l.queue[0]
+		l.queue = append(l.queue[:0], l.queue[1:]...)
+		x.Error = "no-response"
+		j.lost.noResponse.Add(1)
+		j.finish(x)
+	}
+}
+
+// hash is FNV-1a: for comparing targets within one request's exchanges, where nobody gains by a collision.
+func hash(b []byte) uint64 {
+	h := uint64(14695981039346656037)
+	for _, c := range b {
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return h
+}

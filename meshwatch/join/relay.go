@@ -1,0 +1,150 @@
+package join
+
+import (
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+)
+
+// relate finds for every exchange of a group the one that caused it: the exchange that the same process had received and
+// not answered when it sent this one. It returns true when an exchange lacks a parent that may still come.
+func (j *Joiner) relate(g *group) (waits bool) {
+	for _, x := range g.xs {
+		x.parent, x.Relay, x.candidates = nil, journey.Relay{}, 0
+	}
+	for _, x := range g.xs {
+		pid := x.ClientPid()
+		if pid == 0 {
+			continue
+		}
+		j.found = j.found[:0]
+		for _, y := range g.xs {
+			if y != x && y.ServerPid() == pid && y.holds(x.Req.Flight.StartNs) && sameRequest(x, y) {
+				j.found = append(j.found, y)
+			}
+		}
+		x.candidates = len(j.found)
+		if len(j.found) == 0 {
+			if _, serves := j.servers[pid]; serves {
+				waits = true
+			}
+			continue
+		}
+		y, confidence := j.decide(x, pid)
+		if y == nil {
+			continue
+		}
+		x.parent = y
+		x.Relay = journey.Relay{Method: methodOf(x, y), Confidence: confidence, Candidates: x.candidates, Pid: int(pid)}
+	}
+	return waits
+}
+
+// holds says whether the exchange's server had read the request and not answered at this time.
+func (x *Exchange) holds(ns uint64) bool {
+	read := x.Req.Flight.RecvNs
+	return read != 0 && read <= ns && (x.Resp == nil || ns <= x.Resp.Flight.StartNs)
+}
+
+// sameRequest says whether the heads themselves say that two exchanges belong to one request.
+func sameRequest(x, y *Exchange) bool {
+	if x.hasID && y.hasID && x.id == y.id {
+		return true
+	}
+	t := x.Req.Head.Trace.TraceID
+	return t != [16]byte{} && t == y.Req.Head.Trace.TraceID
+}
+
+func methodOf(x, y *Exchange) journey.Method {
+	switch {
+	case !x.hasID || !y.hasID || x.id != y.id:
+		return journey.MethodTrace
+	case x.byResp || y.byResp:
+		return journey.MethodResponseID
+	}
+	return journey.MethodRequestID
+}
+
+// decide picks the cause of x among j.found, all of which carry its id and were open in its process. With more than one
+// it takes what a proxy keeps unchanged: the same id first, then method, target and host, then the address that the
+// client meant, then that a proxy answers one request by one request at a time. Nil: undecided.
+func (j *Joiner) decide(x *Exchange, pid uint32) (*Exchange, float64) {
+	c := j.found
+	if len(c) == 1 {
+		return c[0], 1
+	}
+	if n := narrow(c, func(y *Exchange) bool { return x.hasID && y.hasID && x.id == y.id }); n > 0 {
+		c = c[:n]
+	}
+	if len(c) == 1 {
+		return c[0], 1
+	}
+	if j.cfg.Proxy == nil || !j.cfg.Proxy(pid) {
+		return nil, 0 // an app may do anything
+	}
+	if n := narrow(c, func(y *Exchange) bool {
+		return y.target == x.target && string(y.Req.Head.Host) == string(x.Req.Head.Host)
+	}); n > 0 {
+		c = c[:n]
+	}
+	if len(c) == 1 {
+		return c[0], 1
+	}
+	if n := narrow(c, func(y *Exchange) bool {
+		return y.Req.Flight.SendPeer == x.Req.Flight.SendPeer && y.Req.Flight.SendPaddr == x.Req.Flight.SendPaddr
+	}); n > 0 {
+		c = c[:n]
+	}
+	if len(c) == 1 {
+		return c[0], 1
+	}
+	at := x.Req.Flight.StartNs
+	n := narrow(c, func(y *Exchange) bool {
+		for _, z := range x.group.xs {
+			if z.parent == y && z.Req.Flight.StartNs <= at && (z.Resp == nil || at <= z.Resp.Flight.RecvNs) {
+				return false
+			}
+		}
+		return true
+	})
+	if n == 1 {
+		return c[0], onePerProxy
+	}
+	return nil, 0
+}
+
+// onePerProxy is the confidence of a join that rests on a proxy's sending one request at a time for one it received:
+// mirrors and hedged retries break that.
+const onePerProxy = 0.99
+
+// narrow moves the exchanges that pass to the front and says how many they are.
+func narrow(c []*Exchange, pass func(*Exchange) bool) int {
+	n := 0
+	for i, y := range c {
+		if pass(y) {
+			c[n], c[i] = c[i], c[n]
+			n++
+		}
+	}
+	return n
+}
+
+// whyRoot counts why an exchange has no parent although its process serves requests, and says it.
+func (j *Joiner) whyRoot(g *group, x *Exchange) string {
+	pid := x.ClientPid()
+	switch {
+	case pid == 0:
+		j.lost.noThread.Add(1)
+		return "process-not-seen"
+	case x.candidates > 1:
+		j.lost.ambiguous.Add(1)
+		return "ambiguous"
+	}
+	if _, serves := j.servers[pid]; !serves {
+		return ""
+	}
+	if !x.hasID && len(g.traces) == 0 {
+		j.lost.noID.Add(1)
+		return "no-id"
+	}
+	j.lost.noParent.Add(1)
+	return "no-parent"
+}

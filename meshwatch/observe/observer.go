@@ -1,0 +1,179 @@
+package observe
+
+import (
+	"sync"
+
+	"github.com/meshwatch/meshwatch/meshwatch/head"
+	"github.com/meshwatch/meshwatch/meshwatch/join"
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+)
+
+// Observer measures every tree and renders the ones that are kept. One goroutine observes; Values may be read from any.
+type Observer struct {
+	names    *Names
+	captures []string // lower case, as configured
+
+	mu    sync.RWMutex
+	all   map[Labels]*Series
+	paths map[processKey]*Series
+}
+
+// processKey finds the series of the time inside a process.
+type processKey struct{ pid, netns uint32 }
+
+// New makes an Observer. captures are the configured header names.
+func New(names *Names, captures []string) *Observer {
+	return &Observer{names: names, captures: captures, all: map[Labels]*Series{}, paths: map[processKey]*Series{}}
+}
+
+// maxSeries bounds memory (each about 4 KB when used) when there are very many workloads; the rest is counted as "other".
+const maxSeries = 20000
+
+func (o *Observer) series(l Labels) *Series {
+	o.mu.RLock()
+	s := o.all[l]
+	full := len(o.all) >= maxSeries
+	o.mu.RUnlock()
+	if s != nil {
+		return s
+	}
+	if full {
+		l.Source, l.Destination = "other", "other"
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if s = o.all[l]; s == nil {
+		s = newSeries(l)
+		o.all[l] = s
+	}
+	return s
+}
+
+// Values reads all series; bounds as in Value.Buckets. reset begins them anew.
+func (o *Observer) Values(bounds []float64, reset bool) []Value {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	out := make([]Value, 0, len(o.all))
+	for _, s := range o.all {
+		if v := s.read(bounds); v.Count > 0 {
+			out = append(out, v)
+		}
+		if reset {
+			s.reset()
+		}
+	}
+	return out
+}
+
+// Measure adds every hop and every stretch inside a process of a tree to its distribution. No allocation once the paths
+// of the tree's legs are known.
+func (o *Observer) Measure(t *join.Tree) {
+	for _, x := range t.Exchanges {
+		o.flight(x, x.Req, true)
+		if x.Resp == nil {
+			continue
+		}
+		o.flight(x, x.Resp, false)
+		o.processing(t, x)
+	}
+}
+
+func (o *Observer) flight(x *join.Exchange, m *join.Message, request bool) {
+	f := &m.Flight
+	p := o.pathOf(x, m, request)
+	for i := 1; i < p.n; i++ {
+		p.steps[i].stat.add(uint64(f.Stamps[i].Delta - min(f.Stamps[i-1].Delta, f.Stamps[i].Delta)))
+	}
+	if p.n > 0 && f.RecvNs != 0 {
+		at := f.StartNs + uint64(f.Stamps[p.n-1].Delta)
+		p.wait.stat.add(f.RecvNs - min(at, f.RecvNs))
+	}
+}
+
+// processing is the time a server had a request, less the time it waited for those it asked itself.
+func (o *Observer) processing(t *join.Tree, x *join.Exchange) {
+	from, to := x.Req.Flight.RecvNs, x.Resp.Flight.StartNs
+	if from == 0 || to <= from {
+		return
+	}
+	own, upto := to-from, from
+	for _, y := range t.Exchanges { // sorted by start, so overlapping children count once
+		if y == x || y.Parent < 0 || t.Exchanges[y.Parent] != x {
+			continue
+		}
+		start, end := max(y.Req.Flight.StartNs, upto), to
+		if y.Resp != nil && y.Resp.Flight.RecvNs != 0 {
+			end = min(y.Resp.Flight.RecvNs, to)
+		}
+		if end > start {
+			own -= end - start
+			upto = end
+		}
+	}
+	o.processSeries(x).add(own)
+}
+
+func (o *Observer) processSeries(x *join.Exchange) *Series {
+	f := &x.Req.Flight
+	key := processKey{f.RecvPid, f.RecvNetns}
+	if s := o.paths[key]; s != nil {
+		return s
+	}
+	if len(o.paths) > maxSeries {
+		clear(o.paths)
+	}
+	end := o.end(f, false)
+	s := o.series(Labels{end.Name(), end.Name(), "process " + end.Process, "process", string(classOfRole(end.Role)), "processing"})
+	o.paths[key] = s
+	return s
+}
+
+// Keepable says what a decision to keep a tree needs: its duration in ns and whether something in it failed.
+func Keepable(t *join.Tree) (duration uint64, failed bool) {
+	root := t.Exchanges[0]
+	end := root.Req.Flight.RecvNs
+	if root.Resp != nil {
+		end = max(root.Resp.Flight.RecvEndNs, root.Resp.Flight.RecvNs)
+	}
+	for _, x := range t.Exchanges {
+		failed = failed || x.Error != "" || x.Resp != nil && x.Resp.Head.Status >= 500
+	}
+	return end - min(end, root.Req.Flight.StartNs), failed
+}
+
+// traceID is what the journey's spans are under: the trace context's, else the request id's.
+func traceID(t *join.Tree) [16]byte {
+	for _, x := range t.Exchanges {
+		if id := x.Req.Head.Trace.TraceID; id != [16]byte{} {
+			return id
+		}
+	}
+	return [16]byte(t.ID)
+}
+
+// Render makes a journey of a tree: values of its own, nothing shared with the joiner. Some 10 µs and 10 KB.
+func (o *Observer) Render(t *join.Tree) *journey.Journey {
+	j := &journey.Journey{TraceID: traceID(t), Exchanges: make([]*journey.Exchange, 0, len(t.Exchanges))}
+	for _, x := range t.Exchanges {
+		e := o.exchange(x)
+		if j.RequestID == "" {
+			j.RequestID = e.RequestID
+		}
+		j.Exchanges = append(j.Exchanges, e)
+		if x.Parent >= 0 {
+			r := x.Relay
+			r.Role = e.Leg.Client.Role
+			j.Relays = append(j.Relays, r)
+		}
+	}
+	if j.RequestID == "" && t.ID != (head.ID{}) {
+		for _, x := range t.Exchanges {
+			if x.Resp != nil && x.Resp.Head.RequestID != nil {
+				j.RequestID = string(x.Resp.Head.RequestID)
+				break
+			}
+		}
+	}
+	j.Unjoined = t.Unjoined
+	return j
+}

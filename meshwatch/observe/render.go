@@ -1,0 +1,108 @@
+package observe
+
+import (
+	"bytes"
+	"net/netip"
+	"strconv"
+
+	"github.com/meshwatch/meshwatch/bpf"
+	"github.com/meshwatch/meshwatch/meshwatch/join"
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+)
+
+func (o *Observer) exchange(x *join.Exchange) *journey.Exchange {
+	h := &x.Req.Head
+	path, _, _ := bytes.Cut(h.Target, []byte("?"))
+	e := &journey.Exchange{
+		Protocol: "http/" + strconv.Itoa(int(h.Major)) + "." + strconv.Itoa(int(h.Minor)),
+		Method:   string(h.Method), Target: string(path), Host: string(h.Host),
+		RequestID: string(h.RequestID), Trace: h.Trace, Parent: x.Parent, Error: x.Error,
+		Request: o.renderFlight(x, x.Req, true),
+	}
+	for i, v := range h.Captured {
+		if v == nil || i >= len(o.captures) {
+			continue
+		}
+		if e.Headers == nil {
+			e.Headers = map[string]string{}
+		}
+		e.Headers[o.captures[i]] = string(v)
+	}
+	e.Leg = journey.Leg{Client: o.end(&x.Req.Flight, true), Server: o.end(&x.Req.Flight, false)}
+	if x.Resp != nil {
+		f := o.renderFlight(x, x.Resp, false)
+		e.Response, e.Status = &f, x.Resp.Head.Status
+		if !e.Leg.Server.Known {
+			e.Leg.Server = o.end(&x.Resp.Flight, true)
+		}
+		if e.Status >= 500 && e.Error == "" {
+			e.Error = strconv.Itoa(e.Status)
+		}
+	}
+	return e
+}
+
+func addrOf(b *[16]byte, v6 bool, port uint16) netip.AddrPort {
+	if v6 {
+		return netip.AddrPortFrom(netip.AddrFrom16(*b).Unmap(), port)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[:4])), port)
+}
+
+// end is the sending or the receiving end of a flight.
+func (o *Observer) end(f *bpf.Flight, sender bool) journey.End {
+	e := journey.End{Known: sender || f.RecvSk != 0}
+	var pid, tid uint32
+	if sender {
+		v6 := uint32(f.Flags)&bpf.FlagIPv6 != 0
+		e.Local, e.Peer = addrOf(&f.SendAddr, v6, f.SendPort), addrOf(&f.SendPaddr, v6, f.SendPeer)
+		e.Netns, pid, tid = f.SendNetns, f.SendPid, f.SendTid
+	} else if e.Known {
+		v6 := uint32(f.Flags)&bpf.FlagRecvIPv6 != 0
+		e.Local, e.Peer = addrOf(&f.RecvAddr, v6, f.RecvPort), addrOf(&f.RecvPaddr, v6, f.RecvPeer)
+		e.Netns, pid, tid = f.RecvNetns, f.RecvPid, f.RecvTid
+	} else {
+		return e
+	}
+	e.Pid, e.Tid = int(pid), int(tid)
+	e.NetName = o.names.netName(e.Netns)
+	e.Workload = o.names.workload(e.Netns, e.Local.Addr())
+	p := o.names.process(pid, e.Netns, f.StartNs)
+	e.Process, e.Thread = p.comm, p.comm
+	if tid != pid && tid != 0 {
+		if t := o.names.process(tid, e.Netns, f.StartNs); t.comm != "" {
+			e.Thread = t.comm
+		}
+	}
+	e.Role = o.names.role(p, e.Workload)
+	return e
+}
+
+func (o *Observer) renderFlight(x *join.Exchange, m *join.Message, request bool) journey.Flight {
+	f := &m.Flight
+	p := o.pathOf(x, m, request)
+	out := journey.Flight{
+		Serial: f.Id, Start: f.StartNs, SendEnd: f.SendNs, Recv: f.RecvNs, RecvEnd: f.RecvEndNs,
+		Seq: f.Seq, Ack: f.Ack, Bytes: f.End - f.Seq, Retransmits: f.Retransmits, DropReason: f.DropReason,
+		Truncated: int(f.Nstamps) > bpf.MaxStamps,
+		Stamps:    make([]journey.Stamp, p.n),
+		Hops:      make([]journey.Hop, 0, p.n),
+	}
+	for i := range p.n {
+		at := f.StartNs + uint64(f.Stamps[i].Delta)
+		pl := o.names.place(f.Stamps[i].Place)
+		out.Stamps[i] = journey.Stamp{At: at, Hook: journey.Hook(pl.Hook), Netns: pl.Netns, Ifindex: pl.Ifindex}
+		if i > 0 {
+			out.Hops = append(out.Hops, p.steps[i].hop(out.Stamps[i-1].At, max(at, out.Stamps[i-1].At)))
+		}
+	}
+	if p.n > 0 && f.RecvNs != 0 {
+		last := out.Stamps[p.n-1].At
+		out.Hops = append(out.Hops, p.wait.hop(last, max(f.RecvNs, last)))
+	}
+	return out
+}
+
+func (s *step) hop(from, to uint64) journey.Hop {
+	return journey.Hop{Name: s.name.Name, Kind: s.name.Kind, Class: s.class, From: from, To: to, Netns: s.netns, Net: s.net, Iface: s.iface}
+}

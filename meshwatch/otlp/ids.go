@@ -1,0 +1,74 @@
+package otlp
+
+import (
+	"encoding/binary"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+)
+
+// What a span is of. The numbers go into span ids: never change them.
+const (
+	kindLeg   = 1
+	kindRelay = 2
+	kindHop   = 3
+)
+
+// legKey identifies an exchange within its trace: sequence and acknowledgement number of the request's first byte. Both pass
+// NAT unchanged, so an agent that sees only one end has the same key. Ports are left out as none survives every NAT.
+func legKey(traceID [16]byte, e *journey.Exchange) uint64 {
+	h := mix(0x6d65736877617463, binary.BigEndian.Uint64(traceID[:8])) // "meshwatc"
+	h = mix(h, binary.BigEndian.Uint64(traceID[8:]))
+	return mix(h, uint64(e.Request.Seq)<<32|uint64(e.Request.Ack))
+}
+
+func legID(key uint64) trace.SpanID { return spanID(mix(key, kindLeg)) }
+
+func relayID(key uint64) trace.SpanID { return spanID(mix(key, kindRelay)) }
+
+// hopID also holds where the hop was and which ends this agent saw: the agents of two nodes count hops from zero each, and
+// may both have an "iptables FORWARD" in a namespace of the same number.
+func hopID(key uint64, e *journey.Exchange, response bool, index int) trace.SpanID {
+	f := &e.Request
+	if response {
+		f = e.Response
+	}
+	hop := &f.Hops[index]
+	h := mix(key, kindHop|bit(response)<<8|bit(e.Leg.Client.Known)<<9|bit(e.Leg.Server.Known)<<10|uint64(index)<<16) //nolint:gosec // small
+	h = mix(h, uint64(hop.Netns)<<32|uint64(text(hop.Name)))
+	return spanID(mix(h, uint64(text(hop.Kind))<<32|uint64(text(hop.Iface))))
+}
+
+func spanID(h uint64) (id trace.SpanID) {
+	if h == 0 { // an invalid id
+		h = 1
+	}
+	binary.BigEndian.PutUint64(id[:], h)
+	return id
+}
+
+func bit(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// mix adds v to h; the finalizer is SplitMix64's.
+func mix(h, v uint64) uint64 {
+	h ^= v
+	h += 0x9e3779b97f4a7c15
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	return h ^ h>>31
+}
+
+// text is FNV-1a.
+func text(s string) uint32 {
+	h := uint32(2166136261)
+	for i := range len(s) {
+		h = (h ^ uint32(s[i])) * 16777619
+	}
+	return h
+}

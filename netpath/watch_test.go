@@ -1,0 +1,178 @@
+package netpath
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// within is the promise to whoever attaches.
+const within = 2 * time.Second
+
+func TestWatchFollowsAPod(t *testing.T) {
+	privileged(t, "ip")
+	noLeaks(t)
+	makeNode(t, "node")
+	w, r := startWatch(t, 0)
+	if w.State().Named(netnsName("node")) == nil {
+		t.Fatal("the first change does not have what was there before")
+	}
+	makePod(t, "node", "pod", "10.9.0.2/24")
+	took := r.until(t, "pod with its veth up and resolved on both sides", func(cs []Change) bool {
+		s := last(cs)
+		pod, node := s.Named(netnsName("pod")), s.Named(netnsName("node"))
+		if pod == nil || len(pod.Links) < 2 {
+			return false
+		}
+		end := pod.Links[len(pod.Links)-1]
+		host := node.Link(end.Peer)
+		return end.Up && end.PeerNetns == node.Inum && host != nil && host.Up && host.PeerNetns == pod.Inum && host.Master != 0
+	})
+	if took > within {
+		t.Errorf("seen after %s, want %s", took, within)
+	}
+	t.Logf("pod seen in full after %s", took)
+	pod := w.State().Named(netnsName("pod"))
+	if !slices.ContainsFunc(AttachPoints(w.State()), func(p AttachPoint) bool { return p.Netns == pod.Inum && len(p.Links) == 2 }) {
+		t.Errorf("the pod is no attach point: %+v", pod.Links)
+	}
+	run(t, "ip netns del {pod}")
+	took = r.until(t, "removal", func(cs []Change) bool {
+		return slices.ContainsFunc(cs, func(c Change) bool { return slices.Contains(c.Removed, pod.Inum) })
+	})
+	if took > within {
+		t.Errorf("removal seen after %s, want %s", took, within)
+	}
+	t.Logf("removal seen after %s", took)
+	if w.State().Namespaces[pod.Inum] != nil || w.State().Gone[pod.Inum] == nil {
+		t.Error("a namespace that went must be among those gone, not those live")
+	}
+}
+
+// TestWatchFollowsAProcess is about namespaces that no mount holds: their name stays though the process they are called by exits.
+func TestWatchFollowsAProcess(t *testing.T) {
+	privileged(t, "nsenter")
+	noLeaks(t)
+	_, r := startWatch(t, 0)
+	first := process(t)
+	pid := first.Process.Pid
+	find := func(s *State) *Namespace {
+		for _, n := range s.Namespaces {
+			if n.Name == "pid:"+strconv.Itoa(pid)+" sleep" || n.Name == "pid:"+strconv.Itoa(pid)+" netpath.test" {
+				return n
+			}
+		}
+		return nil
+	}
+	took := r.until(t, "namespace of a process", func(cs []Change) bool { return find(last(cs)) != nil })
+	if took > within {
+		t.Errorf("seen after %s, want %s", took, within)
+	}
+	r.mu.Lock()
+	n := find(last(r.changes))
+	r.mu.Unlock()
+	kill(first)
+	r.until(t, "removal with its last process", func(cs []Change) bool {
+		return slices.ContainsFunc(cs, func(c Change) bool { return slices.Contains(c.Removed, n.Inum) })
+	})
+}
+
+// TestNothingIsPinned lets a namespace go that was watched, and sees that the kernel took it down: its veth, whose other end is
+// elsewhere, disappears only then.
+func TestNothingIsPinned(t *testing.T) {
+	privileged(t, "ip")
+	noLeaks(t)
+	makeNode(t, "node")
+	makePod(t, "node", "pod", "10.9.0.2/24")
+	w, r := startWatch(t, 0)
+	if pod := w.State().Named(netnsName("pod")); pod == nil || len(pod.Links) < 2 {
+		t.Fatal("pod not seen")
+	}
+	run(t, "ip netns del {pod}")
+	took := r.until(t, "end of the veth's other end", func(cs []Change) bool {
+		node := last(cs).Named(netnsName("node"))
+		return !slices.ContainsFunc(node.Links, func(l Link) bool { return l.Name == "h-pod" })
+	})
+	t.Logf("namespace gone after %s", took)
+}
+
+func TestWatchFollowsRules(t *testing.T) {
+	privileged(t, "ip", "nft", "iptables-nft", "iptables-legacy")
+	noLeaks(t)
+	makeNode(t, "node")
+	_, r := startWatch(t, 0)
+	redirects := func(port uint16) func([]Change) bool {
+		return func(cs []Change) bool {
+			n := last(cs).Named(netnsName("node"))
+			return n != nil && slices.Contains(n.Filter.Redirects, port)
+		}
+	}
+	run(t, "ip netns exec {node} iptables-nft -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 15001")
+	if took := r.until(t, "iptables-nft rule", redirects(15001)); took > within {
+		t.Errorf("seen after %s, want %s", took, within)
+	}
+	run(t, "ip netns exec {node} iptables-legacy -t nat -A PREROUTING -p tcp -j REDIRECT --to-ports 15006")
+	took := r.until(t, "legacy rule, which the kernel announces to nobody", redirects(15006))
+	t.Logf("legacy rule seen after %s", took)
+}
+
+// TestWatchFollowsAMovedPeer moves one end of a veth to a third namespace, of which the other end's namespace is not told.
+func TestWatchFollowsAMovedPeer(t *testing.T) {
+	privileged(t, "ip")
+	for _, n := range []string{"m", "n", "o"} {
+		makeNetns(t, n)
+	}
+	run(t, "ip -n {m} link add v0 type veth peer name v1 netns {n}")
+	_, r := startWatch(t, 0)
+	run(t, "ip -n {n} link set v1 netns {o}")
+	r.until(t, "peer in its new namespace", func(cs []Change) bool {
+		m, o := last(cs).Named(netnsName("m")), last(cs).Named(netnsName("o"))
+		i := slices.IndexFunc(m.Links, func(l Link) bool { return l.Name == "v0" })
+		return i >= 0 && m.Links[i].PeerNetns == o.Inum
+	})
+}
+
+// TestWatchSurvivesChurn makes and deletes namespaces while they are being read.
+func TestWatchSurvivesChurn(t *testing.T) {
+	privileged(t, "ip")
+	noLeaks(t)
+	w, r := startWatch(t, 20*time.Millisecond)
+	for i := range 30 {
+		name := "c" + strconv.Itoa(i)
+		makeNetns(t, name)
+		run(t, "ip netns del {"+name+"}")
+	}
+	makeNetns(t, "end")
+	r.until(t, "last namespace, and none of the others", func(cs []Change) bool {
+		s := last(cs)
+		for i := range 30 {
+			if s.Named(netnsName("c"+strconv.Itoa(i))) != nil {
+				return false
+			}
+		}
+		return s.Named(netnsName("end")) != nil
+	})
+	if c := w.Counts(); c.Failed != 0 {
+		t.Errorf("%d readings failed, want none: what vanishes is no failure; %+v", c.Failed, c)
+	}
+}
+
+func TestCloseClosesEverything(t *testing.T) {
+	privileged(t, "ip")
+	noLeaks(t)
+	makeNetns(t, "x")
+	w, _ := startWatch(t, 0)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Errorf("second close: %v", err)
+	}
+	for fd, what := range openFDs(t) {
+		if what == "/proc/"+strconv.Itoa(os.Getpid())+"/mountinfo" || what == "anon_inode:[eventfd]" {
+			t.Logf("descriptor %s: %s", fd, what)
+		}
+	}
+}

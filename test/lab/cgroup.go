@@ -1,0 +1,126 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// cpuPeriod is the scheduler's accounting period in microseconds, the kernel's default.
+const cpuPeriod = 100_000
+
+// throttle puts the pod's sidecar into a cgroup with a share of one CPU.
+func (l *Lab) throttle(pod string, percent float64) error {
+	proc, err := l.sidecarOf(pod)
+	if err != nil {
+		return err
+	}
+	root, v2, err := l.cpuRoot()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(root, netnsPrefix+l.ID+"-"+pod)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return fmt.Errorf("make cgroup: %w", err)
+	}
+	quota := strconv.Itoa(int(percent / 100 * cpuPeriod))
+	if v2 {
+		err = write(dir, "cpu.max", quota+" "+strconv.Itoa(cpuPeriod))
+	} else {
+		err = errors.Join(write(dir, "cpu.cfs_period_us", strconv.Itoa(cpuPeriod)), write(dir, "cpu.cfs_quota_us", quota))
+	}
+	if err != nil {
+		return err
+	}
+	return write(dir, "cgroup.procs", strconv.Itoa(proc.PID))
+}
+
+// unthrottle puts it back into the root cgroup, and removes its own.
+func (l *Lab) unthrottle(pod string) error {
+	root, _, err := l.cpuRoot()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(root, netnsPrefix+l.ID+"-"+pod)
+	procs, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, pid := range strings.Fields(string(procs)) {
+		err = errors.Join(err, write(root, "cgroup.procs", pid))
+	}
+	return errors.Join(err, os.Remove(dir))
+}
+
+func write(dir, file, value string) error {
+	if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0); err != nil {
+		return fmt.Errorf("set up cgroup: %w", err)
+	}
+	return nil
+}
+
+// cpuRoot is a hierarchy with the CPU controller: version 1 where it is mounted, else version 2, else version 1 mounted
+// for this lab.
+func (l *Lab) cpuRoot() (dir string, v2 bool, err error) {
+	for _, r := range cpuRoots() {
+		return r.dir, r.v2, nil
+	}
+	mount := l.path("cgroup")
+	if err := os.MkdirAll(mount, 0o755); err != nil {
+		return "", false, fmt.Errorf("mount cgroup: %w", err)
+	}
+	if err := unix.Mount("cgroup", mount, "cgroup", 0, "cpu"); err != nil {
+		return "", false, fmt.Errorf("mount cgroup with the CPU controller: %w", err)
+	}
+	return mount, false, nil
+}
+
+type cgroupRoot struct {
+	dir string
+	v2  bool
+}
+
+// cpuRoots are the mounted hierarchies with the CPU controller, version 1 first.
+func cpuRoots() []cgroupRoot {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return nil
+	}
+	var v1, v2 []cgroupRoot
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		if len(f) < 4 {
+			continue
+		}
+		dir := f[1]
+		switch {
+		case f[2] == "cgroup" && strings.Contains(","+f[3]+",", ",cpu,"):
+			v1 = append(v1, cgroupRoot{dir: dir})
+		case f[2] == "cgroup2":
+			enabled, _ := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control")) //nolint:errcheck // then it has none
+			if strings.Contains(" "+strings.TrimSpace(string(enabled))+" ", " cpu ") {
+				v2 = append(v2, cgroupRoot{dir: dir, v2: true})
+			}
+		}
+	}
+	return append(v1, v2...)
+}
+
+// removeCgroups removes a lab's cgroups, whose processes are gone.
+func removeCgroups(id string) error {
+	var errs []error
+	for _, r := range cpuRoots() {
+		dirs, _ := filepath.Glob(filepath.Join(r.dir, netnsPrefix+id+"-*")) //nolint:errcheck // the pattern is right
+		for _, dir := range dirs {
+			if err := os.Remove(dir); err != nil {
+				errs = append(errs, fmt.Errorf("remove cgroup: %w", err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,205 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// FaultKind names a part of the mesh that can be made slow.
+type FaultKind string
+
+// The faults.
+const (
+	FaultApp      FaultKind = "app"      // an app waits in every request
+	FaultSidecar  FaultKind = "sidecar"  // a sidecar gets too little CPU
+	FaultLoss     FaultKind = "loss"     // the node loses packets to a pod
+	FaultIptables FaultKind = "iptables" // a pod and the node have thousands of rules
+)
+
+// FaultKinds are all faults.
+var FaultKinds = []FaultKind{FaultApp, FaultSidecar, FaultLoss, FaultIptables}
+
+// Fault is something slow or broken on purpose. Zero fields mean the kind's default.
+type Fault struct {
+	Kind    FaultKind     `json:"kind"`
+	Pod     string        `json:"pod"`               // default backend
+	Delay   time.Duration `json:"delay_ns"`          // app; default 50 ms
+	Percent float64       `json:"percent,omitempty"` // sidecar: of one CPU, default 2; loss: of packets, default 5
+	Rules   int           `json:"rules,omitempty"`   // iptables: rules per chain, default 20,000 (about 0.2 ms a pass)
+}
+
+// withDefaults fills what is not given.
+func (f Fault) withDefaults() (Fault, error) {
+	if f.Pod == "" {
+		f.Pod = "backend"
+	}
+	switch f.Kind {
+	case FaultApp:
+		f.Delay = or(f.Delay, 50*time.Millisecond)
+	case FaultSidecar:
+		f.Percent = or(f.Percent, 2)
+	case FaultLoss:
+		f.Percent = or(f.Percent, 5)
+	case FaultIptables:
+		f.Rules = or(f.Rules, 20_000)
+	default:
+		return f, fmt.Errorf("start fault %q: not one of %q", f.Kind, FaultKinds)
+	}
+	return f, nil
+}
+
+func or[T comparable](v, other T) T {
+	var zero T
+	if v == zero {
+		return other
+	}
+	return v
+}
+
+func (l *Lab) faultPath(kind FaultKind) string { return l.path("faults", string(kind)+".json") }
+
+// StartFault makes something slow until StopFault. One fault of a kind at a time.
+func (l *Lab) StartFault(f Fault) error {
+	f, err := f.withDefaults()
+	if err != nil {
+		return err
+	}
+	p, ok := l.Pod(f.Pod)
+	if !ok {
+		return fmt.Errorf("start fault %s: no pod %s", f.Kind, f.Pod)
+	}
+	if exists(l.faultPath(f.Kind)) {
+		return fmt.Errorf("start fault %s: it is on already", f.Kind)
+	}
+	if err := writeJSON(l.faultPath(f.Kind), f); err != nil { // first: StopFault undoes what is half done
+		return err
+	}
+	if err := l.apply(f, p); err != nil {
+		return errors.Join(fmt.Errorf("start fault %s: %w", f.Kind, err), l.StopFault(f.Kind))
+	}
+	return nil
+}
+
+func (l *Lab) apply(f Fault, p Pod) error {
+	switch f.Kind {
+	case FaultApp:
+		return l.setDelay(p.Name, f.Delay)
+	case FaultSidecar:
+		return l.throttle(p.Name, f.Percent)
+	case FaultLoss:
+		return l.each(p, func(cmd, addr string) error {
+			return commandIn(l.NodeNetns(), "", cmd, append([]string{"-I"}, lossRule(addr, f.Percent)...)...)
+		})
+	default:
+		return errors.Join(addUselessRules(p.Netns, "OUTPUT", f.Rules), addUselessRules(l.NodeNetns(), "FORWARD", f.Rules))
+	}
+}
+
+// StopFault ends a fault. One that is not on is no error.
+func (l *Lab) StopFault(kind FaultKind) error {
+	var f Fault
+	if err := readJSON(l.faultPath(kind), &f); errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if p, ok := l.Pod(f.Pod); ok {
+		if err := l.undo(f, p); err != nil {
+			return fmt.Errorf("stop fault %s: %w", kind, err)
+		}
+	}
+	return os.Remove(l.faultPath(kind))
+}
+
+func (l *Lab) undo(f Fault, p Pod) error {
+	switch f.Kind {
+	case FaultApp:
+		return l.setDelay(p.Name, 0)
+	case FaultSidecar:
+		return l.unthrottle(p.Name)
+	case FaultLoss:
+		return l.each(p, func(cmd, addr string) error {
+			return commandIn(l.NodeNetns(), "", cmd, append([]string{"-D"}, lossRule(addr, f.Percent)...)...)
+		})
+	default:
+		return errors.Join(removeUselessRules(p.Netns, "OUTPUT"), removeUselessRules(l.NodeNetns(), "FORWARD"))
+	}
+}
+
+// Faults are those that are on.
+func (l *Lab) Faults() []Fault {
+	var on []Fault
+	for _, kind := range FaultKinds {
+		var f Fault
+		if readJSON(l.faultPath(kind), &f) == nil {
+			on = append(on, f)
+		}
+	}
+	return on
+}
+
+// each calls fn for both families.
+func (l *Lab) each(p Pod, fn func(cmd, addr string) error) error {
+	return errors.Join(fn("iptables", p.V4.String()), fn("ip6tables", p.V6.String()))
+}
+
+// lossRule drops a share of the TCP packets to a pod where the bridge hands them to iptables.
+func lossRule(addr string, percent float64) []string {
+	probability := strconv.FormatFloat(percent/100, 'f', 6, 64)
+	return []string{"FORWARD", "-d", addr, "-p", "tcp",
+		"-m", "statistic", "--mode", "random", "--probability", probability, "-j", "DROP"}
+}
+
+// slowChain holds rules that match nothing. They are in the filter table, where every packet is held against them; the
+// nat table sees only a connection's first.
+const slowChain = "MW_SLOW"
+
+func addUselessRules(ns, chain string, n int) error {
+	for cmd, net := range map[string]string{"iptables-restore": "198.18.%d.%d", "ip6tables-restore": "2001:db8::%x:%x"} {
+		var b strings.Builder
+		fmt.Fprintf(&b, "*filter\n:%s - [0:0]\n", slowChain)
+		for i := range n {
+			fmt.Fprintf(&b, "-A %s -s "+net+" -j DROP\n", slowChain, i>>8&0xff, i&0xff)
+		}
+		fmt.Fprintf(&b, "-I %s -j %s\nCOMMIT\n", chain, slowChain)
+		if err := commandIn(ns, b.String(), cmd, "--noflush"); err != nil {
+			return fmt.Errorf("add %d rules in %s: %w", n, ns, err)
+		}
+	}
+	return nil
+}
+
+func removeUselessRules(ns, chain string) error {
+	var errs []error
+	for _, cmd := range []string{"iptables-restore", "ip6tables-restore"} {
+		// The jump may be missing, when adding was cut short: declaring the chain first makes the rest always apply.
+		rules := fmt.Sprintf("*filter\n:%[1]s - [0:0]\n-A %[2]s -j %[1]s\nCOMMIT\n", slowChain, chain)
+		errs = append(errs, commandIn(ns, rules, cmd, "--noflush"))
+	}
+	for _, cmd := range []string{"iptables", "ip6tables"} {
+		for commandIn(ns, "", cmd, "-D", chain, "-j", slowChain) == nil {
+		}
+		errs = append(errs, commandIn(ns, "", cmd, "-F", slowChain), commandIn(ns, "", cmd, "-X", slowChain))
+	}
+	return errors.Join(errs...)
+}
+
+// sidecarOf finds the pod's proxy process.
+func (l *Lab) sidecarOf(pod string) (Process, error) {
+	procs, err := l.Processes()
+	if err != nil {
+		return Process{}, err
+	}
+	i := slices.IndexFunc(procs, func(p Process) bool {
+		return p.Name == pod+"-sidecar" || p.Name == pod+"-proxy"
+	})
+	if i < 0 {
+		return Process{}, fmt.Errorf("find sidecar of %s: there is none", pod)
+	}
+	return procs[i], nil
+}

@@ -1,0 +1,186 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// bridgeName is the node's bridge, which every pod hangs on.
+const bridgeName = "br0"
+
+// firstHost is the last byte of the first pod's address; 1 is the bridge.
+const firstHost = 2
+
+// subnets are the lab's own, made from its id: labs never share an address, as an agent on the machine sees them all.
+func subnets(id string) (v4, v6 [16]byte) {
+	n, _ := strconv.ParseUint(id, 16, 16) //nolint:errcheck // newState made it
+	hi, lo := byte(n>>8), byte(n)
+	v4 = netip.AddrFrom4([4]byte{10, hi, lo, 0}).As16()
+	v6 = [16]byte{0: 0xfd, 1: 0x77, 2: hi, 3: lo}
+	return v4, v6
+}
+
+// address is the lab's n-th address of both families.
+func address(id string, n byte) (v4, v6 netip.Addr) {
+	a, b := subnets(id)
+	a[15], b[15] = n, n
+	return netip.AddrFrom16(a).Unmap(), netip.AddrFrom16(b)
+}
+
+// nodeSysctls make the node forward, and its bridge ask iptables, as Kubernetes wants it.
+var nodeSysctls = map[string]string{
+	"net/ipv4/ip_forward":                 "1",
+	"net/ipv6/conf/all/forwarding":        "1",
+	"net/bridge/bridge-nf-call-iptables":  "1",
+	"net/bridge/bridge-nf-call-ip6tables": "1",
+}
+
+// addNode makes the node's namespace with its bridge.
+func (l *Lab) addNode() error {
+	name := l.NodeNetns()
+	if err := addNetns(name); err != nil {
+		return err
+	}
+	if err := inNetns(name, func() error { return sysctl(nodeSysctls) }); err != nil {
+		return err
+	}
+	return withHandle(name, func(h *netlink.Handle) error {
+		if err := linkUp(h, "lo"); err != nil {
+			return err
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = bridgeName
+		if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+			return fmt.Errorf("add bridge %s: %w", bridgeName, err)
+		}
+		v4, v6 := address(l.ID, 1)
+		return errors.Join(addAddress(h, bridgeName, v4, 24), addAddress(h, bridgeName, v6, 64), linkUp(h, bridgeName))
+	})
+}
+
+// addPod makes a pod's namespace and its link to the bridge, and Istio's rules if it has a sidecar.
+func (l *Lab) addPod(p Pod, index int) (Pod, error) {
+	p.Netns, p.Index = l.netnsName(p.Name), index
+	p.V4, p.V6 = address(l.ID, byte(firstHost+index)) //nolint:gosec // a lab has a handful of pods
+	if err := addNetns(p.Netns); err != nil {
+		return p, err
+	}
+	if err := l.plug(p); err != nil {
+		return p, err
+	}
+	if err := withHandle(p.Netns, func(h *netlink.Handle) error { return l.configure(h, p) }); err != nil {
+		return p, err
+	}
+	if p.Sidecar {
+		return p, addIstioRules(p.Netns)
+	}
+	return p, nil
+}
+
+// plug makes the veth pair: one end on the bridge, the other as eth0 in the pod.
+func (l *Lab) plug(p Pod) error {
+	pod, err := netns.GetFromName(p.Netns)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", p.Netns, err)
+	}
+	defer pod.Close()
+	return withHandle(l.NodeNetns(), func(h *netlink.Handle) error {
+		bridge, err := h.LinkByName(bridgeName)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", bridgeName, err)
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MasterIndex = p.Link(), bridge.Attrs().Index
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(pod)}
+		if err := h.LinkAdd(veth); err != nil {
+			return fmt.Errorf("add veth %s: %w", p.Link(), err)
+		}
+		return linkUp(h, p.Link())
+	})
+}
+
+// configure gives the pod its addresses and default routes.
+func (l *Lab) configure(h *netlink.Handle, p Pod) error {
+	err := errors.Join(linkUp(h, "lo"), addAddress(h, "eth0", p.V4, 24), addAddress(h, "eth0", p.V6, 64), linkUp(h, "eth0"))
+	if p.Sidecar { // the address from which a sidecar calls its app; 127.0.0.6 needs no such line
+		err = errors.Join(err, addAddress(h, "lo", netip.MustParseAddr("::6"), 128))
+	}
+	if err != nil {
+		return err
+	}
+	eth0, err := h.LinkByName("eth0")
+	if err != nil {
+		return fmt.Errorf("find eth0: %w", err)
+	}
+	v4, v6 := address(l.ID, 1)
+	for _, gw := range []netip.Addr{v4, v6} {
+		route := &netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: net.IP(gw.AsSlice())}
+		if err := h.RouteAdd(route); err != nil {
+			return fmt.Errorf("add default route by %s: %w", gw, err)
+		}
+	}
+	return nil
+}
+
+func withHandle(name string, fn func(*netlink.Handle) error) error {
+	ns, err := netns.GetFromName(name)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", name, err)
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink in %s: %w", name, err)
+	}
+	defer h.Close()
+	if err := fn(h); err != nil {
+		return fmt.Errorf("set up %s: %w", name, err)
+	}
+	return nil
+}
+
+func linkUp(h *netlink.Handle, name string) error {
+	link, err := h.LinkByName(name)
+	if err == nil {
+		err = h.LinkSetUp(link)
+	}
+	if err != nil {
+		return fmt.Errorf("set %s up: %w", name, err)
+	}
+	return nil
+}
+
+// addAddress adds an address without duplicate detection, which would keep IPv6 waiting for a second.
+func addAddress(h *netlink.Handle, link string, addr netip.Addr, bits int) error {
+	dev, err := h.LinkByName(link)
+	if err == nil {
+		ipnet := &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())}
+		a := &netlink.Addr{IPNet: ipnet}
+		if addr.Is6() {
+			a.Flags = unix.IFA_F_NODAD
+		}
+		err = h.AddrAdd(dev, a)
+	}
+	if err != nil {
+		return fmt.Errorf("add address %s to %s: %w", addr, link, err)
+	}
+	return nil
+}
+
+// sysctl sets values in the thread's network namespace.
+func sysctl(values map[string]string) error {
+	for key, value := range values {
+		if err := os.WriteFile("/proc/sys/"+key, []byte(value), 0); err != nil {
+			return fmt.Errorf("set sysctl %s to %s: %w", key, value, err)
+		}
+	}
+	return nil
+}

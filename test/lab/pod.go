@@ -1,0 +1,124 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Role says what a pod is to the mesh. The words are the topology's.
+type Role string
+
+// The roles.
+const (
+	RoleApp     Role = "app"
+	RoleGateway Role = "gateway"
+	RoleClient  Role = "client"
+)
+
+// The ports of the mesh; the proxies' are Istio's.
+const (
+	appPort      = 8080
+	gatewayPort  = 8080
+	outboundPort = 15001
+	inboundPort  = 15006
+)
+
+// Pod is a network namespace on the node's bridge with what runs in it.
+type Pod struct {
+	Name    string     `json:"name"`
+	Netns   string     `json:"netns"` // as under /run/netns
+	Role    Role       `json:"role"`
+	Sidecar bool       `json:"sidecar"`
+	Calls   []string   `json:"calls,omitempty"` // upstreams of its app, the first is called by default
+	V4      netip.Addr `json:"v4"`
+	V6      netip.Addr `json:"v6"`
+	Index   int        `json:"index"` // its addresses end in this plus firstHost
+}
+
+// Link is the name of the pod's link on the node.
+func (p Pod) Link() string { return "veth-" + p.Name }
+
+// host is the name by which requests ask for the pod's service.
+func (p Pod) host() string { return p.Name + ".demo" }
+
+// demoPods is the mesh that Up builds.
+func demoPods() []Pod {
+	return []Pod{
+		{Name: "client", Role: RoleClient},
+		{Name: "gateway", Role: RoleGateway},
+		{Name: "frontend", Role: RoleApp, Sidecar: true, Calls: []string{"backend", "backend2"}},
+		{Name: "backend", Role: RoleApp, Sidecar: true},
+		{Name: "backend2", Role: RoleApp, Sidecar: true},
+	}
+}
+
+// Pods are the pods there are now.
+func (l *Lab) Pods() []Pod {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.List)
+}
+
+// Pod finds a pod by name.
+func (l *Lab) Pod(name string) (Pod, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := l.find(name); i >= 0 {
+		return l.List[i], true
+	}
+	return Pod{}, false
+}
+
+func (l *Lab) find(name string) int {
+	return slices.IndexFunc(l.List, func(p Pod) bool { return p.Name == name })
+}
+
+// NodeNetns is the name of the node's namespace.
+func (l *Lab) NodeNetns() string { return l.netnsName("node") }
+
+func (l *Lab) netnsName(pod string) string { return netnsPrefix + l.ID + "-" + pod }
+
+// AddPod adds a pod with an app and no sidecar, and waits until nothing but its first request is to come.
+func (l *Lab) AddPod(name string) (Pod, error) {
+	const maxName = 10 // with "veth-" a link's name of 15 characters
+	if name == "" || len(name) > maxName {
+		return Pod{}, fmt.Errorf("add pod %q: the name must have 1 to %d characters", name, maxName)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.find(name) >= 0 || name == "node" {
+		return Pod{}, fmt.Errorf("add pod %s: there is one", name)
+	}
+	p, err := l.addPod(Pod{Name: name, Role: RoleApp}, l.freeIndex())
+	if err != nil {
+		return Pod{}, err
+	}
+	l.List = append(l.List, p)
+	return p, errors.Join(l.save(), l.startApp(p))
+}
+
+func (l *Lab) freeIndex() int {
+	i := 0
+	for slices.ContainsFunc(l.List, func(p Pod) bool { return p.Index == i }) {
+		i++
+	}
+	return i
+}
+
+// DeletePod ends the pod's processes and deletes its namespace.
+func (l *Lab) DeletePod(name string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := l.find(name)
+	if i < 0 {
+		return fmt.Errorf("delete pod %s: there is none", name)
+	}
+	err := errors.Join(
+		l.stopProcesses(func(p Process) bool { return p.Pod == name }),
+		deleteNetns(l.List[i].Netns),
+	)
+	l.List = slices.Delete(l.List, i, i+1)
+	return errors.Join(err, l.save())
+}

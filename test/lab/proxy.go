@@ -1,0 +1,163 @@
+package lab
+
+import (
+	"embed"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"text/template"
+)
+
+//go:embed conf
+var conf embed.FS
+
+// proxyConf is what the templates under conf are filled from.
+type proxyConf struct {
+	Pod          Pod
+	AccessLog    string // file that Envoy writes, empty: no access log (HAProxy logs to stdout)
+	AppPort      int
+	GatewayPort  int
+	OutboundPort int
+	InboundPort  int
+	Routes       []route
+	IPv6         bool
+}
+
+// route is a service that a proxy can send requests to.
+type route struct {
+	Name    string
+	Host    string // how requests name it
+	Address string // of its pod
+	Port    int
+}
+
+// AddrPort is the route's address as HAProxy and URLs write it.
+func (r route) AddrPort() string {
+	return netip.AddrPortFrom(netip.MustParseAddr(r.Address), uint16(r.Port)).String() //nolint:gosec // a port
+}
+
+// appUID is the user that apps run as: any but the sidecars'.
+const appUID = 1000
+
+// startProxy starts the pod's sidecar or gateway, if it has one.
+func (l *Lab) startProxy(p Pod) error {
+	switch {
+	case p.Role == RoleGateway:
+		return l.startHAProxy(p, "gateway.cfg", "proxy")
+	case p.Sidecar && l.Options.Sidecar == SidecarHAProxy:
+		return l.startHAProxy(p, "sidecar.cfg", "sidecar")
+	case p.Sidecar:
+		return l.startEnvoy(p)
+	}
+	return nil
+}
+
+func (l *Lab) startHAProxy(p Pod, config, kind string) error {
+	c := l.proxyConf(p)
+	prog := program{pod: p, kind: kind, uid: sidecarUID, path: "/usr/sbin/haproxy"}
+	if l.Options.AccessLogs {
+		c.AccessLog = l.accessLog(p)
+		out, err := os.OpenFile(c.AccessLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			return fmt.Errorf("make access log: %w", err)
+		}
+		defer out.Close()
+		prog.stdout = out
+	}
+	file, err := l.render(config, p.Name+".cfg", c)
+	if err != nil {
+		return err
+	}
+	prog.args = []string{"-db", "-f", file}
+	return l.serve(prog)
+}
+
+func (l *Lab) startEnvoy(p Pod) error {
+	bin, err := l.envoy()
+	if err != nil {
+		return err
+	}
+	c := l.proxyConf(p)
+	if l.Options.AccessLogs {
+		c.AccessLog = l.accessLog(p)
+		if err := makeLog(c.AccessLog, sidecarUID); err != nil {
+			return err
+		}
+	}
+	file, err := l.render("envoy.yaml", p.Name+".yaml", c)
+	if err != nil {
+		return err
+	}
+	return l.serve(program{pod: p, kind: "sidecar", uid: sidecarUID, path: bin, args: []string{
+		"-c", file, "--concurrency", "2", "--disable-hot-restart", "--log-level", "warning",
+		"--file-flush-interval-msec", "200", "--service-node", p.Name, "--service-cluster", "meshwatch-lab",
+	}})
+}
+
+// startApp starts the pod's app.
+func (l *Lab) startApp(p Pod) error {
+	page, err := l.makePage(p.Name)
+	if err != nil {
+		return err
+	}
+	args := []string{"-name", p.Name, "-port", fmt.Sprint(appPort), "-state", page}
+	for i, r := range l.routes(p.Calls) {
+		if i == 0 {
+			args = append(args, "-call", r.Name)
+		}
+		args = append(args, "-upstream", fmt.Sprintf("%s=%s:%d=%s", r.Name, r.Host, r.Port, r.AddrPort()))
+	}
+	return l.serve(program{pod: p, kind: "app", uid: appUID, path: l.path("app"), args: args})
+}
+
+// proxyConf tells a proxy what it must know: a gateway serves the frontend, a sidecar what its app calls.
+func (l *Lab) proxyConf(p Pod) proxyConf {
+	calls := p.Calls
+	if p.Role == RoleGateway {
+		calls = []string{"frontend"}
+	}
+	return proxyConf{
+		Pod: p, Routes: l.routes(calls), IPv6: l.Options.IPv6,
+		AppPort: appPort, GatewayPort: gatewayPort, OutboundPort: outboundPort, InboundPort: inboundPort,
+	}
+}
+
+func (l *Lab) routes(names []string) []route {
+	var routes []route
+	for _, name := range names {
+		if i := l.find(name); i >= 0 {
+			p := l.List[i]
+			routes = append(routes, route{Name: name, Host: p.host(), Address: l.meshAddr(p).String(), Port: appPort})
+		}
+	}
+	return routes
+}
+
+// render fills a template into a file that everyone may read.
+func (l *Lab) render(name, to string, data any) (string, error) {
+	tmpl, err := template.ParseFS(conf, "conf/"+name, "conf/log.tmpl")
+	if err != nil {
+		return "", fmt.Errorf("read template %s: %w", name, err)
+	}
+	var out strings.Builder
+	if err := tmpl.ExecuteTemplate(&out, name, data); err != nil {
+		return "", fmt.Errorf("fill template %s: %w", name, err)
+	}
+	file := l.path("conf", to)
+	if err := os.WriteFile(file, []byte(out.String()), 0o644); err != nil {
+		return "", fmt.Errorf("write configuration: %w", err)
+	}
+	return file, nil
+}
+
+// makeLog makes an empty file that a proxy may write.
+func makeLog(name string, uid int) error {
+	if err := os.WriteFile(name, nil, 0o644); err != nil {
+		return fmt.Errorf("make log: %w", err)
+	}
+	if err := os.Chown(name, uid, uid); err != nil {
+		return fmt.Errorf("make log: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,184 @@
+package topology
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"unicode"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Load reads a topology file.
+func Load(path string) (*Store, error) {
+	b, err := os.ReadFile(path) //nolint:gosec // the operator's own path
+	if err != nil {
+		return nil, fmt.Errorf("read topology: %w", err)
+	}
+	return parseNamed(path, b)
+}
+
+func parseNamed(path string, b []byte) (*Store, error) {
+	s, err := Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("parse topology %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// Parse reads a topology file's content. The error joins everything that is wrong, a sentence each.
+func Parse(b []byte) (*Store, error) {
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	var doc, more yaml.Node
+	switch err := dec.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		return nil, errors.New("the file is empty: write workloads: [] if there are none")
+	case err != nil:
+		return nil, err
+	}
+	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
+		return nil, errors.New("the file has a second document: only one is allowed")
+	}
+	p := fileParser{store: &Store{byAddr: map[netip.Addr]Workload{}}, owner: map[netip.Addr]string{}}
+	p.file(doc.Content[0])
+	if len(p.errs) > 0 {
+		return nil, errors.Join(p.errs...)
+	}
+	return p.store, nil
+}
+
+// fileParser walks the YAML nodes itself, so that every error can name its key and line.
+type fileParser struct {
+	store *Store
+	owner map[netip.Addr]string // the key that has an address
+	errs  []error
+}
+
+func (p *fileParser) fail(n *yaml.Node, key, format string, args ...any) {
+	p.errs = append(p.errs, fmt.Errorf("line %d: %s %s", n.Line, key, fmt.Sprintf(format, args...)))
+}
+
+func (p *fileParser) file(n *yaml.Node) {
+	keys := p.mapping(n, "the file", "workloads")
+	list, ok := keys["workloads"]
+	if !ok {
+		if keys != nil {
+			p.fail(n, "workloads", "is missing: write workloads: [] if there are none")
+		}
+		return
+	}
+	for i, item := range p.sequence(list, "workloads") {
+		p.workload(item, fmt.Sprintf("workloads[%d]", i))
+	}
+}
+
+func (p *fileParser) workload(n *yaml.Node, at string) {
+	keys := p.mapping(n, at, "name", "namespace", "service", "node", "addresses", "role")
+	if keys == nil {
+		return
+	}
+	w := Workload{
+		Name:      p.text(keys["name"], at+".name"),
+		Namespace: p.text(keys["namespace"], at+".namespace"),
+		Service:   p.text(keys["service"], at+".service"),
+		Node:      p.text(keys["node"], at+".node"),
+		Role:      p.text(keys["role"], at+".role"),
+	}
+	if w.Name == "" {
+		p.fail(n, at+".name", "is missing: every workload needs a name")
+	}
+	if w.Service == "" {
+		w.Service = w.Name
+	}
+	if !slices.Contains([]string{RoleUnknown, RoleApp, RoleGateway, RoleClient}, w.Role) {
+		p.fail(keys["role"], at+".role", "is %q: allowed are app, gateway and client", w.Role)
+	}
+	list := keys["addresses"]
+	if list == nil || list.Kind == yaml.SequenceNode && len(list.Content) == 0 {
+		p.fail(n, at+".addresses", "is missing: every workload needs at least one IP address")
+		return
+	}
+	for i, item := range p.sequence(list, at+".addresses") {
+		p.address(item, fmt.Sprintf("%s.addresses[%d]", at, i), w)
+	}
+}
+
+func (p *fileParser) address(n *yaml.Node, at string, w Workload) {
+	text := p.text(n, at)
+	addr, err := netip.ParseAddr(text)
+	addr = addr.Unmap()
+	switch {
+	case err != nil, addr.Zone() != "":
+		p.fail(n, at, "is %q: allowed is an IPv4 or IPv6 address without port, prefix or zone", text)
+	case addr.IsUnspecified(), addr.IsMulticast(), addr.IsLoopback():
+		p.fail(n, at, "is %s: allowed is an address that one workload alone has, not loopback, multicast or unspecified", text)
+	case p.owner[addr] != "":
+		p.fail(n, at, "is %s, which %s has already: an address belongs to one workload", text, p.owner[addr])
+	default:
+		p.owner[addr] = at
+		p.store.byAddr[addr] = w
+	}
+}
+
+// mapping is n's values by key, nil where n is none.
+func (p *fileParser) mapping(n *yaml.Node, at string, allowed ...string) map[string]*yaml.Node {
+	n = target(n)
+	if n.Kind != yaml.MappingNode {
+		p.fail(n, at, "is not a mapping: allowed keys are %s", strings.Join(allowed, ", "))
+		return nil
+	}
+	keys := make(map[string]*yaml.Node, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], target(n.Content[i+1])
+		switch {
+		case !slices.Contains(allowed, key.Value) || key.Kind != yaml.ScalarNode:
+			p.fail(key, at, "has an unknown key %q: allowed are %s", key.Value, strings.Join(allowed, ", "))
+		case keys[key.Value] != nil:
+			p.fail(key, at, "has the key %s twice", key.Value)
+		default:
+			keys[key.Value] = value
+		}
+	}
+	return keys
+}
+
+func (p *fileParser) sequence(n *yaml.Node, at string) []*yaml.Node {
+	n = target(n)
+	if n.Kind != yaml.SequenceNode {
+		p.fail(n, at, "is not a list: write [] for an empty one")
+		return nil
+	}
+	return n.Content
+}
+
+// text is n's value, "" for an absent or empty one.
+func (p *fileParser) text(n *yaml.Node, at string) string {
+	if n == nil {
+		return ""
+	}
+	n = target(n)
+	if n.Kind != yaml.ScalarNode {
+		p.fail(n, at, "is not a text")
+		return ""
+	}
+	if n.Tag == "!!null" {
+		return ""
+	}
+	if strings.ContainsFunc(n.Value, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		p.fail(n, at, "is %q: allowed are printable characters", n.Value)
+	}
+	return n.Value
+}
+
+// target is what an alias stands for.
+func target(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}

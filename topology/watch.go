@@ -1,0 +1,88 @@
+package topology
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	settle = 100 * time.Millisecond // one change is several events: writers truncate, write, rename
+	poll   = 30 * time.Second       // for what sends no event: a link to elsewhere, a network file system
+)
+
+// Watch loads the file, calls changed, and does so again whenever its content changes, until ctx ends. A file that cannot
+// be used gives the error and the last good Store, nil if there was none. changed is never called twice at a time. Watch
+// watches the directory, as editors and Kubernetes replace files rather than write them; it fails only where that cannot
+// be watched.
+func Watch(ctx context.Context, path string, changed func(*Store, error)) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch topology %s: %w", path, err)
+	}
+	defer w.Close() //nolint:errcheck // read only
+	dir := filepath.Dir(path)
+	if err := w.Add(dir); err != nil {
+		return fmt.Errorf("watch directory %s of the topology: %w", dir, err)
+	}
+	f := watched{path: path, changed: changed}
+	f.reload()
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	var due <-chan time.Time // nil: nothing to reload
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.Events:
+			if due == nil {
+				due = time.After(settle)
+			}
+		case <-w.Errors: // events were lost
+			due = time.After(settle)
+		case <-due:
+			due = nil
+			f.reload()
+		case <-tick.C:
+			_ = w.Add(dir) // if it was replaced; if it is gone, reload says so
+			f.reload()
+		}
+	}
+}
+
+// watched is a file as last seen.
+type watched struct {
+	path    string
+	changed func(*Store, error)
+	content []byte
+	readErr string
+	read    bool // content and readErr are of a read
+	good    *Store
+}
+
+// reload tells changed about the file, if it is not as it was.
+func (f *watched) reload() {
+	content, err := os.ReadFile(f.path)
+	message := ""
+	if err != nil {
+		message = err.Error()
+	}
+	if f.read && bytes.Equal(content, f.content) && message == f.readErr {
+		return
+	}
+	f.read, f.content, f.readErr = true, content, message
+	if err != nil {
+		f.changed(f.good, fmt.Errorf("read topology: %w", err))
+		return
+	}
+	s, err := parseNamed(f.path, content)
+	if err == nil {
+		f.good = s
+	}
+	f.changed(f.good, err)
+}
