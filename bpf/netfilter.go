@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // Numbers of linux/netfilter.h and linux/netfilter/nf_bpf_link.h.
@@ -49,16 +50,36 @@ func (n *Netfilter) Attach() (*Links, error) {
 			{Program: n.objs.MwNfOutput, Hook: hookOutput, Priority: first},
 		} {
 			h.ProtocolFamily = link.NetfilterProtocolFamily(family)
-			attached, err := link.AttachNetfilter(h)
+			attached, err := attachFree(h)
 			if err != nil {
-				return nil, errors.Join(fmt.Errorf("attach netfilter hook %d of family %d at priority %d: %w",
-					h.Hook, family, h.Priority, explain(err)), out.Close())
+				return nil, errors.Join(err, out.Close())
 			}
 			out.links = append(out.links, attached)
 		}
 	}
 	return out, nil
 }
+
+// attachFree attaches at the priority asked for, or at the nearest free one inward: a priority serves one hook only, and
+// IPv6 conntrack confirms at INT_MAX-1 on LOCAL_IN (net/netfilter/nf_conntrack_proto.c), another recorder may be at the rest.
+func attachFree(h link.NetfilterOptions) (link.Link, error) {
+	inward := int32(1)
+	if h.Priority > 0 {
+		inward = -1
+	}
+	for try := 0; ; try++ {
+		attached, err := link.AttachNetfilter(h)
+		if err == nil {
+			return attached, nil
+		}
+		if !errors.Is(err, unix.EBUSY) || try == tries {
+			return nil, fmt.Errorf("attach netfilter hook %d of family %d at priority %d: %w", h.Hook, h.ProtocolFamily, h.Priority, explain(err))
+		}
+		h.Priority += inward
+	}
+}
+
+const tries = 8 // priorities looked at
 
 // Close frees the programs; attached links keep running until they are closed.
 func (n *Netfilter) Close() error {

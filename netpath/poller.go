@@ -3,7 +3,7 @@ package netpath
 import (
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,8 +13,9 @@ import (
 // poller cannot wait for mounts (EPOLLPRI).
 type poller struct {
 	epoll, stop int
-	mounts      []*os.File
-	events      [64]unix.EpollEvent
+	// mounts are mount tables, not as os.File: Go would poll these too, and a poll eats the event.
+	mounts []int
+	events [64]unix.EpollEvent
 }
 
 func newPoller(vs []view) (*poller, error) {
@@ -37,15 +38,15 @@ func (p *poller) open(vs []view) (err error) {
 		return err
 	}
 	for i, v := range vs {
-		f, err := os.Open(v.mountinfo)
+		fd, err := unix.Open(v.mountinfo, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			if i > 0 {
 				continue
 			}
 			return fmt.Errorf("open mounts: %w", err)
 		}
-		p.mounts = append(p.mounts, f)
-		if err := p.add(int(f.Fd()), unix.EPOLLPRI); err != nil {
+		p.mounts = append(p.mounts, fd)
+		if err := p.add(fd, unix.EPOLLPRI); err != nil {
 			return err
 		}
 	}
@@ -61,14 +62,7 @@ func (p *poller) add(fd int, events uint32) error {
 }
 
 // isMounts says whether the descriptor is a mount table: its event says that mounts changed.
-func (p *poller) isMounts(fd int) bool {
-	for _, f := range p.mounts {
-		if int(f.Fd()) == fd {
-			return true
-		}
-	}
-	return false
-}
+func (p *poller) isMounts(fd int) bool { return slices.Contains(p.mounts, fd) }
 
 // wait returns the descriptors that have something to say, none when the time is over. The result is valid until the next call.
 func (p *poller) wait(timeout time.Duration) ([]unix.EpollEvent, error) {
@@ -88,10 +82,7 @@ func (p *poller) wake() error {
 
 func (p *poller) close() error {
 	var errs []error
-	for _, f := range p.mounts {
-		errs = append(errs, f.Close())
-	}
-	for _, fd := range []int{p.epoll, p.stop} {
+	for _, fd := range append(p.mounts, p.epoll, p.stop) {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
 		}

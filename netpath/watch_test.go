@@ -155,6 +155,11 @@ func TestWatchSurvivesChurn(t *testing.T) {
 		return s.Named(netnsName("end")) != nil
 	})
 	if c := w.Counts(); c.Failed != 0 {
+		for _, c := range r.changes {
+			for _, n := range c.State.Namespaces {
+				t.Log(n.Name, n.Problem, n.Filter.Problem)
+			}
+		}
 		t.Errorf("%d readings failed, want none: what vanishes is no failure; %+v", c.Failed, c)
 	}
 }

@@ -107,6 +107,20 @@ func (l *Lab) plug(p Pod) error {
 	})
 }
 
+// unplug removes the pod's link.
+func (l *Lab) unplug(p Pod) error {
+	return withHandle(l.NodeNetns(), func(h *netlink.Handle) error {
+		link, err := h.LinkByName(p.Link())
+		if err != nil {
+			return fmt.Errorf("find %s: %w", p.Link(), err)
+		}
+		if err := h.LinkDel(link); err != nil {
+			return fmt.Errorf("delete %s: %w", p.Link(), err)
+		}
+		return nil
+	})
+}
+
 // configure gives the pod its addresses and default routes.
 func (l *Lab) configure(h *netlink.Handle, p Pod) error {
 	err := errors.Join(linkUp(h, "lo"), addAddress(h, "eth0", p.V4, 24), addAddress(h, "eth0", p.V6, 64), linkUp(h, "eth0"))

@@ -117,6 +117,7 @@ func (l *Lab) DeletePod(name string) error {
 	}
 	err := errors.Join(
 		l.stopProcesses(func(p Process) bool { return p.Pod == name }),
+		l.unplug(l.List[i]), // the kernel would remove the link, but not at once
 		deleteNetns(l.List[i].Netns),
 	)
 	l.List = slices.Delete(l.List, i, i+1)

@@ -164,6 +164,7 @@ type program struct {
 	uid    uint32
 	path   string
 	args   []string
+	env    []string  // added to the lab's own
 	stdout io.Writer // nil: the log file
 }
 
@@ -181,7 +182,8 @@ func (l *Lab) start(prog program) (*exec.Cmd, Process, error) {
 		cmd.Stdout = prog.stdout
 	}
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), tag + "=" + l.ID, "GOMAXPROCS=1"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), tag + "=" + l.ID}
+	cmd.Env = append(cmd.Env, prog.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setsid:     true, // Ctrl-C is for the lab, which then ends its processes in order
 		Credential: &syscall.Credential{Uid: prog.uid, Gid: prog.uid},

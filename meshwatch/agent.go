@@ -1,0 +1,231 @@
+package meshwatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/meshwatch/meshwatch/bpf"
+	"github.com/meshwatch/meshwatch/meshwatch/attach"
+	"github.com/meshwatch/meshwatch/meshwatch/head"
+	"github.com/meshwatch/meshwatch/meshwatch/join"
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+	"github.com/meshwatch/meshwatch/meshwatch/loss"
+	"github.com/meshwatch/meshwatch/meshwatch/observe"
+	"github.com/meshwatch/meshwatch/meshwatch/otlp"
+	"github.com/meshwatch/meshwatch/meshwatch/reader"
+	"github.com/meshwatch/meshwatch/netpath"
+	"github.com/meshwatch/meshwatch/topology"
+)
+
+// Agent is a running meshwatch: recorder attached, flights read and joined, journeys given out. Close it.
+type Agent struct {
+	cfg     Config
+	env     Env
+	started time.Time
+	clock   journey.Clock
+
+	recorder *bpf.Recorder
+	attached *attach.Manager
+	watcher  *netpath.Watcher
+	names    *observe.Names
+	observer *observe.Observer
+	losses   *loss.Set
+	reader   *reader.Reader
+	joiner   *join.Joiner
+	keep     *keeper
+	recent   *recent
+	exporter *otlp.Exporter // nil: off
+	writer   *lineWriter    // nil: off
+
+	pause      atomic.Bool // kernel part alone: recorded, not read
+	counts     atomic.Pointer[counts]
+	background sync.WaitGroup
+	cancel     context.CancelFunc
+}
+
+// counts are the loop's statistics, published after each poll for other goroutines.
+type counts struct {
+	Reader reader.Stats
+	Joiner join.Stats
+	Kept   uint64
+}
+
+// Start loads, attaches and begins to record. The error says what is missing and what to do.
+func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	clock, err := readClock()
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{
+		cfg: cfg, env: env, started: time.Now(), clock: clock, losses: &loss.Set{}, names: observe.NewNames(cfg.Proxies),
+		keep: newKeeper(cfg.Keep), recent: newRecent(cfg.Retain),
+	}
+	a.observer = observe.New(a.names, cfg.CaptureHeaders)
+	ctx, a.cancel = context.WithCancel(ctx)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}()
+	if a.recorder, err = bpf.Load(bpf.Options{Sizes: cfg.Recorder}); err != nil {
+		return nil, fmt.Errorf("load the flight recorder: %w", err)
+	}
+	if err := a.outputs(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.watch(ctx); err != nil {
+		return nil, err
+	}
+	a.pipeline()
+	a.background.Go(func() { a.loop(ctx) })
+	if err := errors.Join(a.recorder.Sockets.Attach(), a.recorder.Trouble.Attach()); err != nil {
+		return nil, err
+	}
+	a.recorder.Ring().Enable(true)
+	c := a.attached.Counts()
+	env.Log.Info("recording", "namespaces", c.Namespaces, "links", c.Links)
+	return a, nil
+}
+
+// outputs opens where journeys go.
+func (a *Agent) outputs(ctx context.Context) (err error) {
+	if a.cfg.Output == "json" {
+		a.writer = newLineWriter(a.env.Stdout, a.clock, a.losses, a.env.Log)
+	}
+	if a.exports() {
+		a.exporter, err = otlp.New(ctx, otlp.Options{Log: a.env.Log, Losses: a.losses, Clock: a.clock, Version: a.env.Version})
+		if err != nil {
+			return fmt.Errorf("open the OTLP export: %w", err)
+		}
+	}
+	return nil
+}
+
+// exports says whether spans go out over OTLP.
+func (a *Agent) exports() bool {
+	if a.cfg.Export.OTLP != OTLPAuto {
+		return a.cfg.Export.OTLP != OTLPOff
+	}
+	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
+}
+
+// watch follows the datapath and the topology.
+func (a *Agent) watch(ctx context.Context) (err error) {
+	if file := a.cfg.Topology.File; file != "" {
+		store, err := topology.Load(file)
+		if err != nil {
+			return err
+		}
+		a.names.SetStore(store)
+		a.background.Go(func() {
+			_ = topology.Watch(ctx, file, func(s *topology.Store, err error) {
+				if err != nil {
+					a.losses.Count("topology", "bad-file", 1)
+					a.env.Log.Warn("topology file is not used; the last good one stays", "file", file, "error", err)
+					return
+				}
+				a.names.SetStore(s)
+			})
+		})
+	}
+	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.losses, a.env.Log)
+	a.watcher, err = netpath.Watch(ctx, 0, func(c netpath.Change) {
+		a.names.SetState(c.State)
+		a.attached.Apply(c.State)
+	})
+	return err
+}
+
+// pipeline builds reader → joiner → tree.
+func (a *Agent) pipeline() {
+	parser := head.New(head.Config{RequestIDHeaders: a.cfg.RequestIDHeaders, CaptureHeaders: a.cfg.CaptureHeaders})
+	jc := join.DefaultConfig(parser)
+	jc.Linger, jc.Parents = a.cfg.Join.Linger, a.cfg.Join.Parents
+	jc.Expire, jc.Hold = a.cfg.Join.Expire, a.cfg.Join.Hold
+	jc.SelfID = uint32(os.Getpid()) //nolint:gosec // a process id
+	jc.Proxy = a.names.IsProxy
+	a.joiner = join.New(jc, a.losses, a.tree)
+	a.reader = reader.New(a.recorder.Ring(), a.losses, a.joiner.Flight)
+	a.counts.Store(&counts{})
+}
+
+// Pace of reading: a full ring lasts 100 ms at 160,000 flights a second; an idle node is looked at less often.
+const (
+	busyPause = 4 * time.Millisecond
+	idlePause = 20 * time.Millisecond
+)
+
+// loop reads until ctx ends. It alone touches reader, joiner, keeper and the observer's rendering.
+func (a *Agent) loop(ctx context.Context) {
+	timer := time.NewTimer(busyPause)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		pause := busyPause
+		if a.pause.Load() {
+			a.reader.Skip()
+		} else {
+			now := monotonic()
+			fresh := a.reader.Poll(now)
+			a.joiner.Tick(now)
+			if fresh == 0 {
+				pause = idlePause
+			}
+			a.counts.Store(&counts{a.reader.Stats(), a.joiner.Stats, a.keep.kept})
+		}
+		timer.Reset(pause)
+	}
+}
+
+// Record switches recording on or off; programs stay attached.
+func (a *Agent) Record(on bool) { a.recorder.Ring().Enable(on) }
+
+// Read switches the user-space part on or off, so that the kernel's can be measured alone.
+func (a *Agent) Read(on bool) { a.pause.Store(!on) }
+
+// Close stops in order: no new flights, what is under way is given out, what is queued is sent (5 s at most), everything
+// is detached.
+func (a *Agent) Close() error {
+	if a.recorder != nil {
+		a.recorder.Ring().Enable(false)
+	}
+	a.cancel()
+	a.background.Wait()
+	var errs []error
+	if a.joiner != nil {
+		a.reader.Poll(monotonic())
+		a.reader.Close()
+		a.joiner.Close()
+		a.joiner = nil
+	}
+	if a.writer != nil {
+		errs = append(errs, a.writer.Close())
+	}
+	if a.exporter != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		errs = append(errs, a.exporter.Shutdown(ctx))
+		cancel()
+	}
+	if a.watcher != nil {
+		errs = append(errs, a.watcher.Close())
+	}
+	if a.attached != nil {
+		errs = append(errs, a.attached.Close())
+	}
+	if a.recorder != nil {
+		errs = append(errs, a.recorder.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,136 @@
+// Package meshwatch is the agent: it puts the recorder, the datapath, the joiner and what goes out together.
+package meshwatch
+
+import (
+	"time"
+
+	"github.com/meshwatch/meshwatch/bpf"
+	"github.com/meshwatch/meshwatch/meshwatch/head"
+	"github.com/meshwatch/meshwatch/meshwatch/join"
+)
+
+// The comments on Config's fields are the option's text in docs/configuration.md: TestReference compares, and writes them
+// with -update.
+
+// Config is everything that can be set, as one YAML file has it. Default makes one, Load reads one; it is not changed later.
+type Config struct {
+	// Request header fields that carry a request id, strongest first. Ids are what joins the legs of a request through a process. At most 8.
+	RequestIDHeaders []string `yaml:"request_id_headers"`
+	// Request header fields to put on legs (OTel `http.request.header.<name>`). Never used to join. Those that carry credentials are refused.
+	CaptureHeaders []string `yaml:"capture_headers"`
+
+	Topology   Topology   `yaml:"topology"`
+	Recorder   bpf.Sizes  `yaml:"recorder"`
+	Join       Join       `yaml:"join"`
+	Keep       Keep       `yaml:"keep"`
+	Export     Export     `yaml:"export"`
+	Metrics    Metrics    `yaml:"metrics"`
+	Control    Control    `yaml:"control"`
+	Namespaces Namespaces `yaml:"namespaces"`
+
+	// Process names (`comm`, at most 15 bytes) that are proxies: one request in, the same request out.
+	Proxies []string `yaml:"proxies"`
+	// What goes to standard output: `none`, or `json` for one line per kept journey (docs/journey-json.md).
+	Output string `yaml:"output"`
+	// Journeys that `meshwatch trace` can still show, at about 25 KB each. From 0 to 100000.
+	Retain int `yaml:"retain"`
+}
+
+// Topology is who is behind an address.
+type Topology struct {
+	// File with workloads by address (docs/topology-file.md), followed while it changes. Empty: ends are named by namespace and process.
+	File string `yaml:"file"`
+}
+
+// Join has the joiner's times. See join.Config.
+type Join struct {
+	// How long a request whose exchanges are all over waits for more of them. From 1ms to 10s.
+	Linger time.Duration `yaml:"linger"`
+	// The same for a request whose first process was itself asked by someone: its caller may still be on its way. From `linger` to 1m.
+	Parents time.Duration `yaml:"parents"`
+	// When a request without a response is given up. From 1s to 1h.
+	Expire time.Duration `yaml:"expire"`
+	// How long a flight waits for the one before it on its connection. From 1ms to 10s.
+	Hold time.Duration `yaml:"hold"`
+}
+
+// Keep says which journeys become spans, lines and traces. Metrics and `meshwatch hops` count all of them. 
+type Keep struct {
+	// Share of the journeys that is kept, from 0 to 1. Chosen by request id, so that all agents choose the same.
+	Ratio float64 `yaml:"ratio"`
+	// Most journeys that are kept in one second, slow and failed ones included. 0: no limit.
+	PerSecond int `yaml:"per_second"`
+	// A journey of at least this duration is kept whatever its request id. 0s: none for this reason.
+	Slow time.Duration `yaml:"slow"`
+	// Keep a journey with a failed exchange (5xx, reset, no response) whatever its request id.
+	Errors bool `yaml:"errors"`
+}
+
+// Export is where spans go.
+type Export struct {
+	// `auto`: on where OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set. `on`: also without, to localhost. `off`. Endpoint, protocol, headers and certificates are the OTEL_EXPORTER_OTLP_* environment's.
+	OTLP string `yaml:"otlp"`
+}
+
+// Metrics is the Prometheus endpoint.
+type Metrics struct {
+	// Address and port of /metrics and /healthz. Empty: off.
+	Listen string `yaml:"listen"`
+}
+
+// Control is how the command line reaches the agent.
+type Control struct {
+	// Unix socket of the agent, mode 0600. An absolute path of at most 107 bytes.
+	Socket string `yaml:"socket"`
+}
+
+// Namespaces are the network namespaces to watch.
+type Namespaces struct {
+	// Names, or patterns with * ? [a-z], of network namespaces not to attach to (`meshwatch path` lists names).
+	Exclude []string `yaml:"exclude"`
+}
+
+// DefaultSocket is where the agent listens and the command line looks.
+const DefaultSocket = "/run/meshwatch/meshwatch.sock"
+
+// The values of Config.Output and Export.OTLP.
+const (
+	OutputNone = "none"
+	OutputJSON = "json"
+
+	OTLPAuto = "auto"
+	OTLPOn   = "on"
+	OTLPOff  = "off"
+)
+
+// on says whether spans go out. lookup is os.LookupEnv.
+func (e Export) on(lookup func(string) (string, bool)) bool {
+	if e.OTLP != OTLPAuto {
+		return e.OTLP == OTLPOn
+	}
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"} {
+		if v, _ := lookup(name); v != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// Default is what an empty file means.
+func Default() Config {
+	j := join.DefaultConfig(nil)
+	return Config{
+		RequestIDHeaders: []string{head.DefaultRequestIDHeader},
+		CaptureHeaders:   []string{},
+		Recorder:         bpf.DefaultSizes(),
+		Join:             Join{Linger: j.Linger, Parents: j.Parents, Expire: j.Expire, Hold: j.Hold},
+		Keep:             Keep{Ratio: 1, PerSecond: 100, Slow: time.Second, Errors: true},
+		Export:           Export{OTLP: OTLPAuto},
+		Metrics:          Metrics{Listen: "127.0.0.1:9464"}, // OpenTelemetry's port for Prometheus
+		Control:          Control{Socket: DefaultSocket},
+		Namespaces:       Namespaces{Exclude: []string{}},
+		Proxies:          []string{"envoy", "haproxy", "nginx", "pilot-agent", "traefik"},
+		Output:           OutputNone,
+		Retain:           2000,
+	}
+}

@@ -1,0 +1,14 @@
+package meshwatch
+
+import (
+	"io"
+	"log/slog"
+)
+
+// Env is what the process gives the agent. Log and Stdout are required.
+type Env struct {
+	Log     *slog.Logger
+	Stdout  io.Writer // journeys as JSON lines, where Config.Output says so
+	Version string    // of this build
+	Node    string    // name of this node, for spans; empty: unknown
+}

@@ -1,0 +1,74 @@
+package meshwatch
+
+import (
+	"encoding/binary"
+	"math"
+	"time"
+
+	"github.com/meshwatch/meshwatch/meshwatch/join"
+	"github.com/meshwatch/meshwatch/meshwatch/observe"
+	"github.com/meshwatch/meshwatch/meshwatch/verdict"
+)
+
+// keeper decides which journeys become spans and stay for `meshwatch trace`; metrics count all of them in any case.
+type keeper struct {
+	cfg    Keep
+	tokens float64
+	at     uint64
+	kept   uint64
+}
+
+func newKeeper(cfg Keep) *keeper { return &keeper{cfg: cfg, tokens: float64(cfg.PerSecond)} }
+
+// wants says whether a tree is kept. limited: it would have been, but for the limit per second.
+func (k *keeper) wants(t *join.Tree, now uint64) (keep, limited bool) {
+	duration, failed := observe.Keepable(t)
+	if !k.chosen(t) && !(failed && k.cfg.Errors) && (k.cfg.Slow == 0 || duration < uint64(k.cfg.Slow)) { //nolint:gosec // validated
+		return false, false
+	}
+	limit := float64(k.cfg.PerSecond)
+	if limit == 0 {
+		k.kept++
+		return true, false
+	}
+	k.tokens = min(limit, k.tokens+limit*float64(now-k.at)/float64(time.Second))
+	k.at = now
+	if k.tokens < 1 {
+		return false, true
+	}
+	k.tokens--
+	k.kept++
+	return true, false
+}
+
+// chosen is the same on every node: it depends on the request id alone.
+func (k *keeper) chosen(t *join.Tree) bool {
+	if k.cfg.Ratio >= 1 {
+		return true
+	}
+	// a UUID's last 8 bytes are random but for the two variant bits at the front
+	return float64(binary.BigEndian.Uint64(t.ID[8:])<<2) < k.cfg.Ratio*math.MaxUint64
+}
+
+// tree is where the joiner gives what it found.
+func (a *Agent) tree(t *join.Tree) {
+	a.observer.Measure(t)
+	keep, limited := a.keep.wants(t, monotonic())
+	if limited {
+		a.losses.Count("keep", "over-limit", 1)
+	}
+	if !keep && a.writer == nil {
+		return
+	}
+	j := a.observer.Render(t)
+	j.Verdict = verdict.Judge(j)
+	if a.writer != nil {
+		a.writer.Offer(j)
+	}
+	if keep {
+		a.recent.add(j)
+		if a.exporter != nil {
+			a.exporter.Offer(j)
+		}
+	}
+}

@@ -1,0 +1,153 @@
+package meshwatch
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// credentials are header fields whose value lets its reader in somewhere. They never leave the process.
+var credentials = []string{"authorization", "cookie", "proxy-authorization", "set-cookie"}
+
+const (
+	maxHeaders = 8   // in one list: each is looked for in every head
+	maxSocket  = 107 // sun_path of unix(7) without its final zero
+	maxComm    = 15  // TASK_COMM_LEN without its final zero
+	maxRetain  = 100_000
+)
+
+// Validate says everything that is wrong, naming the key and what is allowed.
+func (c *Config) Validate() error {
+	return errors.Join(
+		headers("request_id_headers", c.RequestIDHeaders, 1),
+		headers("capture_headers", c.CaptureHeaders, 0),
+		c.Recorder.Validate(),
+		c.Join.validate(),
+		c.Keep.validate(),
+		oneOf("export.otlp", c.Export.OTLP, OTLPAuto, OTLPOn, OTLPOff),
+		listenAddress("metrics.listen", c.Metrics.Listen),
+		socketPath("control.socket", c.Control.Socket),
+		patterns("namespaces.exclude", c.Namespaces.Exclude),
+		processes("proxies", c.Proxies),
+		oneOf("output", c.Output, OutputNone, OutputJSON),
+		between("retain", c.Retain, 0, maxRetain),
+	)
+}
+
+func (j *Join) validate() error {
+	return errors.Join(
+		within("join.linger", j.Linger, time.Millisecond, 10*time.Second),
+		within("join.parents", j.Parents, j.Linger, time.Minute),
+		within("join.expire", j.Expire, time.Second, time.Hour),
+		within("join.hold", j.Hold, time.Millisecond, 10*time.Second),
+	)
+}
+
+func (k *Keep) validate() error {
+	var ratio error
+	if !(k.Ratio >= 0 && k.Ratio <= 1) { // false for NaN as well
+		ratio = fmt.Errorf("keep.ratio is %v: it must be from 0 (none) to 1 (all)", k.Ratio)
+	}
+	return errors.Join(
+		ratio,
+		between("keep.per_second", k.PerSecond, 0, 1_000_000),
+		within("keep.slow", k.Slow, 0, time.Hour),
+	)
+}
+
+func headers(key string, list []string, atLeast int) error {
+	var errs []error
+	if len(list) < atLeast || len(list) > maxHeaders {
+		errs = append(errs, fmt.Errorf("%s has %d names: it must have from %d to %d", key, len(list), atLeast, maxHeaders))
+	}
+	seen := map[string]bool{}
+	for _, name := range list {
+		lower := strings.ToLower(name)
+		switch {
+		case !isToken(name):
+			errs = append(errs, fmt.Errorf("%s has %q: it must be the name of a header field (letters, digits and !#$%%&'*+-.^_`|~)", key, name))
+		case slices.Contains(credentials, lower):
+			errs = append(errs, fmt.Errorf("%s has %s: it carries credentials, which must not leave the process; take it off the list", key, name))
+		case seen[lower]:
+			errs = append(errs, fmt.Errorf("%s has %s twice: upper and lower case are the same", key, name))
+		}
+		seen[lower] = true
+	}
+	return errors.Join(errs...)
+}
+
+// isToken says whether a header field can have that name, RFC 9110 5.6.2.
+func isToken(s string) bool {
+	ok := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+	}
+	return s != "" && len(s) <= 128 && strings.IndexFunc(s, func(r rune) bool { return !ok(r) }) < 0
+}
+
+func oneOf(key, value string, allowed ...string) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return fmt.Errorf("%s is %q: it must be one of %s", key, value, strings.Join(allowed, ", "))
+}
+
+func between(key string, value, least, most int) error {
+	if value >= least && value <= most {
+		return nil
+	}
+	return fmt.Errorf("%s is %d: it must be from %d to %d", key, value, least, most)
+}
+
+func within(key string, value, least, most time.Duration) error {
+	if value >= least && value <= most {
+		return nil
+	}
+	return fmt.Errorf("%s is %v: it must be from %v to %v", key, value, least, most)
+}
+
+func listenAddress(key, value string) error {
+	if value == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("%s is %q: it must be an address and a port, such as 127.0.0.1:9464, or empty", key, value)
+	}
+	return nil
+}
+
+func socketPath(key, value string) error {
+	if filepath.IsAbs(value) && len(value) <= maxSocket && !strings.ContainsRune(value, 0) && filepath.Clean(value) != "/" {
+		return nil
+	}
+	return fmt.Errorf("%s is %q: it must be an absolute path of at most %d bytes", key, value, maxSocket)
+}
+
+func patterns(key string, list []string) error {
+	var errs []error
+	for _, p := range list {
+		if _, err := path.Match(p, ""); err != nil || p == "" {
+			errs = append(errs, fmt.Errorf("%s has %q: it must be a name or a pattern with * ? [a-z]", key, p))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func processes(key string, list []string) error {
+	var errs []error
+	for _, name := range list {
+		if name == "" || len(name) > maxComm {
+			errs = append(errs, fmt.Errorf("%s has %q: it must be a process name of 1 to %d bytes, as /proc/PID/comm has it", key, name, maxComm))
+		}
+	}
+	return errors.Join(errs...)
+}
