@@ -104,7 +104,7 @@ const (
 
 type netfilterSocketSet struct {
 	_ structs.HostLayout
-	S [2]struct {
+	S [4]struct {
 		_      structs.HostLayout
 		Sk     uint64
 		Next   uint32

@@ -16,6 +16,9 @@ type Flight = netfilterFlight
 // Stamp is a place and a time in a Flight.
 type Stamp = netfilterStamp
 
+// Flags is the type of Flight.Flags.
+type Flags = netfilterFlightFlag
+
 // MaxStamps is how many stamps a record holds.
 const MaxStamps = len(Flight{}.Stamps)
 

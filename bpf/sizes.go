@@ -10,7 +10,7 @@ import (
 type Sizes struct {
 	Flights int // records of 384 B; the ring must outlast the longest pause of the reader
 	Index   int // entries of 8 B for messages in flight, in sets of 8
-	Sockets int // socket states of 32 B, in sets of 2
+	Sockets int // socket states of 32 B, in sets of 4
 }
 
 // DefaultSizes serve about 1,000 requests in flight and 8,000 busy connections: 6.3 MB, 32 KB, 256 KB.
@@ -36,7 +36,7 @@ func (s Sizes) Validate() error {
 
 const (
 	indexWays  = 8       // INDEX_WAYS in c/flight.h
-	socketWays = 2       // SOCKET_WAYS
+	socketWays = 4       // SOCKET_WAYS
 	headsSize  = 4 << 20 // HEADS_SIZE
 	// HeadBytes is how much of one message is captured at most.
 	HeadBytes = 1024

@@ -94,7 +94,7 @@ const (
 
 type tcSocketSet struct {
 	_ structs.HostLayout
-	S [2]struct {
+	S [4]struct {
 		_      structs.HostLayout
 		Sk     uint64
 		Next   uint32

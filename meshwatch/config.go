@@ -54,7 +54,7 @@ type Join struct {
 	Hold time.Duration `yaml:"hold"`
 }
 
-// Keep says which journeys become spans, lines and traces. Metrics and `meshwatch hops` count all of them. 
+// Keep says which journeys become spans, lines and traces. Metrics and `meshwatch hops` count all of them.
 type Keep struct {
 	// Share of the journeys that is kept, from 0 to 1. Chosen by request id, so that all agents choose the same.
 	Ratio float64 `yaml:"ratio"`

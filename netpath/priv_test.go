@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,7 +46,7 @@ func run(tb testing.TB, line string) {
 }
 
 func try(line string) (string, error) {
-	line = strings.NewReplacer("{", fmt.Sprintf("nptest%d-", os.Getpid()), "}", "").Replace(line)
+	line = regexp.MustCompile(`\{(\w+)\}`).ReplaceAllString(line, netnsName("$1"))
 	words := strings.Fields(line)
 	out, err := exec.Command(words[0], words[1:]...).CombinedOutput() //nolint:gosec // a test's own words
 	return string(out), err

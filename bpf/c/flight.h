@@ -102,7 +102,7 @@ struct socket {
 #define SOCKET_TURNED 1 /* something was read since the last flight started, or nothing was ever sent */
 #define SOCKET_PEND 2	/* pend is valid */
 
-#define SOCKET_WAYS 2
+#define SOCKET_WAYS 4
 struct socket_set {
 	struct socket s[SOCKET_WAYS];
 };
@@ -307,10 +307,9 @@ static __always_inline struct socket *socket_find(u64 sk)
 
 	if (!set)
 		return 0;
-	if (set->s[0].sk == sk)
-		return &set->s[0];
-	if (set->s[1].sk == sk)
-		return &set->s[1];
+	for (int i = 0; i < SOCKET_WAYS; i++)
+		if (set->s[i].sk == sk)
+			return &set->s[i];
 	return 0;
 }
 
@@ -322,16 +321,17 @@ static __always_inline struct socket *socket_make(u64 sk, u32 next)
 
 	if (!set)
 		return 0;
-	if (set->s[0].sk == sk || !set->s[0].sk)
-		s = &set->s[0];
-	else if (set->s[1].sk == sk || !set->s[1].sk)
-		s = &set->s[1];
-	else {
-		u32 used0 = set->s[0].out_id, used1 = set->s[1].out_id;
-
-		s = seq_diff(used0, used1) < 0 ? &set->s[0] : &set->s[1];
-		lose(LOSS_SOCKET_FULL);
+	s = &set->s[0];
+	for (int i = 0; i < SOCKET_WAYS; i++) {
+		if (set->s[i].sk == sk || !set->s[i].sk) {
+			s = &set->s[i];
+			break;
+		}
+		if (seq_diff(set->s[i].out_id, s->out_id) < 0)
+			s = &set->s[i];
 	}
+	if (s->sk && s->sk != sk)
+		lose(LOSS_SOCKET_FULL);
 	s->sk = sk;
 	s->next = next;
 	s->out_id = 0;

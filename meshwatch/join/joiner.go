@@ -39,6 +39,9 @@ type Joiner struct {
 	quiet   []*group // groups that are over, by when they became so
 	servers map[uint32]uint64
 	swept   uint64
+	latest  uint32 // highest flight id so far
+	horizon uint32 // what it was at the last sweep but one: all before has come or never will
+	recent  uint32
 
 	freeMessages  []*Message
 	freeExchanges []*Exchange
@@ -82,6 +85,11 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 // Flight takes one record that is final, with the bytes captured of it. Both are copied.
 func (j *Joiner) Flight(f *bpf.Flight, b []byte) {
 	j.Stats.Flights++
+	if id := uint32(f.Id); j.Stats.Flights == 1 { //nolint:gosec // low half, as Flight.Prev
+		j.latest, j.recent, j.horizon = id, id, id
+	} else if before(j.latest, id) {
+		j.latest = id
+	}
 	flags := uint32(f.Flags)
 	if flags&bpf.FlagClose != 0 {
 		j.closed(f)
@@ -98,7 +106,7 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) {
 		s.last, s.end, s.seen = uint32(f.Id), f.Seq+1, true //nolint:gosec // low half, as Flight.Prev
 		return
 	}
-	if !l.ready(d, f) {
+	if !j.ready(l, d, f) {
 		j.hold(l, d, f, b)
 		return
 	}
@@ -115,7 +123,7 @@ func (j *Joiner) closed(f *bpf.Flight) {
 		return
 	}
 	l := h.leg
-	if l.dirs[h.side].seen && !l.ready(h.side, f) {
+	if !j.ready(l, h.side, f) {
 		j.hold(l, h.side, f, nil)
 		return
 	}
@@ -130,7 +138,7 @@ func (j *Joiner) close(l *Leg, side uint8, f *bpf.Flight) {
 	delete(j.halves, f.SendSk)
 	l.closed |= 1 << side
 	// what the other end wrote may still be on its way to us, unless this end can no longer read it
-	if why == "reset" || l.closed == 3 || !l.ends[1-side].known {
+	if why == "reset" || l.closed == bothClosed || !l.ends[1-side].known {
 		j.fail(l, why)
 	}
 }
@@ -139,6 +147,10 @@ func (j *Joiner) close(l *Leg, side uint8, f *bpf.Flight) {
 func (j *Joiner) consume(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 	if uint32(f.Flags)&bpf.FlagClose != 0 {
 		j.close(l, d, f)
+		return
+	}
+	if l.closed == bothClosed {
+		j.lost.strayBody.Add(1)
 		return
 	}
 	s := &l.dirs[d]
@@ -248,6 +260,7 @@ func (j *Joiner) Close() {
 // sweep forgets what was not used for a while, so that memory follows the load.
 func (j *Joiner) sweep() {
 	const idle = uint64(10 * time.Second)
+	j.horizon, j.recent = j.recent, j.latest
 	for _, h := range j.halves {
 		l := h.leg
 		j.expire(l)

@@ -13,11 +13,13 @@ type Leg struct {
 	early    []*Message  // responses whose request was not seen yet
 	held     []held
 	upgraded bool // speaks something else than HTTP/1 now
-	closed   uint8
+	closed   uint8 // a bit for each end
 	used     uint64
 	Opened   uint64 // ns: SYN sent, 0: before the recorder
 	Accepted uint64 // ns: SYN reached the other end
 }
+
+const bothClosed = 3
 
 // end is one socket of a leg.
 type end struct {
@@ -111,13 +113,25 @@ func (e *end) learnReceiver(f *bpf.Flight) {
 
 // ready says whether everything that comes before f on its leg has been consumed: the flight before it on its own
 // socket, and what its acknowledgement says the sender had received.
-func (l *Leg) ready(d uint8, f *bpf.Flight) bool {
+func (j *Joiner) ready(l *Leg, d uint8, f *bpf.Flight) bool {
 	s, o := &l.dirs[d], &l.dirs[1-d]
-	if s.seen && f.Prev != 0 && before(s.last, f.Prev) {
+	if j.awaits(s, f) {
 		return false
 	}
 	// one more than the data: a FIN is acknowledged too
 	return !o.seen || f.Ack == 0 || !before(o.end+1, f.Ack)
+}
+
+// awaits says whether the flight before f on its socket is still to come: one that is not older than what was there when
+// the agent began, or than a second.
+func (j *Joiner) awaits(s *stream, f *bpf.Flight) bool {
+	if f.Prev == 0 {
+		return false
+	}
+	if s.seen {
+		return before(s.last, f.Prev)
+	}
+	return !before(f.Prev, j.horizon)
 }
 
 // consumed moves a stream past f.
@@ -141,10 +155,10 @@ func (j *Joiner) release(l *Leg) {
 		for i := range l.held {
 			h := &l.held[i]
 			late := j.now-h.since > uint64(j.cfg.Hold)
-			if !late && !l.ready(h.dir, &h.f) {
+			if !late && !j.ready(l, h.dir, &h.f) {
 				continue
 			}
-			if late && !l.ready(h.dir, &h.f) {
+			if late && !j.ready(l, h.dir, &h.f) {
 				j.gap(l, h.dir, &h.f)
 			}
 			f, b, d := h.f, h.head, h.dir
@@ -162,7 +176,7 @@ func (j *Joiner) release(l *Leg) {
 // gap notes that a flight before f never came: with several requests under way nobody can say any more which response is whose.
 func (j *Joiner) gap(l *Leg, d uint8, f *bpf.Flight) {
 	s, o := &l.dirs[d], &l.dirs[1-d]
-	if s.seen && f.Prev != 0 && before(s.last, f.Prev) {
+	if j.awaits(s, f) {
 		s.gapped = true
 		j.lost.gap.Add(1)
 	}
@@ -181,6 +195,7 @@ func (j *Joiner) retire(l *Leg, why string) {
 	}
 	delete(j.holding, l)
 	j.fail(l, why)
+	l.closed = bothClosed
 	for i := range l.ends {
 		if h, ok := j.halves[l.ends[i].sock]; ok && h.leg == l {
 			delete(j.halves, l.ends[i].sock)

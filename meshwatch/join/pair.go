@@ -45,8 +45,9 @@ func (j *Joiner) response(m *Message) {
 	l := m.leg
 	if s := &l.dirs[m.dir]; s.gapped {
 		s.gapped = false
-		for _, x := range l.queue {
-			x.unsure = len(l.queue) > 1
+		for i, x := range l.queue { // pipelined ones: which of them was answered by what is missing?
+			x.unsure = i > 0 && l.queue[i-1].Req.Flight.Ack == x.Req.Flight.Ack ||
+				i+1 < len(l.queue) && l.queue[i+1].Req.Flight.Ack == x.Req.Flight.Ack
 		}
 	}
 	if m.Head.Interim {

@@ -24,6 +24,7 @@ const (
 	keyNATAfter    = attribute.Key("meshwatch.nat.after")
 	keySeq         = attribute.Key("meshwatch.tcp.seq")
 	keyMethod      = attribute.Key("meshwatch.join.method")
+	keyUnjoined    = attribute.Key("meshwatch.join.unjoined")
 	keyConfidence  = attribute.Key("meshwatch.join.confidence")
 	keyRetransmits = attribute.Key("meshwatch.retransmits")
 	keyDropReason  = attribute.Key("meshwatch.drop_reason")
@@ -89,6 +90,7 @@ func (b *builder) legAttributes(i int, e *journey.Exchange) []attribute.KeyValue
 	if i == 0 {
 		v := &b.j.Verdict
 		b.word(keyRequestID, b.j.RequestID)
+		b.word(keyUnjoined, b.j.Unjoined)
 		b.word(keyVerdict, string(v.Class))
 		b.word(keyWhere, v.Where)
 		if v.Class != "" {

@@ -54,7 +54,7 @@ func dump(spans []Span) string {
 		pad := strings.Repeat("  ", d)
 		fmt.Fprintf(&out, "%s%s: %s  +%v %v  %v\n", pad, s.Workload.Service, s.Name, s.Start.Sub(spans[0].Start), s.End.Sub(s.Start), s.ID)
 		for _, kv := range s.Attributes {
-			fmt.Fprintf(&out, "%s    %s=%s\n", pad, kv.Key, kv.Value.Emit())
+			fmt.Fprintf(&out, "%s    %s=%s\n", pad, kv.Key, kv.Value.String())
 		}
 	}
 	return out.String()

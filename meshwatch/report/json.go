@@ -38,6 +38,7 @@ func AppendJSON(b []byte, j *journey.Journey, clock journey.Clock) []byte {
 		b = strconv.AppendInt(b, int64(j.Duration()), 10)
 	}
 	b = optional(b, `,"request_id":`, j.RequestID)
+	b = optional(b, `,"unjoined":`, j.Unjoined)
 	b = append(b, `,"exchanges":`...)
 	b = list(b, j.Exchanges, appendExchange)
 	b = append(b, `,"relays":`...)

@@ -22,9 +22,10 @@ type HopRow struct {
 }
 
 const (
-	gap        = 2  // columns between columns
-	shareCells = 10 // of the bar for 100 %
-	leastText  = 8  // columns that a column of text keeps
+	gap        = 2   // columns between columns
+	shareCells = 10  // of the bar for 100 %
+	barsFrom   = 100 // below this width the names need the room
+	leastText  = 8   // columns that a column of text keeps
 )
 
 var hopHeads = [...]string{"SERVICE", "LEG", "HOP", "KIND", "COUNT", "P50", "P99", "SHARE"}
@@ -40,13 +41,17 @@ func Hops(w io.Writer, rows []HopRow, style Style) error {
 		lines = append(lines, [...]string{clean(r.Service), clean(r.Leg), clean(r.Hop), clean(r.Kind), strconv.FormatUint(r.Count, 10),
 			Human(r.P50), Human(r.P99), percent(r.Share)})
 	}
-	widths := columnWidths(lines, style.width()-gap-shareCells)
+	limit, bars := style.width(), style.width() >= barsFrom
+	if bars {
+		limit -= gap + shareCells
+	}
+	widths := columnWidths(lines, limit)
 	out := bufio.NewWriter(w)
 	for k := range lines {
 		var text strings.Builder
 		for c, cell := range lines[k] {
 			if c < textColumns {
-				text.WriteString(fit(cell, widths[c]+gap))
+				text.WriteString(fit(cell, widths[c]) + strings.Repeat(" ", gap))
 			} else {
 				text.WriteString(left(cell, widths[c]) + strings.Repeat(" ", gap))
 			}
@@ -54,7 +59,7 @@ func Hops(w io.Writer, rows []HopRow, style Style) error {
 		line := strings.TrimRight(text.String(), " ")
 		if k == 0 {
 			line = style.paint(bold, line)
-		} else if bar := shareBar(rows[k-1].Share); bar != "" {
+		} else if bar := shareBar(rows[k-1].Share); bars && bar != "" {
 			line = text.String() + style.paint("34", bar)
 		}
 		fmt.Fprintln(out, line)

@@ -39,7 +39,7 @@ func Waterfall(w io.Writer, j *journey.Journey, clock journey.Clock, style Style
 		}
 	}
 	f.head(clock)
-	f.exchange(0, "")
+	f.exchange(0, "", "")
 	return f.out.Flush()
 }
 
@@ -84,6 +84,9 @@ func (f *waterfall) head(clock journey.Clock) {
 		shares = append(shares, string(s.Class)+" "+Human(s.Own))
 	}
 	f.print("", strings.Join(shares, " · "))
+	if f.j.Unjoined != "" {
+		f.print(dim, "not joined to what caused it: "+clean(f.j.Unjoined))
+	}
 	total := Human(f.j.Duration())
 	fmt.Fprintf(f.out, "\n%s%s\n", strings.Repeat(" ", f.label+timeColumns), f.paint(dim, "0"+left(total, f.cells-1)))
 }
@@ -98,22 +101,31 @@ func (f *waterfall) line(prefix, label, color, when, bar string) {
 	fmt.Fprintf(f.out, "%s %s\n", text, strings.TrimRight(left(when, timeColumns-2)+"  "+f.paint(color, bar), " "))
 }
 
-func (f *waterfall) exchange(i int, prefix string) {
+// exchange draws exchange i and all below it. above is what the exchange it belongs to was: said again only where it differs.
+func (f *waterfall) exchange(i int, prefix, above string) {
 	e := f.j.Exchanges[i]
 	color := ""
 	if e.Error != "" || e.Status >= 500 {
 		color = red
 	}
 	open := span{e.Request.Start, e.End()}
-	title := join("  ", endLabel(&e.Leg.Client)+" → "+endLabel(&e.Leg.Server), strings.TrimSpace(e.Method+" "+outcome(e)))
+	what := join(" ", e.Method, e.Target, outcome(e))
+	title := endLabel(&e.Leg.Client) + " → " + endLabel(&e.Leg.Server)
+	if i > 0 && what != above {
+		title += "  " + what
+	}
 	f.line(prefix+"┌ ", clean(title), color, Human(length(open)), f.bar(open, cellLeg, nil))
-	for _, d := range f.details(i, e) {
+	details := f.details(i, e)
+	if one := strings.Join(details, " · "); columns(prefix+one)+2 <= f.width() {
+		details = []string{one}
+	}
+	for _, d := range details {
 		f.print(dim, prefix+"│ "+clean(d))
 	}
 	f.flight(prefix+"│ ", i, "request", &e.Request, verdict.Request)
 	f.process(prefix+"│ ", i, e)
 	for _, c := range f.children[i] {
-		f.exchange(c, prefix+"│ ")
+		f.exchange(c, prefix+"│ ", what)
 	}
 	if e.Response == nil {
 		f.print(dim, prefix+"└ no response seen")
@@ -149,7 +161,7 @@ func (f *waterfall) details(i int, e *journey.Exchange) (lines []string) {
 		*journey.Flight
 	}{{"request", &e.Request}, {"response", e.Response}} {
 		if m.Flight != nil && m.Retransmits > 0 {
-			lines = append(lines, fmt.Sprintf("%s: %d segments sent again", m.name, m.Retransmits))
+			lines = append(lines, fmt.Sprintf("%s: sent again %d×", m.name, m.Retransmits))
 		}
 	}
 	return lines
@@ -203,7 +215,12 @@ func (f *waterfall) process(prefix string, i int, e *journey.Exchange) {
 		}
 		var waits []span
 		for _, c := range f.children[i] {
-			waits = append(waits, span{f.j.Exchanges[c].Request.Start, f.j.Exchanges[c].End()})
+			made := f.j.Exchanges[c]
+			until := made.End()
+			if made.Response == nil && made.Error != "reset" { // nobody told the process that it was over
+				until = max(until, r.To)
+			}
+			waits = append(waits, span{made.Request.Start, until})
 		}
 		f.line(prefix, clean(label), classColor(r.Class), Human(r.Own)+" own", f.bar(span{r.From, r.To}, cellOwn, waits))
 	}

@@ -100,7 +100,7 @@ func TestDemoIsTheBackends(t *testing.T) {
 
 // However wrong the times are: shares are sorted, sum to at most the duration, and agree with the breakdown.
 func TestShares(t *testing.T) {
-	for seed := range uint64(20_000) {
+	for seed := range uint64(5_000) {
 		j := journeytest.Random(rand.New(rand.NewPCG(seed, 1)), 12)
 		v, rows := Judge(j), Breakdown(j, nil)
 		var sum, own time.Duration

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Access is one line of a proxy's access log: the truth about one request at one proxy, written by the proxy itself.
@@ -61,36 +63,56 @@ func (a *AddrPort) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// accessLog is the file of a pod's access log.
+// accessLog is the file of a pod's access log. HAProxy adds the thread's number.
 func (l *Lab) accessLog(p Pod) string { return l.path("logs", p.Name+".access") }
 
-// AccessLog reads what the pod's proxy has logged so far, in its order. Proxies write late: Envoy within 0.2 s. A line
-// that cannot be read is yielded as an error; reading goes on after it.
+// accessLogs are all files of a pod's access log.
+func (l *Lab) accessLogs(pod string) ([]string, error) {
+	p, ok := l.Pod(pod)
+	if !ok || !l.Options.AccessLogs {
+		return nil, fmt.Errorf("read access log of %s: no such pod, or Options.AccessLogs is off", pod)
+	}
+	return filepath.Glob(l.accessLog(p) + "*")
+}
+
+// AccessLog reads what the pod's proxy has logged so far: in its order, with HAProxy in the order of each thread.
+// Proxies write late: Envoy within 0.2 s. A line that cannot be read is yielded as an error; reading goes on after it.
 func (l *Lab) AccessLog(pod string) iter.Seq2[Access, error] {
 	return func(yield func(Access, error) bool) {
-		p, ok := l.Pod(pod)
-		if !ok || !l.Options.AccessLogs {
-			yield(Access{}, fmt.Errorf("read access log of %s: no such pod, or Options.AccessLogs is off", pod))
-			return
-		}
-		f, err := os.Open(l.accessLog(p))
+		files, err := l.accessLogs(pod)
 		if err != nil {
-			yield(Access{}, fmt.Errorf("read access log of %s: %w", pod, err))
+			yield(Access{}, err)
 			return
 		}
-		defer f.Close()
-		r := bufio.NewReaderSize(f, 1<<20)
-		for {
-			line, err := r.ReadBytes('\n')
-			if err != nil { // a line without its end is still being written
-				if !errors.Is(err, io.EOF) {
-					yield(Access{}, fmt.Errorf("read access log of %s: %w", pod, err))
-				}
+		for _, name := range files {
+			if !readAccessLog(pod, name, yield) {
 				return
 			}
-			if !yield(parseAccess(pod, line)) {
-				return
-			}
+		}
+	}
+}
+
+// readAccessLog yields one file's lines, and says whether to go on.
+func readAccessLog(pod, name string, yield func(Access, error) bool) bool {
+	f, err := os.Open(name)
+	if err != nil {
+		return yield(Access{}, fmt.Errorf("read access log of %s: %w", pod, err))
+	}
+	defer f.Close()
+	if _, err := f.Seek(0, unix.SEEK_DATA); err != nil {
+		return true // no data
+	}
+	r := bufio.NewReaderSize(f, 1<<20)
+	for {
+		line, err := r.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return true // a line without its end is still being written
+		}
+		if err != nil {
+			return yield(Access{}, fmt.Errorf("read access log of %s: %w", pod, err))
+		}
+		if !yield(parseAccess(pod, bytes.TrimLeft(line, "\x00"))) { // see ResetAccessLogs
+			return false
 		}
 	}
 }
@@ -119,13 +141,17 @@ func (l *Lab) Proxies() []string {
 	return names
 }
 
-// ResetAccessLogs empties all access logs. Lines of requests that are under way may still be written after it.
+// ResetAccessLogs empties all access logs. Lines of requests that are under way may still be written after it. HAProxy
+// goes on writing where it was, which leaves a hole that takes no space.
 func (l *Lab) ResetAccessLogs() error {
 	var errs []error
-	for _, name := range l.Proxies() {
-		p, _ := l.Pod(name)
-		if err := os.Truncate(l.accessLog(p), 0); err != nil {
-			errs = append(errs, fmt.Errorf("reset access log: %w", err))
+	for _, pod := range l.Proxies() {
+		files, err := l.accessLogs(pod)
+		errs = append(errs, err)
+		for _, name := range files {
+			if err := os.Truncate(name, 0); err != nil {
+				errs = append(errs, fmt.Errorf("reset access log: %w", err))
+			}
 		}
 	}
 	return errors.Join(errs...)

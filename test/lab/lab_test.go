@@ -110,6 +110,7 @@ func TestEveryHop(t *testing.T) {
 			t.Run("failures", func(t *testing.T) { testFailures(t, l) })
 			t.Run("bodies", func(t *testing.T) { testBodies(t, l) })
 			t.Run("load", func(t *testing.T) { testLoad(t, l) })
+			t.Run("reset", func(t *testing.T) { testReset(t, l) })
 		})
 	}
 }

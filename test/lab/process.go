@@ -164,8 +164,9 @@ type program struct {
 	uid    uint32
 	path   string
 	args   []string
-	env    []string  // added to the lab's own
-	stdout io.Writer // nil: the log file
+	env    []string   // added to the lab's own
+	stdout io.Writer  // nil: the log file
+	files  []*os.File // inherited as descriptors 3 and on
 }
 
 // start starts a program in its pod, and records it. Its output goes to logs/NAME.log.
@@ -181,6 +182,7 @@ func (l *Lab) start(prog program) (*exec.Cmd, Process, error) {
 	if prog.stdout != nil {
 		cmd.Stdout = prog.stdout
 	}
+	cmd.ExtraFiles = prog.files
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), tag + "=" + l.ID}
 	cmd.Env = append(cmd.Env, prog.env...)

@@ -72,6 +72,22 @@ func testLoad(t *testing.T, l *Lab) {
 	})
 }
 
+// testReset checks that logs start anew, also HAProxy's, which does not notice.
+func testReset(t *testing.T, l *Lab) {
+	if err := l.ResetAccessLogs(); err != nil {
+		t.Fatal(err)
+	}
+	get(t, l, "/", http.Header{"X-Truth-Id": {"reset"}})
+	if n := len(accesses(t, l, "reset", 4)); n != 4 {
+		t.Errorf("%d lines after the reset, want 4", n)
+	}
+	for a, err := range l.AccessLog("gateway") {
+		if err != nil || a.TruthID != "reset" {
+			t.Errorf("%+v, %v: from before the reset", a, err)
+		}
+	}
+}
+
 // collect counts log lines per truth id, of those requests that the gateway answered in full; it returns their number.
 func collect(t *testing.T, l *Lab, prefix string, lines map[string]map[string]int) int {
 	for _, pod := range l.Proxies() { // the gateway first

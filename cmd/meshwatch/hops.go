@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/report"
+)
+
+func hopsCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "hops",
+		Short: "Table of the hops of all requests: count, p50, p99, share of the time; live on a terminal",
+		Args:  usage(cobra.NoArgs),
+	}
+	as, agent := formatFlag(c), agentFlag(c)
+	once := c.Flags().BoolP("once", "n", false, "print once, also on a terminal")
+	reset := c.Flags().Bool("reset", false, "print, then begin anew at zero: for everyone who looks")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		look, terminal := style()
+		rows, err := agent().Hops(c.Context(), *reset)
+		switch {
+		case err != nil:
+			return err
+		case *as == "json":
+			return printJSON(os.Stdout, rows)
+		case *once || *reset || !terminal:
+			return hopTable(os.Stdout, rows, look)
+		}
+		return liveHops(c.Context(), agent())
+	}
+	return c
+}
+
+func hopTable(w *os.File, rows []report.HopRow, look report.Style) error {
+	if len(rows) == 0 {
+		_, err := fmt.Fprintln(w, "no request was seen yet")
+		return err
+	}
+	return report.Hops(w, rows, look)
+}
+
+// liveHops draws the table every second until ctx ends.
+func liveHops(ctx context.Context, agent *control.Client) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		rows, err := agent.Hops(ctx, false)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var screen bytes.Buffer
+		screen.WriteString("\x1b[H") // home; what was there is overwritten, so that nothing flickers
+		fmt.Fprintf(&screen, "%s  hops since the agent's start or `meshwatch hops --reset`; ^C ends\n\n", time.Now().Format(time.TimeOnly))
+		look, _ := style() // the terminal may have another size by now
+		if err := report.Hops(&screen, rows, look); err != nil {
+			return err
+		}
+		out := append(bytes.ReplaceAll(screen.Bytes(), []byte("\n"), []byte("\x1b[K\n")), "\x1b[J"...)
+		if _, err := os.Stdout.Write(out); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

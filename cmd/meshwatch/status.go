@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meshwatch/meshwatch/meshwatch/control"
+)
+
+func statusCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "State of the running agent, and everything it could not keep",
+		Args:  usage(cobra.NoArgs),
+	}
+	as, agent := formatFlag(c), agentFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		s, err := agent().Status(c.Context())
+		if err != nil {
+			return err
+		}
+		if *as == "json" {
+			return printJSON(os.Stdout, s)
+		}
+		return statusTable(os.Stdout, &s, time.Now())
+	}
+	return c
+}
+
+func statusTable(w io.Writer, s *control.Status, now time.Time) error {
+	recording := "recording"
+	if !s.Recording {
+		recording = "not recording"
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(tw, "%s\t%s\n", name, fmt.Sprintf(format, args...)) //nolint:errcheck // kept by tw until Flush
+	}
+	row("agent", "meshwatch %s, pid %d, up %v, %s", s.Version, s.Pid, now.Sub(s.Started).Round(time.Second), recording)
+	row("attached", "%d namespaces, %d links, %s", s.Attached.Namespaces, s.Attached.Links, s.Depth)
+	row("flights", "%d read, %d under way, %d behind in a ring of %d", s.Ring.Read, s.Ring.Open, s.Ring.Lag, s.Ring.Records)
+	row("joined", "%d requests, %d responses, %d relays, %d journeys of which %d kept; %d flights of other protocols",
+		s.Joiner.Requests, s.Joiner.Responses, s.Joiner.Relays, s.Joiner.Journeys, s.Joiner.Kept, s.Joiner.Raw)
+	row("memory", "%.1f MB resident, %.1f MB in BPF maps", float64(s.Memory)/1e6, float64(s.Ring.MapBytes)/1e6)
+	row("export", "%s", exportState(&s.Export))
+	row("topology", "%s", topologyState(&s.Topology, now))
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	return lossTable(w, s)
+}
+
+func exportState(e *control.Export) string {
+	switch {
+	case !e.On:
+		return "off"
+	case e.State == "":
+		return "on, nothing sent yet, to " + e.Endpoint
+	}
+	return e.State + ", " + e.Endpoint
+}
+
+func topologyState(t *control.Topology, now time.Time) string {
+	if t.File == "" {
+		return "none: ends are named by namespace and process"
+	}
+	text := fmt.Sprintf("%d addresses of %s, read %v ago", t.Addresses, t.File, now.Sub(t.Loaded).Round(time.Second))
+	if t.Problem != "" {
+		text += "; the file as it is now is not used: " + printable(t.Problem)
+	}
+	return text
+}
+
+// lossTable lists what was lost; reasons that never happened are only counted.
+func lossTable(w io.Writer, s *control.Status) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "\nLOST AT\tREASON\tCOUNT") //nolint:errcheck // kept by tw until Flush
+	never := 0
+	for _, l := range s.Losses {
+		if l.Count == 0 {
+			never++
+			continue
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%d\n", l.Stage, l.Reason, l.Count) //nolint:errcheck // as above
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "%d other reasons: none\n", never)
+	return err
+}
+
+// printable replaces what could steer a terminal: some of it was written by whoever sent a request.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+}

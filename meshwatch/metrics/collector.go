@@ -1,0 +1,114 @@
+package metrics
+
+import (
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/observe"
+)
+
+// Source is the agent. Its methods are called from several goroutines at once.
+type Source interface {
+	Status() control.Status
+	// Hops are the distributions since the start, with buckets for these bounds (seconds, ascending).
+	HopSeries(bounds []float64) []observe.Value
+}
+
+// bounds of meshwatch_hop_seconds: an iptables hook takes a microsecond, a slow application seconds.
+var bounds = []float64{
+	1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10,
+}
+
+// metric is one value of a Status.
+type metric struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(*control.Status) float64
+}
+
+func counter(name, help string, value func(*control.Status) uint64) metric {
+	return metric{desc(name, help), prometheus.CounterValue, func(s *control.Status) float64 { return float64(value(s)) }}
+}
+
+func gauge(name, help string, value func(*control.Status) float64) metric {
+	return metric{desc(name, help), prometheus.GaugeValue, value}
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("meshwatch_"+name, help, labels, nil)
+}
+
+var (
+	losses = desc("losses_total", "What meshwatch could not keep, by stage and reason.", "stage", "reason")
+	build  = desc("build_info", "1, with the version of this build.", "version")
+	hops   = desc("hop_seconds", "Time of a hop, or inside a process (direction processing), over all requests.",
+		"source", "destination", "hop", "kind", "class", "direction")
+)
+
+var ofStatus = []metric{
+	counter("flights_total", "Messages recorded.", func(s *control.Status) uint64 { return s.Joiner.Flights }),
+	counter("raw_flights_total", "Messages recorded that are no HTTP/1.", func(s *control.Status) uint64 { return s.Joiner.Raw }),
+	counter("requests_total", "Requests seen, once for each leg.", func(s *control.Status) uint64 { return s.Joiner.Requests }),
+	counter("responses_total", "Responses seen, once for each leg.", func(s *control.Status) uint64 { return s.Joiner.Responses }),
+	counter("relays_total", "Exchanges joined to the one that caused them.", func(s *control.Status) uint64 { return s.Joiner.Relays }),
+	counter("journeys_total", "Journeys: requests with all their legs.", func(s *control.Status) uint64 { return s.Joiner.Journeys }),
+	counter("journeys_kept_total", "Journeys that became spans.", func(s *control.Status) uint64 { return s.Joiner.Kept }),
+	gauge("recording", "1 while flights are recorded.", func(s *control.Status) float64 { return truth(s.Recording) }),
+	gauge("attached_namespaces", "Network namespaces with programs.", func(s *control.Status) float64 { return float64(s.Attached.Namespaces) }),
+	gauge("attached_links", "Links with programs.", func(s *control.Status) float64 { return float64(s.Attached.Links) }),
+	gauge("ring_records", "Flights that the recorder's memory holds.", func(s *control.Status) float64 { return float64(s.Ring.Records) }),
+	gauge("ring_lag_records", "Flights that wait to be read; at meshwatch_ring_records they are lost.", func(s *control.Status) float64 { return float64(s.Ring.Lag) }),
+	gauge("bpf_map_bytes", "Memory of all BPF maps.", func(s *control.Status) float64 { return float64(s.Ring.MapBytes) }),
+	gauge("topology_addresses", "Addresses that the topology knows.", func(s *control.Status) float64 { return float64(s.Topology.Addresses) }),
+	gauge("topology_loaded_timestamp_seconds", "When the topology in use was read, 0: none.", func(s *control.Status) float64 { return unix(s.Topology.Loaded) }),
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func unix(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1e3
+}
+
+// text makes a label value of a name: a process may call itself anything.
+func text(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
+
+// collector reads the Source at each scrape.
+type collector struct{ src Source }
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{losses, build, hops} {
+		ch <- d
+	}
+	for _, m := range ofStatus {
+		ch <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	s := c.src.Status()
+	ch <- prometheus.MustNewConstMetric(build, prometheus.GaugeValue, 1, s.Version)
+	for _, m := range ofStatus {
+		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(&s))
+	}
+	for _, l := range s.Losses {
+		ch <- prometheus.MustNewConstMetric(losses, prometheus.CounterValue, float64(l.Count), l.Stage, l.Reason)
+	}
+	for _, v := range c.src.HopSeries(bounds) {
+		l := v.Labels
+		ch <- prometheus.MustNewConstHistogram(hops, v.Count, v.Sum, v.Buckets,
+			text(l.Source), text(l.Destination), text(l.Hop), l.Kind, l.Class, l.Direction)
+	}
+}
