@@ -12,7 +12,7 @@ type Leg struct {
 	queue    []*Exchange // requests without response, in order
 	early    []*Message  // responses whose request was not seen yet
 	held     []held
-	upgraded bool // speaks something else than HTTP/1 now
+	upgraded bool  // speaks something else than HTTP/1 now
 	closed   uint8 // a bit for each end
 	used     uint64
 	Opened   uint64 // ns: SYN sent, 0: before the recorder
