@@ -11,6 +11,7 @@ import (
 
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/attach"
+	"github.com/meshwatch/meshwatch/meshwatch/control"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -42,6 +43,7 @@ type Agent struct {
 	exporter *otlp.Exporter // nil: off
 	writer   *lineWriter    // nil: off
 
+	topology   atomic.Pointer[control.Topology]
 	pause      atomic.Bool // kernel part alone: recorded, not read
 	counts     atomic.Pointer[counts]
 	background sync.WaitGroup
@@ -100,21 +102,13 @@ func (a *Agent) outputs(ctx context.Context) (err error) {
 	if a.cfg.Output == "json" {
 		a.writer = newLineWriter(a.env.Stdout, a.clock, a.losses, a.env.Log)
 	}
-	if a.exports() {
+	if a.cfg.Export.on(os.LookupEnv) {
 		a.exporter, err = otlp.New(ctx, otlp.Options{Log: a.env.Log, Losses: a.losses, Clock: a.clock, Version: a.env.Version})
 		if err != nil {
 			return fmt.Errorf("open the OTLP export: %w", err)
 		}
 	}
 	return nil
-}
-
-// exports says whether spans go out over OTLP.
-func (a *Agent) exports() bool {
-	if a.cfg.Export.OTLP != OTLPAuto {
-		return a.cfg.Export.OTLP != OTLPOff
-	}
-	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
 }
 
 // watch follows the datapath and the topology.
@@ -124,16 +118,12 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		a.names.SetStore(store)
+		a.topologyChanged(store, nil)
 		a.background.Go(func() {
-			_ = topology.Watch(ctx, file, func(s *topology.Store, err error) {
-				if err != nil {
-					a.losses.Count("topology", "bad-file", 1)
-					a.env.Log.Warn("topology file is not used; the last good one stays", "file", file, "error", err)
-					return
-				}
-				a.names.SetStore(s)
-			})
+			err := topology.Watch(ctx, file, a.topologyChanged)
+			if err != nil && ctx.Err() == nil {
+				a.env.Log.Error("topology file is no longer followed", "file", file, "error", err)
+			}
 		})
 	}
 	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.losses, a.env.Log)
@@ -142,6 +132,23 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 		a.attached.Apply(c.State)
 	})
 	return err
+}
+
+// topologyChanged takes a new topology, or notes why the file as it is now cannot be one.
+func (a *Agent) topologyChanged(s *topology.Store, err error) {
+	next := control.Topology{File: a.cfg.Topology.File, Loaded: time.Now()}
+	if err == nil {
+		a.names.SetStore(s)
+		next.Addresses = s.Len()
+	} else {
+		a.losses.Count("topology", "bad-file", 1)
+		a.env.Log.Warn("topology file is not used; the last good one stays", "file", next.File, "error", err)
+		if t := a.topology.Load(); t != nil {
+			next = *t
+		}
+		next.Problem = err.Error()
+	}
+	a.topology.Store(&next)
 }
 
 // pipeline builds reader → joiner → tree.

@@ -107,7 +107,8 @@ func (p *configParser) value(n *yaml.Node, name string, into reflect.Value) {
 		return
 	}
 	read := reflect.New(into.Type())
-	if err := n.Decode(read.Interface()); err != nil || n.Kind == yaml.AliasNode {
+	cut := into.Kind() == reflect.Int && n.Tag != "!!int" // 1.5 would become 1
+	if err := n.Decode(read.Interface()); err != nil || n.Kind == yaml.AliasNode || cut {
 		p.fail(n, "%s must be %s", name, wanted(into.Type()))
 		return
 	}

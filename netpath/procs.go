@@ -63,7 +63,7 @@ type members struct {
 	count int
 }
 
-// pollResult is one look at all processes.
+// pollResult is one look at all processes. It is not changed once made.
 type pollResult struct {
 	byNetns  map[uint32]*members
 	denied   int // processes whose namespace we may not read
@@ -141,7 +141,7 @@ func (p *procTable) look() (pollResult, error) {
 // remember is the namespace of a process, read unless it was lately.
 func (p *procTable) remember(pid int, name string) (uint32, error) {
 	k := p.known[pid]
-	if k != nil && p.tick-k.first >= youth && p.tick-k.read < rotation { //nolint:gosec // pids are positive
+	if k != nil && p.tick-k.first >= youth && p.tick-k.read < rotation {
 		k.last = p.tick
 		return k.inum, nil
 	}

@@ -3,6 +3,7 @@ package netpath
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sort"
@@ -133,12 +134,13 @@ func (t *tracker) discover(now time.Time) (added, removed []*entry, err error) {
 	}
 	t.counts.Polls++
 	t.counts.Denied = uint64(found.denied) //nolint:gosec // a count
+	present := maps.Clone(found.byNetns) // found may be handed out again
 	for inum := range t.mounts {
-		if found.byNetns[inum] == nil {
-			found.byNetns[inum] = &members{}
+		if present[inum] == nil {
+			present[inum] = &members{}
 		}
 	}
-	for inum, m := range found.byNetns {
+	for inum, m := range present {
 		if e := t.entries[inum]; e != nil {
 			t.update(e, m)
 		} else {
@@ -149,7 +151,7 @@ func (t *tracker) discover(now time.Time) (added, removed []*entry, err error) {
 		}
 	}
 	for inum, e := range t.entries {
-		if found.byNetns[inum] == nil {
+		if present[inum] == nil {
 			t.forget(inum, now)
 			removed = append(removed, e)
 		}

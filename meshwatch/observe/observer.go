@@ -8,7 +8,7 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
-// Observer measures every tree and renders the ones that are kept. One goroutine observes; Values may be read from any.
+// Observer measures every tree and renders the ones that are kept. One goroutine observes; the distributions may be read from any.
 type Observer struct {
 	names    *Names
 	captures []string // lower case, as configured
@@ -49,17 +49,23 @@ func (o *Observer) series(l Labels) *Series {
 	return s
 }
 
-// Values reads all series; bounds as in Value.Buckets. reset begins them anew.
-func (o *Observer) Values(bounds []float64, reset bool) []Value {
+// Recent reads all series since the last time that next was true.
+func (o *Observer) Recent(next bool) []Value {
+	return o.values(func(s *Series) Value { return s.recent(next) })
+}
+
+// Total reads all series since the start; bounds as in Value.Buckets.
+func (o *Observer) Total(bounds []float64) []Value {
+	return o.values(func(s *Series) Value { return s.total(bounds) })
+}
+
+func (o *Observer) values(read func(*Series) Value) []Value {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	out := make([]Value, 0, len(o.all))
 	for _, s := range o.all {
-		if v := s.read(bounds); v.Count > 0 {
+		if v := read(s); v.Count > 0 {
 			out = append(out, v)
-		}
-		if reset {
-			s.reset()
 		}
 	}
 	return out

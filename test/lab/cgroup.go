@@ -111,16 +111,34 @@ func cpuRoots() []cgroupRoot {
 	return append(v1, v2...)
 }
 
-// removeCgroups removes a lab's cgroups, whose processes are gone.
-func removeCgroups(id string) error {
-	var errs []error
+// cgroups are a lab's.
+func cgroups(id string) []string {
+	var found []string
 	for _, r := range cpuRoots() {
 		dirs, _ := filepath.Glob(filepath.Join(r.dir, netnsPrefix+id+"-*")) //nolint:errcheck // the pattern is right
-		for _, dir := range dirs {
-			if err := os.Remove(dir); err != nil {
-				errs = append(errs, fmt.Errorf("remove cgroup: %w", err))
-			}
+		found = append(found, dirs...)
+	}
+	return found
+}
+
+// liftQuotas lets processes run that are to be ended: with too little CPU they take seconds for it.
+func liftQuotas(id string) error {
+	var err error
+	for _, dir := range cgroups(id) {
+		if exists(filepath.Join(dir, "cpu.max")) {
+			err = errors.Join(err, write(dir, "cpu.max", "max"))
+		} else {
+			err = errors.Join(err, write(dir, "cpu.cfs_quota_us", "-1"))
 		}
 	}
-	return errors.Join(errs...)
+	return err
+}
+
+// removeCgroups removes a lab's cgroups, whose processes are gone.
+func removeCgroups(id string) error {
+	var err error
+	for _, dir := range cgroups(id) {
+		err = errors.Join(err, os.Remove(dir))
+	}
+	return err
 }

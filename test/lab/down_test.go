@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,10 +29,8 @@ func gone(t *testing.T, id string, procs []Process) {
 			t.Errorf("process left: %+v", p)
 		}
 	}
-	for _, r := range cpuRoots() {
-		if dirs, _ := filepath.Glob(filepath.Join(r.dir, netnsPrefix+id+"-*")); len(dirs) > 0 {
-			t.Errorf("cgroups left: %q", dirs)
-		}
+	if dirs := cgroups(id); len(dirs) > 0 {
+		t.Errorf("cgroups left: %q", dirs)
 	}
 	ids, err := IDs()
 	if err != nil || slices.Contains(ids, id) {

@@ -176,15 +176,13 @@ func addUselessRules(ns, chain string, n int) error {
 
 func removeUselessRules(ns, chain string) error {
 	var errs []error
-	for _, cmd := range []string{"iptables-restore", "ip6tables-restore"} {
-		// The jump may be missing, when adding was cut short: declaring the chain first makes the rest always apply.
-		rules := fmt.Sprintf("*filter\n:%[1]s - [0:0]\n-A %[2]s -j %[1]s\nCOMMIT\n", slowChain, chain)
-		errs = append(errs, commandIn(ns, rules, cmd, "--noflush"))
-	}
 	for _, cmd := range []string{"iptables", "ip6tables"} {
-		for commandIn(ns, "", cmd, "-D", chain, "-j", slowChain) == nil {
+		// Declaring the chain empties it, or makes it when adding was cut short before that.
+		empty := fmt.Sprintf("*filter\n:%s - [0:0]\nCOMMIT\n", slowChain)
+		errs = append(errs, commandIn(ns, empty, cmd+"-restore", "--noflush"))
+		for commandIn(ns, "", cmd, "-D", chain, "-j", slowChain) == nil { // there may be no jump
 		}
-		errs = append(errs, commandIn(ns, "", cmd, "-F", slowChain), commandIn(ns, "", cmd, "-X", slowChain))
+		errs = append(errs, commandIn(ns, "", cmd, "-X", slowChain))
 	}
 	return errors.Join(errs...)
 }

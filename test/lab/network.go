@@ -85,6 +85,14 @@ func (l *Lab) addPod(p Pod, index int) (Pod, error) {
 	return p, nil
 }
 
+// mac is the link address of the pod's eth0. It follows from the IPv4 address: the next pod with that address is reached
+// at once, and not only when its neighbours find that what they know of the last one is wrong (a minute).
+func (p Pod) mac() net.HardwareAddr {
+	const local = 0x02 // locally administered
+	v4 := p.V4.As4()
+	return append(net.HardwareAddr{local, 0x42}, v4[:]...)
+}
+
 // plug makes the veth pair: one end on the bridge, the other as eth0 in the pod.
 func (l *Lab) plug(p Pod) error {
 	pod, err := netns.GetFromName(p.Netns)
@@ -99,7 +107,7 @@ func (l *Lab) plug(p Pod) error {
 		}
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.MasterIndex = p.Link(), bridge.Attrs().Index
-		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(pod)}
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(pod), PeerHardwareAddr: p.mac()}
 		if err := h.LinkAdd(veth); err != nil {
 			return fmt.Errorf("add veth %s: %w", p.Link(), err)
 		}

@@ -188,7 +188,7 @@ func Clean(id string) error {
 	}
 	dir := filepath.Join(stateDir, id)
 	procs, err := readProcesses(dir)
-	err = errors.Join(err, terminate(procs), terminate(tagged(id)))
+	err = errors.Join(err, liftQuotas(id), terminate(procs), terminate(tagged(id)))
 	if err != nil {
 		return fmt.Errorf("clean lab %s: %w", id, err)
 	}

@@ -1,0 +1,45 @@
+# meshwatch. `make help` lists what there is; README.md says what it is for.
+SHELL := /bin/bash
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOBUILD := go build -buildvcs=false -trimpath
+# KEEP=1 leaves the demo's mesh up; SLOW=app|sidecar|loss|iptables chooses what it slows.
+KEEP ?=
+SLOW ?= app
+
+.DEFAULT_GOAL := build
+.PHONY: build generate lint test test-unit demo lab-down accuracy bench clean help
+
+build: ## bin/meshwatch
+	$(GOBUILD) -ldflags '-X main.version=$(VERSION)' -o bin/meshwatch ./cmd/meshwatch
+
+generate: ## the committed BPF objects, from their sources (clang-19)
+	go generate ./bpf
+
+lint: ## gofmt, go vet, staticcheck, import directions, BPF objects current
+	test/lint.sh
+
+test: ## everything; installs what is missing. Without root: what can run, and a list of what could not
+	test/test.sh
+
+test-unit: ## what needs no privileges and nothing installed, in a minute
+	test/test.sh unit
+
+demo: build ## a mesh, real requests, where their time goes, and what changes when one part is slow: SLOW=… KEEP=1
+	test/demo.sh $(SLOW) $(KEEP)
+
+lab-down: ## removes every lab that is still there, also after a crash
+	go run -buildvcs=false ./test/lab/cmd/lab down
+
+accuracy: build ## journeys with every hop and wrong joins, against the truth; writes test/results/accuracy.json
+	test/install.sh run
+	go run -buildvcs=false ./test/cmd/accuracy
+
+bench: build ## what recording costs; writes test/results/bench.json
+	test/install.sh run
+	go run -buildvcs=false ./test/cmd/bench
+
+clean: ## what was built here; test/.cache stays
+	rm -rf bin test/results
+
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile

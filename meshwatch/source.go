@@ -1,0 +1,142 @@
+package meshwatch
+
+import (
+	"cmp"
+	"encoding/hex"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+	"github.com/meshwatch/meshwatch/meshwatch/loss"
+	"github.com/meshwatch/meshwatch/meshwatch/observe"
+	"github.com/meshwatch/meshwatch/meshwatch/report"
+	"github.com/meshwatch/meshwatch/netpath"
+)
+
+// Status is for `meshwatch status` and /metrics.
+func (a *Agent) Status() control.Status {
+	c, at := a.counts.Load(), a.attached.Counts()
+	s := control.Status{
+		Version: a.env.Version, Pid: os.Getpid(), Started: a.started, Recording: a.recorder.Ring().Enabled(), Depth: a.depth(),
+		Attached: control.Attached{Namespaces: at.Namespaces, Links: at.Links},
+		Ring: control.Ring{
+			Records: a.recorder.Ring().Len(), Read: c.Reader.Read, Open: c.Reader.Open, Lag: c.Reader.Lag, MapBytes: a.recorder.MapMemory(),
+		},
+		Joiner: control.Joiner{
+			Flights: c.Joiner.Flights, Requests: c.Joiner.Requests, Responses: c.Joiner.Responses,
+			Journeys: c.Joiner.Trees, Relays: c.Joiner.Relays, Raw: c.Joiner.Raw, Kept: c.Kept,
+		},
+		Export: control.Export{On: a.exporter != nil},
+		Memory: resident(),
+		Losses: a.allLosses(),
+	}
+	if t := a.topology.Load(); t != nil {
+		s.Topology = *t
+	}
+	return s
+}
+
+func (a *Agent) depth() string {
+	if a.recorder.Netfilter == nil {
+		return "tc and sockets (this kernel has no BPF netfilter links)"
+	}
+	return "all hooks"
+}
+
+// allLosses are the agent's and the kernel part's.
+func (a *Agent) allLosses() []loss.Row {
+	rows := a.losses.Rows()
+	kernel, err := a.recorder.Losses()
+	if err != nil {
+		a.env.Log.Warn("cannot read the recorder's losses", "error", err)
+	}
+	for reason, n := range kernel {
+		rows = append(rows, loss.Row{Stage: "recorder", Reason: reason, Count: n})
+	}
+	c := a.watcher.Counts()
+	rows = append(rows,
+		loss.Row{Stage: "netpath", Reason: "process-denied", Count: c.Denied},
+		loss.Row{Stage: "netpath", Reason: "namespace-unreadable", Count: c.Failed},
+		loss.Row{Stage: "netpath", Reason: "place-conflict", Count: c.Conflicts})
+	slices.SortFunc(rows, func(x, y loss.Row) int { return cmp.Or(cmp.Compare(x.Stage, y.Stage), cmp.Compare(x.Reason, y.Reason)) })
+	return rows
+}
+
+// resident is the process's resident memory in bytes, 0 when /proc does not say.
+func resident() uint64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseUint(fields[1], 10, 64)
+	return pages * uint64(os.Getpagesize()) //nolint:gosec // positive
+}
+
+// Hops is the live table: every hop and process since the last reset, by its share of all time measured.
+func (a *Agent) Hops(reset bool) []report.HopRow {
+	values := a.observer.Recent(reset)
+	var total float64
+	for i := range values {
+		total += values[i].Sum
+	}
+	rows := make([]report.HopRow, 0, len(values))
+	for _, v := range values {
+		row := report.HopRow{
+			Service: v.Labels.Source, Leg: v.Labels.Source + " → " + v.Labels.Destination, Hop: v.Labels.Hop, Kind: v.Labels.Kind, Count: v.Count,
+			P50: seconds(v.P50), P99: seconds(v.P99),
+		}
+		if v.Labels.Direction == "response" { // the flight goes back: sent by the callee
+			row.Service, row.Leg = v.Labels.Destination, v.Labels.Destination+" ← "+v.Labels.Source
+		}
+		if v.Labels.Direction == "processing" {
+			row.Leg = v.Labels.Source
+		}
+		if total > 0 {
+			row.Share = v.Sum / total
+		}
+		rows = append(rows, row)
+	}
+	slices.SortFunc(rows, func(x, y report.HopRow) int {
+		return cmp.Or(cmp.Compare(y.Share, x.Share), cmp.Compare(x.Leg, y.Leg), cmp.Compare(x.Hop, y.Hop))
+	})
+	return rows
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// HopSeries are the distributions since the start.
+func (a *Agent) HopSeries(bounds []float64) []observe.Value { return a.observer.Total(bounds) }
+
+// Journey finds a kept journey by request id or trace id; nil: none.
+func (a *Agent) Journey(id string) *journey.Journey { return a.recent.find(id) }
+
+// Recent are the latest kept journeys, newest first.
+func (a *Agent) Recent(n int) []control.Summary {
+	var out []control.Summary
+	for _, j := range a.recent.latest(n) {
+		root, trace := j.Exchanges[0], j.Trace()
+		s := control.Summary{
+			Start: a.clock.Wall(root.Request.Start), TraceID: hex.EncodeToString(trace[:]), RequestID: j.RequestID,
+			Root: root.Method + " " + root.Host + root.Target, Status: root.Status, Duration: j.Duration(), Legs: len(j.Exchanges),
+			Class: j.Verdict.Class, Where: j.Verdict.Where,
+		}
+		for _, e := range j.Exchanges {
+			if e.Error != "" {
+				s.Error = e.Error
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// Namespaces are the network namespaces as the agent sees them.
+func (a *Agent) Namespaces() []*netpath.Namespace { return a.names.State().Sorted() }
