@@ -21,7 +21,7 @@ lint: ## gofmt, go vet, staticcheck, import directions, BPF objects current
 test: ## everything; installs what is missing. Without root: what can run, and a list of what could not
 	test/test.sh
 
-test-unit: ## what needs no privileges and nothing installed, in a minute
+test-unit: ## everything but the recorder and the lab, with nothing installed, in a minute
 	test/test.sh unit
 
 demo: build ## a mesh, real requests, where their time goes, and what changes when one part is slow: SLOW=… KEEP=1

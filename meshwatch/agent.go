@@ -116,7 +116,7 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 	if file := a.cfg.Topology.File; file != "" {
 		store, err := topology.Load(file)
 		if err != nil {
-			return err
+			return &ConfigError{Err: err}
 		}
 		a.topologyChanged(store, nil)
 		a.background.Go(func() {
@@ -160,6 +160,7 @@ func (a *Agent) pipeline() {
 	jc.SelfID = uint32(os.Getpid()) //nolint:gosec // a process id
 	jc.Proxy = a.names.IsProxy
 	a.joiner = join.New(jc, a.losses, a.tree)
+	a.joiner.Tick(monotonic())
 	a.reader = reader.New(a.recorder.Ring(), a.losses, a.joiner.Flight)
 	a.counts.Store(&counts{})
 }

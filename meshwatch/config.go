@@ -30,7 +30,7 @@ type Config struct {
 
 	// Process names (`comm`, at most 15 bytes) that are proxies: one request in, the same request out.
 	Proxies []string `yaml:"proxies"`
-	// What goes to standard output: `none`, or `json` for one line per kept journey (docs/journey-json.md).
+	// What goes to standard output: `none`, or `json` for one line per journey, kept or not (docs/journey-json.md).
 	Output string `yaml:"output"`
 	// Journeys that `meshwatch trace` can still show, at about 25 KB each. From 0 to 100000.
 	Retain int `yaml:"retain"`

@@ -54,7 +54,7 @@ func TestReference(t *testing.T) {
 		if text == "" {
 			t.Errorf("%s.%s has no comment", o.owner.Name(), o.field)
 		}
-		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", o.key, defaultText(o.value), text)
+		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", o.key, defaultText(o.value), sentence(text))
 	}
 	page, err := os.ReadFile(reference)
 	if err != nil {
@@ -161,6 +161,14 @@ func parse(t *testing.T, path string) *ast.File {
 		t.Fatal(err)
 	}
 	return f
+}
+
+// sentence makes one of a comment behind a field.
+func sentence(text string) string {
+	if text == "" {
+		return ""
+	}
+	return strings.ToUpper(text[:1]) + strings.TrimSuffix(text[1:], ".") + "."
 }
 
 func defaultText(v reflect.Value) string {

@@ -2,7 +2,9 @@ package netpath
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -109,13 +111,44 @@ func TestDoRunsInside(t *testing.T) {
 	}); err != os.ErrClosed { //nolint:errorlint // it must come back as it is
 		t.Errorf("error %v, want f's", err)
 	}
-	if got := link(); got != before {
-		t.Errorf("afterwards in %d, want %d", got, before)
+	for _, thread := range []string{"/proc/thread-self", "/proc/self/task/*"} {
+		links, err := filepath.Glob(thread + "/ns/net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range links { // a thread that ended meanwhile has no link
+			if text, err := os.Readlink(l); err == nil && text != fmt.Sprintf("net:[%d]", before) {
+				t.Errorf("afterwards %s is in %s, want %d", l, text, before)
+			}
+		}
+	}
+	wrong := *n
+	wrong.Inum++
+	if err := wrong.Do(func() error { return nil }); !errors.Is(err, ErrGone) {
+		t.Errorf("another namespace at its path: error %v, want ErrGone", err)
 	}
 	run(t, "ip netns del {in}")
 	if err := n.Do(func() error { t.Error("ran in a namespace that is gone"); return nil }); err == nil {
 		t.Error("no error for a namespace that is gone")
 	} else if !errors.Is(err, ErrGone) {
 		t.Errorf("error %v, want ErrGone", err)
+	}
+}
+
+// TestAReusedNumberDoesNotMislead has a namespace number that was learned for one pod and is another's by now.
+func TestAReusedNumberDoesNotMislead(t *testing.T) {
+	node := &Namespace{Inum: 1, Links: []Link{{Index: 11, Kind: KindVeth, Peer: 2, nsid: 0}}}
+	old := &Namespace{Inum: 2, Links: []Link{{Index: 2, Kind: KindVeth, Peer: 10, nsid: 0}}}
+	got, err := resolvePeers(map[uint32]*Namespace{1: node, 2: old}, node, map[int32]uint32{0: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Links[0].PeerNetns != 0 {
+		t.Errorf("resolved to %d, whose link names another end", got.Links[0].PeerNetns)
+	}
+	pod := &Namespace{Inum: 2, Links: []Link{{Index: 2, Kind: KindVeth, Peer: 11, nsid: 0}}}
+	got, err = resolvePeers(map[uint32]*Namespace{1: node, 2: pod}, node, map[int32]uint32{0: 2})
+	if err != nil || got.Links[0].PeerNetns != 2 || node.Links[0].PeerNetns != 0 {
+		t.Errorf("resolved to %d, original to %d (%v), want 2 and 0", got.Links[0].PeerNetns, node.Links[0].PeerNetns, err)
 	}
 }

@@ -134,7 +134,7 @@ func (t *tracker) discover(now time.Time) (added, removed []*entry, err error) {
 	}
 	t.counts.Polls++
 	t.counts.Denied = uint64(found.denied) //nolint:gosec // a count
-	present := maps.Clone(found.byNetns) // found may be handed out again
+	present := maps.Clone(found.byNetns)   // found may be handed out again
 	for inum := range t.mounts {
 		if present[inum] == nil {
 			present[inum] = &members{}

@@ -3,7 +3,7 @@
 #pragma once
 #include "packet.h"
 
-#define RAW_FREE_RUN 64		 /* opaque messages in a row that a socket may have recorded at any pace */
+#define RAW_FREE_RUN 16		 /* opaque messages in a row that a socket may have recorded at any pace */
 #define RAW_SPACING_NS 10000000	 /* and then one in 10 ms: a bulk transfer both ways stays at 100 a second */
 #define CONT_LIMIT 64		 /* pieces of one head */
 

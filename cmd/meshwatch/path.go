@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -29,18 +31,31 @@ looks for itself, which shows everything only to root.`,
 		}
 		word := ""
 		if len(args) == 1 {
-			word = args[0]
+			word = inodeOf(args[0])
 		}
 		selected := state.Select(word)
 		switch {
 		case len(selected) == 0:
-			return &notSeenError{word}
+			return &notSeenError{strings.Join(args, " ")}
 		case *as == "json":
 			return printJSON(os.Stdout, selected)
 		}
 		return state.Table(os.Stdout, word)
 	}
 	return c
+}
+
+// inodeOf is the inode number of a process's network namespace where the word is a process id, else the word: a namespace
+// lists only some of its processes.
+func inodeOf(word string) string {
+	if _, err := strconv.ParseUint(word, 10, 32); err != nil {
+		return word
+	}
+	link, err := os.Readlink("/proc/" + word + "/ns/net")
+	if err != nil {
+		return word
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(link, "net:["), "]")
 }
 
 // datapath is the agent's view, or what this process sees itself.
@@ -56,7 +71,7 @@ func datapath(ctx context.Context, agent *control.Client) (*netpath.State, error
 	if err != nil {
 		return nil, err
 	}
-	if counts.Denied > 0 {
+	if counts.Denied > 0 && os.Geteuid() != 0 {
 		fmt.Fprintf(os.Stderr, "meshwatch: %d processes may not be looked at, so namespaces can be missing: use sudo\n", counts.Denied)
 	}
 	return state, nil

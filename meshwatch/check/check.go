@@ -80,9 +80,13 @@ func IsMissing(err error) bool {
 // Table writes the results for people.
 func Table(w io.Writer, results []Result) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "FEATURE\tSTATE\tWHY\tWHAT TO DO") //nolint:errcheck // kept by tw until Flush
+	fmt.Fprintln(tw, "FEATURE\tSTATE\tWHY, AND WHAT TO DO") //nolint:errcheck // kept by tw until Flush
 	for _, r := range results {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", r.Feature, r.State, r.Why, r.Do) //nolint:errcheck // as above
+		text := strings.Join(strings.Fields(r.Why), " ")
+		if r.Do != "" {
+			text += ". To do: " + r.Do
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", r.Feature, r.State, text) //nolint:errcheck // as above
 	}
 	return tw.Flush()
 }

@@ -92,13 +92,16 @@ func namespaces() Result {
 	switch {
 	case err != nil:
 		r.State, r.Why, r.Do = Missing, err.Error(), "give the agent the host's /proc (hostPID: true)"
-	case counts.Denied > 0:
+	case counts.Denied > 0 && !seesProcesses():
 		r.State, r.Why = Degraded, fmt.Sprintf("%d processes may not be looked at: pods can be missing", counts.Denied)
 		r.Do = "run it with sudo, or give it CAP_SYS_PTRACE"
 	case len(problems) > 0:
 		r.State, r.Why, r.Do = Degraded, strings.Join(problems, "; "), "`meshwatch path` shows what is there"
 	default:
 		r.Why = fmt.Sprintf("%d found by process and by mount", len(state.Namespaces))
+		if counts.Denied > 0 { // of processes that have a capability that this one lacks
+			r.Why += fmt.Sprintf("; %d processes may not be looked at even so", counts.Denied)
+		}
 	}
 	return r
 }

@@ -51,6 +51,12 @@ func effective() (uint64, error) {
 	return uint64(data[1].Effective)<<32 | uint64(data[0].Effective), nil
 }
 
+// seesProcesses says whether nothing but a process's own privileges can keep its namespace from us.
+func seesProcesses() bool {
+	have, err := effective()
+	return err == nil && have&(1<<unix.CAP_SYS_PTRACE) != 0
+}
+
 func checkPrivileges() error {
 	have, err := effective()
 	if err != nil {

@@ -104,7 +104,7 @@ func (c *Client) Journey(ctx context.Context, id string) (line []byte, err error
 	return raw, err
 }
 
-var errNotFound = errors.New("not found")
+var errNotFound = errors.New("the agent does not know the question: is it of the same version?")
 
 func (c *Client) call(ctx context.Context, method, path string, body, into any) error {
 	var send bytes.Buffer

@@ -1,0 +1,304 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+	"github.com/meshwatch/meshwatch/meshwatch/journey/journeytest"
+	"github.com/meshwatch/meshwatch/meshwatch/loss"
+	"github.com/meshwatch/meshwatch/meshwatch/report"
+	"github.com/meshwatch/meshwatch/netpath"
+)
+
+// fake is an agent of values.
+type fake struct {
+	mu        sync.Mutex
+	recording bool
+	resets    int
+	slow      chan struct{} // not nil: Namespaces waits for it
+}
+
+func (f *fake) Status() Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return Status{
+		Version: "v1", Pid: os.Getpid(), Started: time.Unix(1767323045, 0).UTC(), Recording: f.recording, Depth: "all hooks",
+		Attached: Attached{3, 8}, Ring: Ring{16384, 12, 1, 2, 6 << 20}, Joiner: Joiner{12, 6, 6, 1, 5, 0, 1},
+		Export: Export{true, "http://localhost:4318", "connected"}, Topology: Topology{File: "t.yaml", Addresses: 4, Loaded: time.Unix(1767323000, 0).UTC()},
+		Memory: 50 << 20, Losses: []loss.Row{{Stage: "relay", Reason: "no-id", Count: 7}},
+	}
+}
+
+var hopRows = []report.HopRow{{Service: "frontend", Leg: "frontend → backend", Hop: "veth", Kind: "veth", Count: 3, P50: 1000, P99: 2000, Share: 0.5}}
+
+func (f *fake) Hops(reset bool) []report.HopRow {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if reset {
+		f.resets++
+	}
+	return hopRows
+}
+
+func (f *fake) Journey(id string) *journey.Journey {
+	if j := journeytest.Demo(); id == j.RequestID || id == "a/b?c d" {
+		return j
+	}
+	return nil
+}
+
+var summary = Summary{Start: time.Unix(1767323045, 0).UTC(), TraceID: "0a", RequestID: "r", Root: "GET /", Status: 200, Duration: time.Millisecond, Legs: 6, Class: journey.ClassApp}
+
+func (f *fake) Recent(n int) []Summary { return []Summary{summary, summary, summary}[:min(n, 3)] }
+
+func (f *fake) Namespaces() []*netpath.Namespace {
+	if f.slow != nil {
+		<-f.slow
+	}
+	return []*netpath.Namespace{{Inum: 4026531840, Name: "host", Host: true, Links: []netpath.Link{{Index: 1, Name: "lo", Kind: "lo", Up: true}}}}
+}
+
+func (f *fake) Record(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.recording = on
+}
+
+func claim(t *testing.T, socket string) *Server {
+	t.Helper()
+	s, err := Claim(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func serve(t *testing.T, src Source) (socket string, s *Server) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "run", "mw.sock")
+	s = claim(t, socket)
+	s.Serve(src, journeytest.Epoch, slog.New(slog.DiscardHandler))
+	return socket, s
+}
+
+func TestCalls(t *testing.T) {
+	f := &fake{}
+	socket, _ := serve(t, f)
+	c, ctx := NewClient(socket), t.Context()
+	status, err := c.Status(ctx)
+	same(t, "status", f.Status(), status, err)
+	rows, err := c.Hops(ctx, true)
+	same(t, "hops", hopRows, rows, err)
+	if _, err := c.Hops(ctx, false); err != nil || f.resets != 1 {
+		t.Errorf("%d resets, %v", f.resets, err)
+	}
+	list, err := c.Recent(ctx, 2)
+	same(t, "recent", []Summary{summary, summary}, list, err)
+	namespaces, err := c.Namespaces(ctx)
+	same(t, "namespaces", f.Namespaces(), namespaces, err)
+	if err := c.Record(ctx, true); err != nil || !f.Status().Recording {
+		t.Errorf("record: %v", err)
+	}
+	if err := c.Record(ctx, false); err != nil || f.Status().Recording {
+		t.Errorf("stop recording: %v", err)
+	}
+}
+
+func TestJourney(t *testing.T) {
+	socket, _ := serve(t, &fake{})
+	want := journeytest.Demo()
+	for _, id := range []string{want.RequestID, "a/b?c d"} {
+		line, err := NewClient(socket).Journey(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := report.Decode(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, id, want, &got.Journey, nil)
+	}
+	for _, id := range []string{"", ".", "..", "../status", "none", strings.Repeat("x", 100_000), "\x00\xff"} {
+		_, err := NewClient(socket).Journey(t.Context(), id)
+		var missing *NotFoundError
+		if !errors.As(err, &missing) && len(id) < 10_000 {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}
+
+func same(t *testing.T, what string, want, got any, err error) {
+	t.Helper()
+	opts := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(journey.End{}), cmpopts.IgnoreUnexported(netpath.Link{})}
+	if diff := cmp.Diff(want, got, opts); diff != "" || err != nil {
+		t.Errorf("%s: %v (-want +got):\n%s", what, err, diff)
+	}
+}
+
+func TestBadQuestions(t *testing.T) {
+	socket, _ := serve(t, &fake{})
+	c := NewClient(socket)
+	for _, q := range []struct {
+		method, path string
+		body         any
+	}{
+		{http.MethodGet, pathJourneys, nil}, {http.MethodGet, pathJourneys + "?n=0", nil}, {http.MethodGet, pathJourneys + "?n=9999999", nil},
+		{http.MethodPut, pathRecording, "yes"}, {http.MethodPut, pathRecording, nil}, {http.MethodPut, pathRecording, strings.Repeat("x", 1<<20)},
+		{http.MethodDelete, pathStatus, nil}, {http.MethodGet, "/", nil},
+	} {
+		if err := c.call(t.Context(), q.method, q.path, q.body, nil); err == nil {
+			t.Errorf("%s %s: no error", q.method, q.path)
+		}
+	}
+}
+
+func TestSocketIsPrivate(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	socket, s := serve(t, &fake{})
+	for path, want := range map[string]os.FileMode{socket: 0o600, filepath.Dir(socket): 0o755} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Mode().Perm(); got != want {
+			t.Errorf("%s has mode %o, want %o", path, got, want)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestSecondAgent(t *testing.T) {
+	socket, _ := serve(t, &fake{})
+	_, err := Claim(socket)
+	var running *RunningError
+	if !errors.As(err, &running) || running.Pid != os.Getpid() {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := NewClient(socket).Status(t.Context()); err != nil {
+		t.Errorf("the first one suffered: %v", err)
+	}
+}
+
+// Of many agents that start at once one gets the socket, also where a dead one left its file.
+func TestOneOfMany(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "mw.sock")
+	leaveStale(t, socket)
+	var wg sync.WaitGroup
+	won := make(chan *Server, 20)
+	for range 20 {
+		wg.Go(func() {
+			if s, err := Claim(socket); err == nil {
+				s.Serve(&fake{}, journeytest.Epoch, slog.New(slog.DiscardHandler))
+				won <- s
+			} else if running := (*RunningError)(nil); !errors.As(err, &running) {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	close(won)
+	if len(won) != 1 {
+		t.Errorf("%d agents have the socket", len(won))
+	}
+	for s := range won {
+		_ = s.Close()
+	}
+}
+
+// leaveStale makes a socket file that nobody answers at, as a killed agent does.
+func leaveStale(t *testing.T, socket string) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestInTheWay(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "mw.sock")
+	if err := os.WriteFile(socket, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Claim(socket); err == nil || !strings.Contains(err.Error(), "not a socket itself") {
+		t.Errorf("got %v", err)
+	}
+	if b, err := os.ReadFile(socket); err != nil || string(b) != "precious" {
+		t.Errorf("the file suffered: %q, %v", b, err)
+	}
+}
+
+func TestNobodyAnswers(t *testing.T) {
+	dir := t.TempDir()
+	stale := filepath.Join(dir, "stale.sock")
+	leaveStale(t, stale)
+	for _, socket := range []string{filepath.Join(dir, "none.sock"), stale} {
+		_, err := NewClient(socket).Status(t.Context())
+		want := "no agent answers at " + socket + ": is it running? (start it with `meshwatch agent`; --control names another socket)"
+		if err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+func TestAnswersTooLate(t *testing.T) {
+	f := &fake{slow: make(chan struct{})}
+	socket, _ := serve(t, f)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := NewClient(socket).Namespaces(ctx)
+	if err == nil || !strings.Contains(err.Error(), "does not answer in time") {
+		t.Errorf("got %v", err)
+	}
+	close(f.slow)
+}
+
+// Close ends while a question hangs, and whoever connects to a socket that is claimed but not served waits.
+func TestCloseAndClaim(t *testing.T) {
+	f := &fake{slow: make(chan struct{})}
+	socket, s := serve(t, f)
+	asked := make(chan error, 1)
+	go func() { _, err := NewClient(socket).Namespaces(context.Background()); asked <- err }()
+	begin := time.Now()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+	close(f.slow)
+	if err := <-asked; err == nil {
+		t.Error("an answer after Close")
+	}
+
+	claimed := claim(t, socket)
+	go func() { _, err := NewClient(socket).Status(context.Background()); asked <- err }()
+	claimed.Serve(&fake{}, journeytest.Epoch, slog.New(slog.DiscardHandler))
+	if err := <-asked; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,144 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/meshwatch/meshwatch/meshwatch/report"
+	"github.com/meshwatch/meshwatch/test/lab"
+)
+
+// 50 MB each way through the whole mesh are two messages a leg, not thousands.
+func TestBigBodies(t *testing.T) {
+	l := up(t, lab.Options{Sidecar: lab.SidecarEnvoy})
+	a := start(t, l, "")
+	before, err := a.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 50 << 20
+	client := l.Client()
+	defer client.CloseIdleConnections()
+	resp, err := client.Post(l.GatewayURL()+"/?echo=1", "application/octet-stream", bytes.NewReader(make([]byte, size)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := io.Copy(io.Discard, resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %d, %d bytes, %v", resp.StatusCode, n, err)
+	}
+	j := a.journeys(1, withID(resp.Header.Get("X-Request-Id")))[0]
+	if len(j.Exchanges) < 3 {
+		t.Errorf("legs %v", shape(j))
+	}
+	after, err := a.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if flights := after.Joiner.Flights - before.Joiner.Flights; flights > 200 {
+		t.Errorf("%d flights for one request", flights)
+	}
+}
+
+// Segments are lost on the way: the journey shows who waited for them.
+func TestLossIsSeen(t *testing.T) {
+	l := up(t, lab.Options{Sidecar: lab.SidecarHAProxy})
+	a := start(t, l, "")
+	if err := l.StartFault(lab.Fault{Kind: lab.FaultLoss, Percent: 30}); err != nil {
+		t.Fatal(err)
+	}
+	a.eventually("a journey with a retransmission", func() error {
+		send(t, l, "/")
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, j := range a.lines {
+			if retransmitted(j) {
+				return nil
+			}
+		}
+		return fmt.Errorf("none of %d", len(a.lines))
+	})
+}
+
+func retransmitted(j *report.Line) bool {
+	for _, e := range j.Exchanges {
+		for _, h := range e.Request.Hops {
+			if h.Kind == "retransmit" && e.Request.Retransmits > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// What clients do that is not one request after the other: straight to an app, where nothing rewrites it.
+func TestOddClients(t *testing.T) {
+	l := up(t, lab.Options{Sidecar: lab.SidecarHAProxy})
+	pod, err := l.AddPod("odd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := start(t, l, "")
+	address := fmt.Sprintf("%s:8080", pod.V4)
+	get := func(target, rest string) string {
+		return "GET " + target + " HTTP/1.1\r\nHost: odd\r\n" + rest + "\r\n"
+	}
+	whole := get("/split", "X-Request-ID: split-1\r\n")
+	for name, c := range map[string]struct {
+		writes []string
+		want   map[string]int // journeys by target
+	}{
+		"pipelined in one write":   {[]string{get("/p1", "") + get("/p2", "") + get("/p3", "")}, map[string]int{"/p1": 1, "/p2": 1, "/p3": 1}},
+		"pipelined in many writes": {[]string{get("/m1", ""), get("/m2", ""), get("/m3", "")}, map[string]int{"/m1": 1, "/m2": 1, "/m3": 1}},
+		"head split":               {[]string{whole[:7], whole[7:30], whole[30:]}, map[string]int{"/split": 1}},
+		"byte by byte":             {strings.Split(get("/bytes", ""), ""), map[string]int{"/bytes": 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := l.Dial(t.Context(), "client", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close() //nolint:errcheck // a test's connection
+			for _, w := range c.writes {
+				if _, err := io.WriteString(conn, w); err != nil {
+					t.Fatal(err)
+				}
+			}
+			in := bufio.NewReader(conn)
+			for range c.want {
+				resp, err := http.ReadResponse(in, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+			}
+			for target, n := range c.want {
+				for _, j := range a.journeys(n, func(j *report.Line) bool { return j.Exchanges[0].Target == target }) {
+					if e := j.Exchanges[0]; e.Status != http.StatusOK || e.Error != "" {
+						t.Errorf("%s: status %d, error %q", target, e.Status, e.Error)
+					}
+				}
+			}
+		})
+	}
+	t.Run("reset", func(t *testing.T) {
+		conn, err := l.Dial(t.Context(), "client", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close() //nolint:errcheck // a test's connection
+		if _, err := io.WriteString(conn, get("/gone?reset=before", "")); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, conn)
+		j := a.journeys(1, func(j *report.Line) bool { return j.Exchanges[0].Target == "/gone" })[0]
+		if e := j.Exchanges[0]; e.Error != "reset" || e.Status != 0 {
+			t.Errorf("status %d, error %q, want a reset", e.Status, e.Error)
+		}
+	})
+}
