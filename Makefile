@@ -21,7 +21,7 @@ lint: ## gofmt, go vet, staticcheck, import directions, BPF objects current
 test: ## everything; installs what is missing. Without root: what can run, and a list of what could not
 	test/test.sh
 
-test-unit: ## everything but the recorder and the lab, with nothing installed, in a minute
+test-unit: ## the packages that leave the machine as it is, with nothing installed, in seconds
 	test/test.sh unit
 
 demo: build ## a mesh, real requests, where their time goes, and what changes when one part is slow: SLOW=… KEEP=1
@@ -32,11 +32,11 @@ lab-down: ## removes every lab that is still there, also after a crash
 
 accuracy: build ## journeys with every hop and wrong joins, against the truth; writes test/results/accuracy.json
 	test/install.sh run
-	go run -buildvcs=false ./test/cmd/accuracy
+	go run -buildvcs=false ./test/accuracy
 
 bench: build ## what recording costs; writes test/results/bench.json
 	test/install.sh run
-	go run -buildvcs=false ./test/cmd/bench
+	go run -buildvcs=false ./test/bench
 
 clean: ## what was built here; test/.cache stays
 	rm -rf bin test/results

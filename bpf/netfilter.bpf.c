@@ -43,12 +43,8 @@ int mw_nf_output(struct bpf_nf_ctx *ctx)
 	sk = ctx->skb->sk;
 	now = bpf_ktime_get_ns();
 	how = sk ? start_wanted(sk, &p, now, &s) : START_NO;
-	if (how == START_IF_PLAUSIBLE) {
-		u32 b = first_bytes(ctx, p.payload_off);
-
-		if (!looks_like_http(b) && !looks_like_tls(b))
-			return NF_ACCEPT;
-	}
+	if (how >= START_IF_PLAUSIBLE)
+		how = start_decide(how, first_bytes(ctx, p.payload_off));
 	if (how == START_NO || !s) {
 		packet_stamp(&p, place_of(ctx, HOOK_OUTPUT));
 		return NF_ACCEPT;

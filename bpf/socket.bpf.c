@@ -18,6 +18,7 @@ static __always_inline int is_tcp(struct sock *sk)
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 {
+	struct tcp_sock *tp;
 	struct socket *s;
 	struct flight *f;
 	u32 upto, start;
@@ -28,7 +29,8 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 	s = socket_find(sock_id(sk));
 	if (!s)
 		return 0;
-	upto = CAST(sk, struct tcp_sock)->write_seq;
+	tp = CAST(sk, struct tcp_sock);
+	upto = tp->write_seq;
 	start = upto - ret;
 	f = flight_by_id(s->out_id);
 	if (f && f->send_sk == sock_id(sk) && !(f->flags & FLIGHT_SYN) &&
@@ -40,8 +42,11 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 			f->send_pid = who >> 32;
 			f->send_tid = (u32)who;
 		}
-	} else if (s->flags & SOCKET_TURNED && start == s->next) {
-		s->pend = start; /* queued behind the window: its first packet comes later */
+	}
+	/* queued behind the window, or corked with its neighbours: its first packet comes later */
+	if (start == s->next && seq_diff(tp->snd_nxt, start) <= 0 && (!f || f->seq != start) &&
+	    (!(s->flags & SOCKET_PEND) || seq_diff(tp->snd_nxt, s->pend) > 0)) {
+		s->pend = start;
 		s->flags |= SOCKET_PEND;
 	}
 	s->next = upto;

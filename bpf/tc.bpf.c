@@ -60,10 +60,9 @@ static __always_inline void start_here(struct __sk_buff *ctx, struct sk_buff *sk
 	enum start how;
 
 	how = sk ? start_wanted(sk, p, now, &s) : START_NO;
+	if (how >= START_IF_PLAUSIBLE)
+		how = start_decide(how, bpf_skb_load_bytes(ctx, off, &b, 4) ? 0 : b);
 	if (how == START_NO || !s)
-		return;
-	if (how == START_IF_PLAUSIBLE &&
-	    (bpf_skb_load_bytes(ctx, off, &b, 4) || (!looks_like_http(b) && !looks_like_tls(b))))
 		return;
 	flight_start(sk, s, p, now, how);
 }

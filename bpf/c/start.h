@@ -10,8 +10,8 @@
 enum start {
 	START_NO,
 	START_YES,
-	START_CONT,	    /* more of a head that is not complete */
 	START_IF_PLAUSIBLE, /* only if the first bytes look like a message */
+	START_CONT,	    /* more of a head that is not complete, unless the first bytes look like a message */
 };
 
 static __always_inline int looks_like_http(u32 b)
@@ -67,7 +67,8 @@ static __always_inline enum start start_wanted(struct sock *sk, const struct pac
 			return START_NO;
 		s->flags &= ~SOCKET_PEND;
 		if (p->seq != s->pend) {
-			lose(LOSS_COALESCED);
+			if (s->flags & SOCKET_TURNED)
+				lose(LOSS_COALESCED);
 			return START_NO;
 		}
 	}
@@ -83,12 +84,21 @@ static __always_inline enum start start_wanted(struct sock *sk, const struct pac
 		}
 		return START_YES;
 	}
-	if (prev && (prev->flags & (FLIGHT_HTTP | FLIGHT_HEAD_END)) == FLIGHT_HTTP) {
+	/* of less than 4 bytes nobody knows yet what they are */
+	if (prev && !(prev->flags & (FLIGHT_HEAD_END | FLIGHT_OPAQUE)) && (prev->flags & FLIGHT_HTTP || prev->head_total < 4)) {
 		if (s->raw_run < CONT_LIMIT)
 			return START_CONT;
 		lose(LOSS_CONT_LIMIT);
 	}
 	return START_IF_PLAUSIBLE;
+}
+
+/* Decides what start_wanted left open, by the first bytes of the payload: 0 when they are not to be had. */
+static __always_inline enum start start_decide(enum start how, u32 first)
+{
+	if (looks_like_http(first) || looks_like_tls(first))
+		return START_YES;
+	return how == START_CONT ? START_CONT : START_NO;
 }
 
 /* Claims a record: the next slot whose flight is finished, overwritten long ago or too old to wait for. */
@@ -170,13 +180,13 @@ static __always_inline struct flight *flight_start(struct sock *sk, struct socke
 	f->head_len = f->head_total = 0;
 	f->retransmits = f->drop_reason = 0;
 	f->flags = (sk->__sk_common.skc_family == AF_INET6 ? FLIGHT_IPV6 : 0) | (p->syn ? FLIGHT_SYN : 0);
+	prev = flight_by_id(s->out_id);
+	if (prev && prev->send_sk == s->sk && seq_diff(prev->end, p->seq) > 0)
+		prev->end = p->seq; /* it had been given what was queued behind it */
 	if (how == START_CONT) {
-		prev = flight_by_id(s->out_id);
-		f->flags |= FLIGHT_CONT | FLIGHT_HTTP;
+		f->flags |= FLIGHT_CONT | FLIGHT_HTTP; /* or so it is hoped */
 		f->head_total = prev ? prev->head_total : HEAD_BYTES;
 		s->raw_run++;
-	} else if (s->raw_run && how != START_YES) {
-		s->raw_run = 0;
 	}
 	f->send_sk = sock_id(sk);
 	f->recv_sk = 0;

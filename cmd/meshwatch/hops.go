@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/meshwatch/meshwatch/meshwatch/control"
 	"github.com/meshwatch/meshwatch/meshwatch/report"
@@ -46,11 +47,24 @@ func hopTable(w *os.File, rows []report.HopRow, look report.Style) error {
 	return report.Hops(w, rows, look)
 }
 
+// headRows are those of the live table above its first hop, and the one below where the cursor stays.
+const headRows = 4
+
+// screenRows is how many hops fit on the terminal.
+func screenRows() int {
+	size, err := unix.IoctlGetWinsize(int(os.Stdout.Fd()), unix.TIOCGWINSZ)
+	if err != nil || size.Row <= headRows {
+		return 1 << 10
+	}
+	return int(size.Row) - headRows
+}
+
 // liveHops draws the table every second until ctx ends.
 func liveHops(ctx context.Context, agent *control.Client) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	home := "\x1b[2J\x1b[H" // clear the first time; later what is there is overwritten, so that nothing flickers
+	for ; ; home = "\x1b[H" {
 		rows, err := agent.Hops(ctx, false)
 		if ctx.Err() != nil {
 			return nil
@@ -59,10 +73,10 @@ func liveHops(ctx context.Context, agent *control.Client) error {
 			return err
 		}
 		var screen bytes.Buffer
-		screen.WriteString("\x1b[H") // home; what was there is overwritten, so that nothing flickers
+		screen.WriteString(home)
 		fmt.Fprintf(&screen, "%s  hops since the agent's start or `meshwatch hops --reset`; ^C ends\n\n", time.Now().Format(time.TimeOnly))
 		look, _ := style() // the terminal may have another size by now
-		if err := report.Hops(&screen, rows, look); err != nil {
+		if err := report.Hops(&screen, rows[:min(len(rows), screenRows())], look); err != nil {
 			return err
 		}
 		out := append(bytes.ReplaceAll(screen.Bytes(), []byte("\n"), []byte("\x1b[K\n")), "\x1b[J"...)

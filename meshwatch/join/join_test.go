@@ -234,8 +234,8 @@ func TestPipelined(t *testing.T) {
 func TestSplitHead(t *testing.T) {
 	w := newWorld(t)
 	c, out := w.conn(1, 2), w.conn(2, 3)
-	whole := get("/1", id1)
-	for i, part := range []string{whole[:9], whole[9:40], whole[40:]} {
+	whole := get("/split", id1)
+	for i, part := range []string{"G", whole[1:7], whole[7:30], whole[30:]} { // the third looks like a method and a space
 		f, b := c.flight(0, part)
 		if i > 0 {
 			f.Flags |= 4 // FLIGHT_CONT
@@ -246,7 +246,7 @@ func TestSplitHead(t *testing.T) {
 	out.ask("/2", id1)
 	out.answer(200)
 	c.answer(200)
-	w.end([]string{"1-2 /1 200; >2-3 /2 200 (request-id 1)"})
+	w.end([]string{"1-2 /split 200; >2-3 /2 200 (request-id 1)"})
 }
 
 // A body is not a message, whatever it begins with; 100 Continue is not the response.
@@ -456,4 +456,20 @@ func BenchmarkJoin(b *testing.B) {
 	if trees < 6*(b.N-60) {
 		b.Fatalf("%d exchanges given out for %d requests", trees, b.N)
 	}
+}
+
+// A flight that nobody read is given out when its connection is long closed, and its socket another connection's.
+func TestUnreadFlightOfOldConnection(t *testing.T) {
+	w := newWorld(t)
+	old, c := w.conn(1, 2), w.conn(1, 2)
+	c.socks = old.socks
+	late, lateHead := old.flight(1, ok(200, ""))
+	late.RecvSk, late.RecvNs, late.RecvEndNs, late.RecvUpto, late.RecvPort, late.RecvPeer = 0, 0, 0, late.Seq, 0, 0
+	c.ask("/1", "")
+	w.j.Flight(&late, lateHead)
+	gone := late
+	gone.Flags = 256 // bpf.FlagClose
+	w.j.Flight(&gone, nil)
+	c.answer(200)
+	w.end([]string{"1-2 /1 200"}, "leg/stale-flight 1")
 }

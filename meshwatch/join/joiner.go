@@ -59,8 +59,8 @@ type Stats struct {
 
 // losses are the joiner's counters, resolved once.
 type losses struct {
-	gap, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
-	noID, noParent, ambiguous, ambiguousID, late, groupFull, noResponse                     *loss.Counter
+	gap, stale, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
+	noID, noParent, ambiguous, ambiguousID, late, groupFull, noResponse                            *loss.Counter
 }
 
 // New makes a joiner that gives its trees to emit. A tree and all in it are valid only until emit returns.
@@ -71,7 +71,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
 		servers: map[uint32]uint64{},
 		lost: losses{
-			gap: c("leg", "missing-flight"), strayBody: c("leg", "stray-body"),
+			gap: c("leg", "missing-flight"), stale: c("leg", "stale-flight"), strayBody: c("leg", "stray-body"),
 			malformed: c("parse", "malformed-head"), cutHead: c("parse", "cut-head"),
 			unpairedResponse: c("pair", "response-without-request"), unpairedRequest: c("pair", "response-not-seen"),
 			unsure: c("pair", "behind-a-gap"), noResponse: c("pair", "no-response"),
@@ -99,6 +99,10 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) {
 		return
 	}
 	l, d := j.leg(f)
+	if l == nil {
+		j.lost.stale.Add(1)
+		return
+	}
 	l.used = j.now
 	if flags&bpf.FlagSYN != 0 {
 		l.Opened, l.Accepted = f.StartNs, f.RecvNs
@@ -119,7 +123,7 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) {
 // closed ends a socket's side of its leg.
 func (j *Joiner) closed(f *bpf.Flight) {
 	h, ok := j.halves[f.SendSk]
-	if !ok {
+	if !ok || h.leg.after(f) {
 		return
 	}
 	l := h.leg
@@ -163,7 +167,7 @@ func (j *Joiner) consume(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 		j.goOn(m, f, b)
 		return
 	}
-	if uint32(f.Flags)&bpf.FlagCont != 0 {
+	if uint32(f.Flags)&bpf.FlagCont != 0 && !startsMessage(b) {
 		j.lost.strayBody.Add(1)
 		return
 	}
@@ -177,20 +181,37 @@ func (j *Joiner) goOn(m *Message, f *bpf.Flight, b []byte) {
 	if m.result != head.NeedMore || len(b) == 0 {
 		return
 	}
+	was := m.Head.Kind
 	m.buf = append(m.buf, b...)
 	m.result = j.cfg.Parser.Parse(m.buf, &m.Head)
+	switch x := m.exchange; {
+	case was == head.KindNone:
+		j.begin(m)
+	case x == nil: // no exchange yet, or given up
+	case x.Req == m:
+		m.fixBody(nil)
+		x.target = m.targetHash()
+		j.identify(x)
+	default:
+		m.fixBody(x.Req.Head.Method)
+		j.identify(x)
+	}
+}
+
+// begin takes a message whose head says what it is; one that does not say yet waits for more. False: it is none.
+func (j *Joiner) begin(m *Message) bool {
 	switch {
+	case !m.isHTTP():
+		j.notHTTP(m)
+		return false
 	case m.Head.Kind == head.Request:
 		m.fixBody(nil)
-		if m.exchange != nil {
-			j.identify(m.exchange)
-		}
+		j.request(m)
 	case m.Head.Kind == head.Response:
-		if x := m.exchange; x != nil {
-			m.fixBody(x.Req.Head.Method)
-			j.identify(x)
-		}
+		m.fixBody(j.methodFor(m.leg, m))
+		j.response(m)
 	}
+	return true
 }
 
 // messages reads the messages that begin in a flight: one, or several when they were pipelined in one write.
@@ -198,19 +219,8 @@ func (j *Joiner) messages(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 	part := *f
 	for n := 0; n < maxPipelined; n++ {
 		m := j.newMessage(l, d, &part, b)
-		if !m.isHTTP() {
-			j.notHTTP(m, n)
-			return
-		}
 		l.dirs[d].cur = m
-		if m.Head.Kind == head.Request {
-			m.fixBody(nil)
-			j.request(m)
-		} else {
-			m.fixBody(j.methodFor(l, m))
-			j.response(m)
-		}
-		if m.leg == nil || !m.fixed {
+		if !j.begin(m) || m.leg == nil || !m.fixed {
 			return
 		}
 		at := m.bodyEnd - part.Seq
@@ -224,13 +234,10 @@ func (j *Joiner) messages(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 
 const maxPipelined = 32 // heads in one captured kilobyte: fewer fit
 
-func (j *Joiner) notHTTP(m *Message, nth int) {
-	switch {
-	case m.result == head.Malformed:
+func (j *Joiner) notHTTP(m *Message) {
+	if m.result == head.Malformed {
 		j.lost.malformed.Add(1)
-	case nth > 0:
-		j.lost.strayBody.Add(1)
-	default:
+	} else {
 		j.Stats.Raw++
 	}
 	j.freeMessage(m)

@@ -12,8 +12,9 @@ type Leg struct {
 	queue    []*Exchange // requests without response, in order
 	early    []*Message  // responses whose request was not seen yet
 	held     []held
-	upgraded bool  // speaks something else than HTTP/1 now
-	closed   uint8 // a bit for each end
+	upgraded bool   // speaks something else than HTTP/1 now
+	closed   uint8  // a bit for each end
+	born     uint32 // id of the flight that it was made for
 	used     uint64
 	Opened   uint64 // ns: SYN sent, 0: before the recorder
 	Accepted uint64 // ns: SYN reached the other end
@@ -57,11 +58,15 @@ type half struct {
 // Cache is a slot for the user of Exchange.Leg, one for each direction.
 func (l *Leg) Cache(dir uint8) *any { return &l.dirs[dir].Cache }
 
-// leg finds or makes the leg of a flight and the direction it goes.
+// leg finds or makes the leg of a flight and the direction it goes. Nil: the flight was given out so late, as nobody read
+// it, that its socket is another connection's by now.
 func (j *Joiner) leg(f *bpf.Flight) (*Leg, uint8) {
 	syn := uint32(f.Flags)&bpf.FlagSYN != 0
 	a, okA := j.halves[f.SendSk]
 	if okA && (syn || !a.leg.ends[a.side].is(f.SendPort, f.SendPeer)) {
+		if a.leg.after(f) {
+			return nil, 0
+		}
 		j.retire(a.leg, "socket-reused")
 		okA = false
 	}
@@ -70,6 +75,9 @@ func (j *Joiner) leg(f *bpf.Flight) (*Leg, uint8) {
 	if f.RecvSk != 0 {
 		b, okB = j.halves[f.RecvSk]
 		if okB && !b.leg.ends[b.side].is(f.RecvPort, f.RecvPeer) {
+			if b.leg.after(f) {
+				return nil, 0
+			}
 			j.retire(b.leg, "socket-reused")
 			okB = false
 		}
@@ -91,7 +99,7 @@ func (j *Joiner) leg(f *bpf.Flight) (*Leg, uint8) {
 		j.halves[f.SendSk] = half{l, d}
 		return l, d
 	}
-	l := &Leg{}
+	l := &Leg{born: uint32(f.Id)} //nolint:gosec // low half, as Flight.Prev
 	l.ends[0].learnSender(f)
 	j.halves[f.SendSk] = half{l, 0}
 	if f.RecvSk != 0 {
@@ -100,6 +108,9 @@ func (j *Joiner) leg(f *bpf.Flight) (*Leg, uint8) {
 	}
 	return l, 0
 }
+
+// after says whether the leg began after a flight.
+func (l *Leg) after(f *bpf.Flight) bool { return before(uint32(f.Id), l.born) } //nolint:gosec // low half, as Flight.Prev
 
 func (e *end) is(port, peer uint16) bool { return e.port == port && e.peer == peer }
 

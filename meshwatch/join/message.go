@@ -133,19 +133,33 @@ func (m *Message) fixBody(requestMethod []byte) {
 	}
 }
 
-// covers says whether a flight that starts at seq is still of this message.
+// covers says whether a flight that starts with b is still of this message.
 func (m *Message) covers(f *bpf.Flight, b []byte) bool {
-	if uint32(f.Flags)&bpf.FlagCont != 0 {
+	switch {
+	case m.fixed:
+		return before(f.Seq, m.bodyEnd)
+	case m.Head.NoBody && m.result == head.Complete:
+		return false
+	}
+	if m.result == head.NeedMore && uint32(f.Flags)&bpf.FlagCont != 0 {
 		return true
 	}
-	if m.fixed {
-		return before(f.Seq, m.bodyEnd)
+	// a head that is not finished, or a body without a length: chunked, or until the connection closes. A chunk begins with
+	// its size, never like a start line.
+	return !startsMessage(b)
+}
+
+// startsMessage says whether bytes begin like an HTTP/1 message: what the recorder takes for one (looks_like_http in
+// bpf/c/start.h). Narrower than head.LooksLikeHTTP, for which any word may be a method.
+func startsMessage(b []byte) bool {
+	if len(b) < 4 {
+		return false
 	}
-	if m.result == head.NeedMore {
-		return !head.LooksLikeHTTP(b)
+	switch string(b[:4]) {
+	case "GET ", "POST", "PUT ", "HEAD", "DELE", "OPTI", "PATC", "CONN", "TRAC", "HTTP":
+		return true
 	}
-	// no length: chunked, or until the connection closes. A chunk begins with its size, never like a start line.
-	return !m.Head.NoBody && !head.LooksLikeHTTP(b)
+	return false
 }
 
 const resetFlag = 64 // bpf.FlagReset, as Flight.Flags' own type takes an untyped constant

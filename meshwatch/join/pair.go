@@ -16,7 +16,7 @@ func (j *Joiner) request(m *Message) {
 	if pid := m.Flight.RecvPid; pid != 0 {
 		j.servers[pid] = j.now
 	}
-	x.target = hash(m.Head.Method) ^ hash(m.Head.Target)*31
+	x.target = m.targetHash()
 	l.queue = append(l.queue, x)
 	x.since = j.now
 	j.identify(x)
@@ -123,6 +123,9 @@ func (j *Joiner) expire(l *Leg) {
 		j.finish(x)
 	}
 }
+
+// targetHash stands for method and target, which a proxy keeps.
+func (m *Message) targetHash() uint64 { return hash(m.Head.Method) ^ hash(m.Head.Target)*31 }
 
 // hash is FNV-1a: for comparing targets within one request's exchanges, where nobody gains by a collision.
 func hash(b []byte) uint64 {

@@ -87,7 +87,7 @@ func expect(l *lab.Lab) *mesh {
 		fromSidecar = netip.MustParseAddr("::6")
 	}
 	const port = 8080 // of gateway and apps
-	leg := func(name string, from, to lab.Pod, target lab.Pod, client netip.Addr) leg {
+	of := func(name string, from, to, target lab.Pod, client netip.Addr) leg {
 		hops := overBridge
 		if from.Netns == to.Netns {
 			hops = overLoopback
@@ -99,12 +99,12 @@ func expect(l *lab.Lab) *mesh {
 	frontend, _ := l.Pod("frontend")
 	backend, _ := l.Pod("backend")
 	return &mesh{l.NodeNetns(), [legCount]leg{
-		leg("client→gateway", client, gateway, gateway, addr(client)),
-		leg("gateway→frontend sidecar", gateway, frontend, frontend, addr(gateway)),
-		leg("frontend sidecar→frontend", frontend, frontend, frontend, fromSidecar),
-		leg("frontend→its sidecar", frontend, frontend, backend, addr(frontend)),
-		leg("frontend sidecar→backend sidecar", frontend, backend, backend, addr(frontend)),
-		leg("backend sidecar→backend", backend, backend, backend, fromSidecar),
+		of("client→gateway", client, gateway, gateway, addr(client)),
+		of("gateway→frontend sidecar", gateway, frontend, frontend, addr(gateway)),
+		of("frontend sidecar→frontend", frontend, frontend, frontend, fromSidecar),
+		of("frontend→its sidecar", frontend, frontend, backend, addr(frontend)),
+		of("frontend sidecar→backend sidecar", frontend, backend, backend, addr(frontend)),
+		of("backend sidecar→backend", backend, backend, backend, fromSidecar),
 	}}
 }
 

@@ -42,7 +42,8 @@ type score struct {
 	Foreign     int            `json:"foreign"` // journeys without a truth id of this run
 	WrongJoins  int            `json:"wrong_joins"`
 	WrongRelays int            `json:"wrong_relays"`
-	Unjoined    map[string]int `json:"unjoined"` // legs that are not in the journey of their root, by the agent's reason
+	WrongPairs  int            `json:"wrong_pairs"` // responses that were sent before their request was read
+	Unjoined    map[string]int `json:"unjoined"`    // legs that are not in the journey of their root, by the agent's reason
 }
 
 func newScorer(t *truth) *scorer {
@@ -55,7 +56,8 @@ func newScorer(t *truth) *scorer {
 type member struct {
 	n   uint64
 	has bool
-	leg int // -1: none that the request had
+	leg int  // -1: none that the request had
+	bad bool // no leg, although the logs name all of them
 }
 
 // journey scores one journey. What it returns says what is wrong with it, "" if nothing is.
@@ -66,9 +68,11 @@ func (s *scorer) journey(j *journey.Journey) string {
 		s.score.Foreign++
 		return ""
 	}
-	if wrong := s.wrongRelays(j, members, mixed); mixed || wrong > 0 {
+	relays, pairs := wrongRelays(j, members), wrongPairs(j)
+	if mixed || relays+pairs > 0 {
 		s.score.WrongJoins++
-		s.score.WrongRelays += wrong
+		s.score.WrongRelays += relays
+		s.score.WrongPairs += pairs
 		for _, m := range members {
 			if r := s.requests[m.n]; m.has && r != nil {
 				r.wrong = true
@@ -141,21 +145,24 @@ func (s *scorer) members(j *journey.Journey) (list []member, r *request, mixed b
 		return list, nil, false
 	}
 	r = s.requests[list[first].n]
-	if mixed || r == nil {
-		return list, r, mixed
-	}
 	for i, e := range j.Exchanges {
-		list[i].leg = s.leg(r, e.Leg.Client.Local, e.Leg.Client.Peer)
-		if list[i].leg < 0 && r.logged == allLegs {
-			mixed = true
+		m, of := &list[i], r
+		if m.has {
+			of = s.requests[m.n]
 		}
+		if of == nil {
+			continue
+		}
+		m.leg = s.leg(of, e.Leg.Client.Local, e.Leg.Client.Peer)
+		m.bad = m.leg < 0 && of.logged == allLegs
+		mixed = mixed || m.bad
 	}
 	return list, r, mixed
 }
 
 // wrongRelays counts relays between different requests, those that skip a leg or go back, and exchanges that were not
 // inside of the one that is said to have caused them.
-func (s *scorer) wrongRelays(j *journey.Journey, members []member, mixed bool) (wrong int) {
+func wrongRelays(j *journey.Journey, members []member) (wrong int) {
 	for i, e := range j.Exchanges {
 		if e.Parent < 0 {
 			continue
@@ -163,13 +170,7 @@ func (s *scorer) wrongRelays(j *journey.Journey, members []member, mixed bool) (
 		p := j.Exchanges[e.Parent]
 		a, b := members[e.Parent], members[i]
 		switch {
-		case a.has && b.has && a.n != b.n:
-			wrong++
-		case mixed:
-			if a.leg < 0 || b.leg < 0 {
-				wrong++
-			}
-		case a.leg >= 0 && b.leg >= 0 && b.leg != a.leg+1, !inside(e, p):
+		case a.has && b.has && a.n != b.n, a.bad, b.bad, a.leg >= 0 && b.leg >= 0 && b.leg != a.leg+1, !inside(e, p):
 			wrong++
 		}
 	}
@@ -182,6 +183,16 @@ func inside(e, parent *journey.Exchange) bool {
 		return false
 	}
 	return e.Response == nil || parent.Response == nil || e.Response.Recv <= parent.Response.Start
+}
+
+// wrongPairs counts responses that were sent before their request was read.
+func wrongPairs(j *journey.Journey) (wrong int) {
+	for _, e := range j.Exchanges {
+		if e.Response != nil && e.Response.Start < e.Request.Recv {
+			wrong++
+		}
+	}
+	return wrong
 }
 
 // exchange looks for a fault in an exchange itself.
@@ -198,8 +209,6 @@ func (s *scorer) exchange(e *journey.Exchange, l *leg) cause {
 	switch {
 	case e.Response == nil:
 		return cause{noResponse, l.name + ": " + e.Error}
-	case e.Response.Start < e.Request.Recv:
-		return cause{wrongJoin, l.name + ": answered before the request was read"}
 	case e.Status != 200:
 		return cause{badStatus, fmt.Sprintf("%s: %d", l.name, e.Status)}
 	}

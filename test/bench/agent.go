@@ -31,6 +31,9 @@ type agent struct {
 	program []*ebpf.Program
 }
 
+// program is what is measured: the agent's, and its configuration, empty for none.
+type program struct{ bin, config string }
+
 // startWithin bounds the agent's start: loading takes half a second of CPU.
 const startWithin = 20 * time.Second
 
@@ -46,7 +49,7 @@ func build(ctx context.Context, root, dir string) (string, error) {
 }
 
 // startAgent starts it with everything as by default, but that nothing goes out: no backend is measured.
-func startAgent(ctx context.Context, bin string) (_ *agent, err error) {
+func startAgent(ctx context.Context, prog program) (_ *agent, err error) {
 	dir, err := os.MkdirTemp("", "meshwatch-bench")
 	if err != nil {
 		return nil, fmt.Errorf("start the agent: %w", err)
@@ -57,7 +60,8 @@ func startAgent(ctx context.Context, bin string) (_ *agent, err error) {
 		return nil, fmt.Errorf("start the agent: %w", errors.Join(err, os.RemoveAll(dir)))
 	}
 	defer log.Close() //nolint:errcheck // the agent has its own
-	a.cmd = exec.Command(bin, "agent", "--otlp", "off", "--metrics", "127.0.0.1:0", "--control", filepath.Join(dir, "control.sock"))
+	a.cmd = exec.Command(prog.bin, "agent", "--config", prog.config, "--otlp", "off", "--metrics", "127.0.0.1:0",
+		"--control", filepath.Join(dir, "control.sock"))
 	a.cmd.Stdout, a.cmd.Stderr = log, log
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)

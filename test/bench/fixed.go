@@ -28,10 +28,10 @@ const recordBytes = 384 // struct flight in bpf/c/flight.h
 
 // counts is how far the agent has come.
 type counts struct {
-	cpu                          float64
-	claimed, heads               uint64
-	read, skipped, trees, paired uint64
-	losses                       map[string]uint64
+	cpu                 float64
+	claimed, heads      uint64
+	read, trees, paired uint64
+	losses              map[string]uint64
 }
 
 func (a *agent) counts(ctx context.Context) (c counts, err error) {
@@ -48,6 +48,20 @@ func (a *agent) counts(ctx context.Context) (c counts, err error) {
 	}
 	c.cpu, err = a.cpu()
 	return c, err
+}
+
+// moment is everything that can be counted, at one time.
+type moment struct {
+	sample
+	counts
+}
+
+func (b *bench) moment(ctx context.Context) (m moment, err error) {
+	if m.counts, err = b.a.counts(ctx); err != nil {
+		return m, err
+	}
+	m.sample, err = b.all()
+	return m, err
 }
 
 // lost is the share of the flights recorded from c to d that the agent did not read.
@@ -87,20 +101,24 @@ func (b *bench) atRate(ctx context.Context) error {
 	if err := sleep(ctx, b.p.warm); err != nil {
 		return err
 	}
-	first, err := b.read()
+	first, err := b.all()
 	if err != nil {
 		return err
 	}
-	q, err := b.toggling(b.p.cpu).run(ctx)
+	t := b.toggling(b.p.cpu)
+	t.read = b.all
+	q, err := t.run(ctx)
 	if err != nil {
 		return err
 	}
-	last, err := b.read()
+	last, err := b.all()
 	if err != nil {
 		return err
 	}
-	c := &b.m.CPU
-	c.More, c.Dummy, c.Off, c.Reached = each(q.switched, costDifference), each(q.dummy, costDifference), q.off().cost(), last.minus(first).rate()
+	c, off := &b.m.CPU, q.off()
+	c.More, c.Dummy, c.Off = each(q.switched, costDifference), each(q.dummy, costDifference), off.cost()
+	c.OwnMore, c.OwnDummy, c.OwnOff = each(q.switched, ownDifference), each(q.dummy, ownDifference), off.ownCost()
+	c.Reached, c.Others = last.minus(first).rate(), b.undisturbed("fixed rate", last.minus(first))
 	return b.steady(ctx)
 }
 
@@ -110,26 +128,18 @@ func (b *bench) steady(ctx context.Context) error {
 	if err := sleep(ctx, b.p.cpu.settle); err != nil {
 		return err
 	}
-	before, err := b.a.counts(ctx)
-	if err != nil {
-		return err
-	}
-	first, err := b.read()
+	before, err := b.moment(ctx)
 	if err != nil {
 		return err
 	}
 	if err := b.watchMemory(ctx); err != nil {
 		return err
 	}
-	after, err := b.a.counts(ctx)
+	after, err := b.moment(ctx)
 	if err != nil {
 		return err
 	}
-	last, err := b.read()
-	if err != nil {
-		return err
-	}
-	b.m.Agent.fill(before, after, last.minus(first))
+	b.m.Agent.fill(before.counts, after.counts, after.minus(before.sample))
 	b.m.Agent.MapBytes = b.a.bytes
 	if lost := b.m.Agent.Lost; lost > maxLost {
 		b.unsound("the agent did not read %.1f %% of the flights at the fixed rate: its cost is not that of joining all", 100*lost)

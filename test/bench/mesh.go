@@ -43,7 +43,7 @@ func defaultPlan() plan {
 func quickPlan() plan {
 	p := defaultPlan()
 	p.warm, p.programs, p.steady = 300*time.Millisecond, 300*time.Millisecond, time.Second
-	p.agent.quads, p.kernel.quads, p.cpu.quads = 1, 2, 1
+	p.agent, p.kernel.quads, p.cpu = stage{1, 250 * time.Millisecond, 50 * time.Millisecond}, 2, stage{1, 250 * time.Millisecond, 50 * time.Millisecond}
 	return p
 }
 
@@ -65,6 +65,7 @@ type Throughput struct {
 	Kernel        Estimate `json:"kernel_alone"` // recorded, not read: the agent's process is stopped
 	KernelDummy   Estimate `json:"kernel_alone_aa"`
 	AgentCores    float64  `json:"agent_cores"` // while recording
+	Others        float64  `json:"other_cores"`
 	Lost          float64  `json:"flights_not_read"`
 	FullSlice     float64  `json:"full_agent_slice_ms"`
 	KernelSlice   float64  `json:"kernel_alone_slice_ms"`
@@ -82,19 +83,23 @@ type CPU struct {
 	Off        float64  `json:"off_us"`
 	More       Estimate `json:"on_minus_off_us"`
 	Dummy      Estimate `json:"aa_us"`
+	OwnOff     float64  `json:"own_off_us"` // own: by the scheduler's count for mesh, load and agent alone
+	OwnMore    Estimate `json:"own_on_minus_off_us"`
+	OwnDummy   Estimate `json:"own_aa_us"`
+	Others     float64  `json:"other_cores"`
 	LoadErrors uint64   `json:"load_errors"`
 	P50Us      float64  `json:"p50_us"`
 	P99Us      float64  `json:"p99_us"`
 }
 
 // measure builds a mesh, starts an agent, and measures both.
-func measure(ctx context.Context, bin string, sidecar lab.Sidecar, p plan, say func(string, ...any)) (_ *Mesh, err error) {
+func measure(ctx context.Context, prog program, sidecar lab.Sidecar, p plan) (_ *Mesh, err error) {
 	l, err := lab.Up(ctx, lab.Options{Sidecar: sidecar})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.Down()) }()
-	a, err := startAgent(ctx, bin)
+	a, err := startAgent(ctx, prog)
 	if err != nil {
 		return nil, err
 	}
@@ -129,19 +134,46 @@ func (b *bench) unsound(format string, args ...any) {
 	b.m.Unsound = append(b.m.Unsound, fmt.Sprintf(format, args...))
 }
 
-// read is the sample up to now.
-func (b *bench) read() (s sample, err error) {
+// throughput is a cheap sample up to now: of requests alone.
+func (b *bench) throughput() (sample, error) {
 	n, err := b.l.Requests()
+	return sample{Requests: float64(n), Seconds: time.Since(boot).Seconds()}, err
+}
+
+// all is the sample up to now. It takes a millisecond.
+func (b *bench) all() (s sample, err error) {
+	procs, err := b.l.Processes()
 	if err != nil {
 		return s, err
 	}
-	s.Requests, s.Seconds = float64(n), time.Since(boot).Seconds()
-	s.Busy, err = machineBusy()
+	pids := []int{b.a.pid()}
+	for _, p := range procs {
+		pids = append(pids, p.PID)
+	}
+	if s.Ours, err = threadsCPU(pids); err != nil {
+		return s, err
+	}
+	if s.Busy, err = machineBusy(); err != nil {
+		return s, err
+	}
+	t, err := b.throughput()
+	s.Requests, s.Seconds = t.Requests, t.Seconds
 	return s, err
 }
 
+// undisturbed notes when something else took CPU while a stage was measured.
+func (b *bench) undisturbed(stage string, s sample) float64 {
+	if o := s.others(); o > maxOthers {
+		b.unsound("something else used %.2f cores during the %s: stop it", o, stage)
+	}
+	return s.others()
+}
+
+// maxOthers is how many cores the rest of the machine may use: this program and kernel threads use some hundredths.
+const maxOthers = 0.1
+
 func (b *bench) toggling(s stage) toggling {
-	return toggling{quads: s.quads, slice: s.slice, settle: s.settle, record: b.a.record, read: b.read}
+	return toggling{quads: s.quads, slice: s.slice, settle: s.settle, record: b.a.record, read: b.throughput}
 }
 
 // load is one that runs in the background.
@@ -214,7 +246,7 @@ func (b *bench) underLoad(ctx context.Context) (err error) {
 }
 
 func (b *bench) fullAgent(ctx context.Context) error {
-	before, err := b.a.counts(ctx)
+	begin, err := b.moment(ctx)
 	if err != nil {
 		return err
 	}
@@ -222,11 +254,12 @@ func (b *bench) fullAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	after, err := b.a.counts(ctx)
+	end, err := b.moment(ctx)
 	if err != nil {
 		return err
 	}
-	t := &b.m.Throughput
+	before, after, t := begin.counts, end.counts, &b.m.Throughput
+	t.Others = b.undisturbed("saturating load", end.minus(begin.sample))
 	t.FullSlice = float64(b.p.agent.slice.Milliseconds())
 	t.Full, t.FullDummy, t.Unobserved = each(q.switched, throughputRatio), each(q.dummy, throughputRatio), q.off().rate()
 	t.AgentCores = (after.cpu - before.cpu) / (b.toggling(b.p.agent).length() / 4).Seconds() // a quarter of it recording

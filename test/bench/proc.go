@@ -43,6 +43,30 @@ func parseBusy(stat []byte, now float64) (float64, error) {
 	return now*float64(cpus) - rest, nil
 }
 
+// threadsCPU is the CPU seconds that the threads of processes used which are alive now, exact to the latest switch or tick.
+func threadsCPU(pids []int) (sum float64, err error) {
+	for _, pid := range pids {
+		dir := fmt.Sprintf("/proc/%d/task", pid)
+		tasks, err := os.ReadDir(dir)
+		if err != nil {
+			return 0, fmt.Errorf("a process of the load is gone: %w", err)
+		}
+		for _, t := range tasks {
+			b, err := os.ReadFile(dir + "/" + t.Name() + "/schedstat")
+			if err != nil {
+				continue // ended meanwhile
+			}
+			first, _, _ := strings.Cut(string(b), " ")
+			ns, err := strconv.ParseUint(first, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("read a thread's schedstat: %w", err)
+			}
+			sum += float64(ns) / 1e9
+		}
+	}
+	return sum, nil
+}
+
 // processCPU is the CPU seconds that a process used, of all its threads; the kernel counts them exactly.
 func processCPU(pid int) (float64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

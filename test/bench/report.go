@@ -69,7 +69,9 @@ func (m *Mesh) table(w io.Writer, name lab.Sidecar) error {
 	row("throughput, full agent\t%.3f\t%.3f–%.3f\t%s", t.Full.Median, t.Full.Low, t.Full.High, t.FullDummy.ratio())
 	row("throughput, kernel part alone\t%.3f\t%.3f–%.3f\t%s", t.Kernel.Median, t.Kernel.Low, t.Kernel.High, t.KernelDummy.ratio())
 	row("CPU per request, more\t%.1f µs\t%.1f–%.1f\t%.1f (%.1f–%.1f)", c.More.Median, c.More.Low, c.More.High, c.Dummy.Median, c.Dummy.Low, c.Dummy.High)
+	row("  the same, of mesh, load and agent alone\t%.1f µs\t%.1f–%.1f\t%.1f (%.1f–%.1f)", c.OwnMore.Median, c.OwnMore.Low, c.OwnMore.High, c.OwnDummy.Median, c.OwnDummy.Low, c.OwnDummy.High)
 	row("  switched off: %.0f requests/s saturated; %.0f µs a request at %.0f/s, load generator included", t.Unobserved, c.Off, c.Reached)
+	row("  the rest of the machine: %.2f cores, saturated; %.2f at the fixed rate", t.Others, c.Others)
 	row("  agent: %.2f s CPU per 10,000 requests (%.1f µs each, %.2f cores; saturated %.2f), %.0f MB resident (peak %.0f), maps %.1f MB",
 		a.CPUPer10k, a.CPUUs, a.Cores, t.AgentCores, a.RSS, a.RSSPeak, float64(a.MapBytes)/1e6)
 	row("  %.2f flights a request, %.0f B each; %.3f journeys and %.2f exchanges a request", a.FlightsPerRequest, a.BytesPerFlight, a.Journeys, a.Exchanges)

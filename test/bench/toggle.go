@@ -13,14 +13,15 @@ type sample struct {
 	Requests float64
 	Seconds  float64
 	Busy     float64 // CPU seconds of the whole machine
+	Ours     float64 // of Busy: mesh, load and agent
 }
 
 func (s sample) plus(o sample) sample {
-	return sample{s.Requests + o.Requests, s.Seconds + o.Seconds, s.Busy + o.Busy}
+	return sample{s.Requests + o.Requests, s.Seconds + o.Seconds, s.Busy + o.Busy, s.Ours + o.Ours}
 }
 
 func (s sample) minus(o sample) sample {
-	return sample{s.Requests - o.Requests, s.Seconds - o.Seconds, s.Busy - o.Busy}
+	return sample{s.Requests - o.Requests, s.Seconds - o.Seconds, s.Busy - o.Busy, s.Ours - o.Ours}
 }
 
 // rate is requests per second.
@@ -28,6 +29,12 @@ func (s sample) rate() float64 { return s.Requests / s.Seconds }
 
 // cost is µs of CPU per request, of everything that runs on the machine.
 func (s sample) cost() float64 { return s.Busy * 1e6 / s.Requests }
+
+// ownCost is µs of CPU per request of mesh, load and agent.
+func (s sample) ownCost() float64 { return s.Ours * 1e6 / s.Requests }
+
+// others is how many cores were busy with something else: kernel threads, this program, strangers.
+func (s sample) others() float64 { return (s.Busy - s.Ours) / s.Seconds }
 
 // quad is the two sides of four slices.
 type quad struct{ on, off sample }
@@ -46,6 +53,7 @@ func each(list []quad, compare func(quad) float64) Estimate {
 
 func throughputRatio(q quad) float64 { return q.on.rate() / q.off.rate() }
 func costDifference(q quad) float64  { return q.on.cost() - q.off.cost() }
+func ownDifference(q quad) float64   { return q.on.ownCost() - q.off.ownCost() }
 
 // off is everything outside of recording, which says what the machine does unobserved.
 func (q quads) off() (sum sample) {

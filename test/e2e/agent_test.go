@@ -72,10 +72,21 @@ type agent struct {
 	t   *testing.T
 	cmd *exec.Cmd
 	*control.Client
+	out *output
+}
 
+// output is what an agent wrote.
+type output struct {
 	mu    sync.Mutex
 	lines []*report.Line
 	bad   []error
+}
+
+// in is the agent for a subtest.
+func (a *agent) in(t *testing.T) *agent {
+	b := *a
+	b.t = t
+	return &b
 }
 
 // start runs the agent, watching this lab's namespaces alone, until the test ends.
@@ -86,9 +97,13 @@ func start(t *testing.T, l *lab.Lab, config string, env ...string) *agent {
 	if err != nil {
 		t.Fatal(err)
 	}
+	exclude, err := others(l)
+	if err != nil {
+		t.Fatal(err)
+	}
 	files := map[string]string{
 		"workloads.yaml": string(workloads),
-		"config.yaml": config + "\noutput: json\nmetrics: {listen: \"\"}\nkeep: {per_second: 0}\n" +
+		"config.yaml": config + "\nnamespaces: {exclude: [" + strings.Join(exclude, ", ") + "]}\noutput: json\nmetrics: {listen: \"\"}\nkeep: {per_second: 0}\n" +
 			"topology: {file: " + filepath.Join(dir, "workloads.yaml") + "}\ncontrol: {socket: " + filepath.Join(dir, "sock") + "}\n",
 	}
 	for name, text := range files {
@@ -96,7 +111,7 @@ func start(t *testing.T, l *lab.Lab, config string, env ...string) *agent {
 			t.Fatal(err)
 		}
 	}
-	a := &agent{t: t, Client: control.NewClient(filepath.Join(dir, "sock"))}
+	a := &agent{t: t, out: &output{}, Client: control.NewClient(filepath.Join(dir, "sock"))}
 	a.cmd = exec.Command(binary, "agent", "--config", filepath.Join(dir, "config.yaml"))
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	a.cmd.Env = append(os.Environ(), env...)
@@ -110,13 +125,13 @@ func start(t *testing.T, l *lab.Lab, config string, env ...string) *agent {
 		t.Fatal(err)
 	}
 	var reading sync.WaitGroup
-	reading.Go(func() { a.read(out) })
+	reading.Go(func() { a.out.read(out) })
 	t.Cleanup(func() {
 		reading.Wait()
 		if err := a.cmd.Wait(); err != nil {
 			t.Errorf("agent: %v\n%s", err, log)
 		}
-		for _, err := range a.bad {
+		for _, err := range a.out.bad {
 			t.Errorf("line of the agent: %v", err)
 		}
 		if t.Failed() {
@@ -134,7 +149,19 @@ func start(t *testing.T, l *lab.Lab, config string, env ...string) *agent {
 	return a
 }
 
-func (a *agent) read(out io.Reader) {
+// others are the namespaces that are not the lab's: tests of other packages may run labs too.
+func others(l *lab.Lab) ([]string, error) {
+	list, err := os.ReadDir("/run/netns")
+	out := []string{"host"}
+	for _, e := range list {
+		if !strings.HasPrefix(e.Name(), strings.TrimSuffix(l.NodeNetns(), "node")) {
+			out = append(out, e.Name())
+		}
+	}
+	return out, err
+}
+
+func (o *output) read(out io.Reader) {
 	lines := bufio.NewReaderSize(out, 1<<20)
 	for {
 		line, err := lines.ReadBytes('\n')
@@ -142,13 +169,13 @@ func (a *agent) read(out io.Reader) {
 			return
 		}
 		j, err := report.Decode(line)
-		a.mu.Lock()
+		o.mu.Lock()
 		if err != nil {
-			a.bad = append(a.bad, err)
+			o.bad = append(o.bad, err)
 		} else {
-			a.lines = append(a.lines, j)
+			o.lines = append(o.lines, j)
 		}
-		a.mu.Unlock()
+		o.mu.Unlock()
 	}
 }
 
@@ -176,16 +203,16 @@ func (a *agent) eventually(what string, holds func() error) {
 func (a *agent) journeys(n int, want func(*report.Line) bool) (got []*report.Line) {
 	a.t.Helper()
 	a.eventually(fmt.Sprintf("%d journeys", n), func() error {
-		a.mu.Lock()
-		defer a.mu.Unlock()
+		a.out.mu.Lock()
+		defer a.out.mu.Unlock()
 		got = got[:0]
-		for _, j := range a.lines {
+		for _, j := range a.out.lines {
 			if want(j) {
 				got = append(got, j)
 			}
 		}
 		if len(got) < n {
-			return fmt.Errorf("%d of %d lines", len(got), len(a.lines))
+			return fmt.Errorf("%d of %d lines", len(got), len(a.out.lines))
 		}
 		return nil
 	})

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/meshwatch/meshwatch/meshwatch/report"
 	"github.com/meshwatch/meshwatch/test/lab"
@@ -24,6 +25,7 @@ func TestBigBodies(t *testing.T) {
 	const size = 50 << 20
 	client := l.Client()
 	defer client.CloseIdleConnections()
+	began := time.Now()
 	resp, err := client.Post(l.GatewayURL()+"/?echo=1", "application/octet-stream", bytes.NewReader(make([]byte, size)))
 	if err != nil {
 		t.Fatal(err)
@@ -32,6 +34,7 @@ func TestBigBodies(t *testing.T) {
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("status %d, %d bytes, %v", resp.StatusCode, n, err)
 	}
+	took := time.Since(began)
 	j := a.journeys(1, withID(resp.Header.Get("X-Request-Id")))[0]
 	if len(j.Exchanges) < 3 {
 		t.Errorf("legs %v", shape(j))
@@ -40,8 +43,11 @@ func TestBigBodies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if flights := after.Joiner.Flights - before.Joiner.Flights; flights > 200 {
-		t.Errorf("%d flights for one request", flights)
+	// a connection may record 16 messages that are not HTTP at once, then one in 10 ms (bpf/c/start.h)
+	directions := uint64(2 * len(j.Exchanges))
+	limit := directions * (20 + uint64(took.Milliseconds())/10)
+	if flights := after.Joiner.Flights - before.Joiner.Flights; flights > limit {
+		t.Errorf("%d flights for one request of %s, want at most %d", flights, took, limit)
 	}
 }
 
@@ -54,14 +60,14 @@ func TestLossIsSeen(t *testing.T) {
 	}
 	a.eventually("a journey with a retransmission", func() error {
 		send(t, l, "/")
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		for _, j := range a.lines {
+		a.out.mu.Lock()
+		defer a.out.mu.Unlock()
+		for _, j := range a.out.lines {
 			if retransmitted(j) {
 				return nil
 			}
 		}
-		return fmt.Errorf("none of %d", len(a.lines))
+		return fmt.Errorf("none of %d", len(a.out.lines))
 	})
 }
 
@@ -99,6 +105,7 @@ func TestOddClients(t *testing.T) {
 		"byte by byte":             {strings.Split(get("/bytes", ""), ""), map[string]int{"/bytes": 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			a := a.in(t)
 			conn, err := l.Dial(t.Context(), "client", address)
 			if err != nil {
 				t.Fatal(err)
@@ -127,6 +134,7 @@ func TestOddClients(t *testing.T) {
 		})
 	}
 	t.Run("reset", func(t *testing.T) {
+		a := a.in(t)
 		conn, err := l.Dial(t.Context(), "client", address)
 		if err != nil {
 			t.Fatal(err)

@@ -101,7 +101,7 @@ func (s *sum) end(e *event) {
 
 func (s *sum) endPackage(e *event) {
 	n := name{e.Package, ""}
-	out := s.output[n]
+	out := slices.DeleteFunc(s.output[n], func(line string) bool { return strings.HasPrefix(line, "FAIL") })
 	delete(s.output, n)
 	switch e.Action {
 	case "fail":

@@ -43,6 +43,7 @@ func TestSummarize(t *testing.T) {
 `, "panic: oh\nFAIL  x  1.0 s\n\n0 passed, 1 failed, 0 skipped\n", 0, 1, 0},
 		{"TestMain fails", `
 {"Action":"output",` + p + `,"Output":"no\n"}
+{"Action":"output",` + p + `,"Output":"FAIL\tx\t1.0s\n"}
 {"Action":"fail",` + p + `,"Elapsed":1}
 `, "no\nFAIL  x  1.0 s\n\n0 passed, 1 failed, 0 skipped\n", 0, 1, 0},
 		{"build fails", `

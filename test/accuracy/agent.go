@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/test/lab"
+)
+
+// agent is a running `meshwatch agent`. What it writes goes to a file without a name, which is read when the load is
+// over: reading on these CPUs meanwhile would disturb what is measured.
+type agent struct {
+	cmd    *exec.Cmd
+	out    *os.File
+	log    bytes.Buffer
+	ask    *control.Client
+	exited chan struct{}
+	err    error // valid once exited is closed
+}
+
+// build makes the binary of this tree.
+func build(ctx context.Context, root, dir string) (string, error) {
+	bin := filepath.Join(dir, "meshwatch")
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", bin, "./cmd/meshwatch")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build meshwatch: %w: %s", err, out)
+	}
+	return bin, nil
+}
+
+// configuration is the agent's. Other labs on this machine are left out: they are not what is measured.
+const configuration = `capture_headers: [%s]
+output: json
+export: {otlp: "off"}
+metrics: {listen: ""}
+control: {socket: %q}
+topology: {file: %q}
+namespaces: {exclude: [%s]}
+`
+
+// othersThan are patterns for the namespaces of all labs but one.
+func othersThan(id string) string {
+	var list []string
+	for i := range id {
+		list = append(list, fmt.Sprintf("%q", "mw"+id[:i]+"[^"+id[i:i+1]+"]*"))
+	}
+	return strings.Join(list, ", ")
+}
+
+// startAgent returns when the agent records. dir is for its files.
+func startAgent(ctx context.Context, bin, dir string, l *lab.Lab) (_ *agent, err error) {
+	config, topology, socket := filepath.Join(dir, "agent.yaml"), filepath.Join(dir, "topology.yaml"), filepath.Join(dir, "agent.sock")
+	workloads, err := l.WorkloadsYAML()
+	if err != nil {
+		return nil, err
+	}
+	text := fmt.Sprintf(configuration, truthHeader, socket, topology, othersThan(l.ID))
+	if err := errors.Join(os.WriteFile(topology, workloads, 0o600), os.WriteFile(config, []byte(text), 0o600)); err != nil {
+		return nil, fmt.Errorf("write the agent's configuration: %w", err)
+	}
+	a := &agent{ask: control.NewClient(socket), exited: make(chan struct{})}
+	if a.out, err = os.CreateTemp(dir, "journeys"); err != nil {
+		return nil, fmt.Errorf("make a file for journeys: %w", err)
+	}
+	if err := os.Remove(a.out.Name()); err != nil { // it goes when nobody has it open, however this ends
+		return nil, errors.Join(fmt.Errorf("make a file for journeys: %w", err), a.out.Close())
+	}
+	a.cmd = exec.Command(bin, "agent", "--config", config)
+	a.cmd.Stdout, a.cmd.Stderr = a.out, &a.log
+	a.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid:   true,            // ^C is for us: the load stops first
+		Pdeathsig: syscall.SIGTERM, // main keeps the thread that starts it
+	}
+	if err := a.cmd.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start the agent: %w", err), a.out.Close())
+	}
+	go func() {
+		a.err = a.cmd.Wait()
+		close(a.exited)
+	}()
+	if err := a.waitReady(ctx); err != nil {
+		return nil, errors.Join(err, a.stop(), a.out.Close())
+	}
+	return a, nil
+}
+
+func (a *agent) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second) // it takes about one; others may use the CPUs
+	defer cancel()
+	var last error
+	for {
+		s, err := a.ask.Status(ctx)
+		if err == nil && s.Recording {
+			return nil
+		}
+		last = err
+		select {
+		case <-a.exited:
+			return fmt.Errorf("the agent ended at once: %w: %s", a.err, a.log.Bytes())
+		case <-ctx.Done():
+			return fmt.Errorf("wait until the agent records: %w", errors.Join(ctx.Err(), last))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// settle waits until the agent has given out all it will, and returns its status then.
+func (a *agent) settle(ctx context.Context) (control.Status, error) {
+	const (
+		still = 2 * time.Second  // more than the joiner waits for a flight or a parent
+		limit = 15 * time.Second // more than the reader waits for a flight that is not read
+	)
+	var flights uint64
+	since := time.Now()
+	for deadline := time.Now().Add(limit); ; {
+		s, err := a.ask.Status(ctx)
+		if err != nil {
+			return s, err
+		}
+		if s.Joiner.Flights != flights {
+			flights, since = s.Joiner.Flights, time.Now()
+		}
+		if now := time.Now(); now.After(deadline) || now.Sub(since) > still && s.Ring.Open == 0 {
+			return s, nil
+		}
+		select {
+		case <-ctx.Done():
+			return s, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// stop ends the agent in order. It may be called again.
+func (a *agent) stop() error {
+	_ = a.cmd.Process.Signal(syscall.SIGTERM) // it may be gone already
+	select {
+	case <-a.exited:
+	case <-time.After(30 * time.Second): // it writes what is queued
+		err := a.cmd.Process.Kill()
+		<-a.exited
+		return errors.Join(errors.New("stop the agent: it was still there after 30 s"), err)
+	}
+	if a.err != nil {
+		return fmt.Errorf("stop the agent: %w: %s", a.err, a.log.Bytes())
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+	"github.com/meshwatch/meshwatch/meshwatch/loss"
+	"github.com/meshwatch/meshwatch/meshwatch/report"
+	"github.com/meshwatch/meshwatch/test/lab"
+)
+
+// level is what was measured at one number of connections.
+type level struct {
+	Connections int            `json:"connections"`
+	Load        lab.LoadResult `json:"load"`
+	Rate        float64        `json:"requests_per_second"`
+	Score       score          `json:"score"`
+	Percent     float64        `json:"complete_percent"`
+	Lost        []loss.Row     `json:"losses"` // the agent's own count, from before the load until it was idle again
+	Silent      map[string]int `json:"silent"` // incomplete requests that its counters do not account for
+}
+
+// runner measures.
+type runner struct {
+	root     string // of the module
+	dir      string // for temporary files
+	bin      string
+	sidecar  lab.Sidecar
+	ipv6     bool
+	duration time.Duration
+	dump     string // directory for what is not complete, "": none
+}
+
+// run measures one level in a lab of its own.
+func (r *runner) run(ctx context.Context, connections int) (_ *level, err error) {
+	l, err := lab.Up(ctx, lab.Options{Sidecar: r.sidecar, IPv6: r.ipv6, AccessLogs: true})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.Down()) }()
+	a, err := startAgent(ctx, r.bin, r.dir, l)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, a.out.Close()) }()
+	out := &level{Connections: connections}
+	if err := errors.Join(out.load(ctx, l, a, r.duration), a.stop()); err != nil {
+		return nil, err
+	}
+	t, err := readTruth(expect(l), out.Load.Run, l.AccessLog)
+	if err != nil {
+		return nil, err
+	}
+	s := newScorer(t)
+	if err := r.readJourneys(ctx, a.out, s, connections); err != nil {
+		return nil, err
+	}
+	out.Score = s.finish()
+	out.Percent = out.Score.percent()
+	out.Silent = silent(out.Score.Incomplete, out.Lost, out.Score.Requests[stateNames[underWay]])
+	return out, out.sound()
+}
+
+// load sends the load between two looks at what the agent has lost.
+func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, d time.Duration) error {
+	before, err := a.ask.Status(ctx)
+	if err != nil {
+		return err
+	}
+	out.Load, err = l.Wrk(ctx, lab.Load{Connections: out.Connections, Duration: d, Truth: true})
+	if err = errors.Join(err, ctx.Err()); err != nil {
+		return err
+	}
+	out.Rate = out.Load.Rate()
+	var after control.Status
+	if after, err = a.settle(ctx); err != nil {
+		return err
+	}
+	out.Lost = since(before.Losses, after.Losses)
+	return nil
+}
+
+// sound says what makes the figures worthless.
+func (out *level) sound() error {
+	const disagree = 0.001 // of the requests whose logs have no line or another port
+	n := out.Score.Requests[stateNames[logsDisagree]]
+	switch {
+	case out.Score.Scored < 1000:
+		return fmt.Errorf("%d connections: only %d requests can be scored", out.Connections, out.Score.Scored)
+	case float64(n) > disagree*float64(out.Score.Scored):
+		return fmt.Errorf("%d connections: the access logs disagree about %d of %d requests", out.Connections, n, out.Score.Scored+n)
+	}
+	return nil
+}
+
+// readJourneys scores everything that the agent has written. Decoding takes most of the time: a goroutine for each CPU.
+func (r *runner) readJourneys(ctx context.Context, f *os.File, s *scorer, connections int) error {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("read journeys: %w", err)
+	}
+	const workers = 2
+	var wg sync.WaitGroup
+	lines, errs := make(chan []byte, workers), make([]error, workers)
+	d := dumper{dir: r.dump, connections: connections}
+	var mu sync.Mutex // guards s and d
+	for i := range workers {
+		wg.Go(func() {
+			for text := range lines {
+				line, err := report.Decode(text)
+				mu.Lock()
+				if err == nil {
+					err = d.write(s.journey(&line.Journey), text, &line.Journey)
+				}
+				mu.Unlock()
+				errs[i] = errors.Join(errs[i], err)
+			}
+		})
+	}
+	in := bufio.NewReaderSize(f, 1<<20)
+	var err error
+	for err == nil {
+		var text []byte
+		if text, err = in.ReadBytes('\n'); err == nil {
+			lines <- text
+			err = ctx.Err()
+		} else if err == io.EOF && len(text) > 0 {
+			err = errors.New("read journeys: the last line has no end")
+		}
+	}
+	close(lines)
+	wg.Wait()
+	if err == io.EOF {
+		err = nil
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// dumper writes the first journeys in which something is wrong, each as it came from the agent.
+type dumper struct {
+	dir         string
+	connections int
+	written     int
+}
+
+const maxDumps = 20 // of each number of connections
+
+func (d *dumper) write(why string, text []byte, j *journey.Journey) error {
+	if d.dir == "" || why == "" || d.written == maxDumps {
+		return nil
+	}
+	d.written++
+	name := fmt.Sprintf("%d-%02d-%s.json", d.connections, d.written, strings.ReplaceAll(why, " ", "-"))
+	if err := os.WriteFile(filepath.Join(d.dir, name), text, 0o644); err != nil { //nolint:gosec // for everyone
+		return fmt.Errorf("dump journey %s: %w", j.RequestID, err)
+	}
+	return nil
+}

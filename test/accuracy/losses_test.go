@@ -1,0 +1,47 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/meshwatch/meshwatch/meshwatch/loss"
+)
+
+func TestSilent(t *testing.T) {
+	before := []loss.Row{{Stage: "ring", Reason: "lapped", Count: 5}, {Stage: "relay", Reason: "no-id", Count: 1}}
+	lost := since(before, []loss.Row{
+		{Stage: "keep", Reason: "over-limit", Count: 900}, {Stage: "relay", Reason: "no-id", Count: 1},
+		{Stage: "relay", Reason: "no-parent", Count: 12}, {Stage: "ring", Reason: "lapped", Count: 15},
+	})
+	want := []loss.Row{
+		{Stage: "keep", Reason: "over-limit", Count: 900}, {Stage: "relay", Reason: "no-parent", Count: 12}, {Stage: "ring", Reason: "lapped", Count: 10},
+	}
+	if diff := cmp.Diff(want, lost); diff != "" {
+		t.Errorf("losses (-want +got):\n%s", diff)
+	}
+	// 8 of each were of requests that are not scored
+	got := silent(map[string]int{unjoined: 5, missingHop: 2, noJourney: 1, duplicateLeg: 1}, lost, 8)
+	if diff := cmp.Diff(map[string]int{unjoined: 1, duplicateLeg: 1}, got); diff != "" {
+		t.Errorf("silent (-want +got):\n%s", diff)
+	}
+}
+
+func TestOtherLabsAreLeftOut(t *testing.T) {
+	if got, want := othersThan("0a1b"), `"mw[^0]*", "mw0[^a]*", "mw0a[^1]*", "mw0a1[^b]*"`; got != want {
+		t.Errorf("%s: want %s", got, want)
+	}
+}
+
+func TestArguments(t *testing.T) {
+	got := withoutDump([]string{"--connections", "16", "--dump", "/d", "--ipv6", "-dump=/e"})
+	if diff := cmp.Diff([]string{"--connections", "16", "--ipv6"}, got); diff != "" {
+		t.Errorf("arguments (-want +got):\n%s", diff)
+	}
+	if n, err := numbers("16, 64"); err != nil || !cmp.Equal(n, []int{16, 64}) {
+		t.Errorf("numbers: %v, %v", n, err)
+	}
+	if _, err := numbers("16,no"); err == nil {
+		t.Error("numbers took one that is none")
+	}
+}

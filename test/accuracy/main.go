@@ -1,0 +1,119 @@
+// Command accuracy measures how many requests of a saturated mesh become a journey with every leg and every hop, and how
+// many are joined wrongly. The truth is an id that the load gives each request and the joiner never sees, and the proxies'
+// access logs, which name the connections.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/meshwatch/meshwatch/test/lab"
+	"github.com/meshwatch/meshwatch/test/result"
+)
+
+func main() {
+	runtime.LockOSThread() // the agent gets a signal when the thread ends that started it, so it must be this one
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "accuracy:", err)
+		os.Exit(1)
+	}
+}
+
+// The bars, of every number of connections.
+const (
+	barComplete = 99.9 // percent of the requests
+	barWrong    = 0    // journeys
+)
+
+func run(ctx context.Context, args []string) (err error) {
+	flags := flag.NewFlagSet("accuracy", flag.ContinueOnError)
+	connections := flags.String("connections", "16,64,256", "numbers of connections, separated by commas")
+	duration := flags.Duration("duration", 10*time.Second, "length of the load at each number of connections")
+	sidecar := flags.String("sidecar", "", "envoy or haproxy (default envoy where it is installed)")
+	ipv6 := flags.Bool("ipv6", false, "requests travel over IPv6")
+	dump := flags.String("dump", "", "directory for the first journeys that are not complete")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	counts, err := numbers(*connections)
+	if err != nil {
+		return err
+	}
+	res, err := result.New("accuracy", strings.Join(append([]string{"go run ./test/accuracy"}, withoutDump(args)...), " "))
+	if err != nil {
+		return err
+	}
+	r := &runner{sidecar: lab.Sidecar(*sidecar), ipv6: *ipv6, duration: *duration, dump: *dump}
+	if r.root, err = result.Root(); err != nil {
+		return err
+	}
+	if r.dir, err = os.MkdirTemp("", "meshwatch-accuracy"); err != nil {
+		return fmt.Errorf("make a directory for temporary files: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
+	if r.bin, err = build(ctx, r.root, r.dir); err != nil {
+		return err
+	}
+	if r.dump != "" {
+		if err := os.MkdirAll(r.dump, 0o755); err != nil { //nolint:gosec // for everyone
+			return fmt.Errorf("make directory for dumps: %w", err)
+		}
+	}
+	levels, err := r.levels(ctx, counts)
+	if err != nil {
+		return err
+	}
+	for _, l := range levels {
+		res.Bar(fmt.Sprintf("complete_%d", l.Connections), l.Percent, "%", result.Higher, barComplete)
+		res.Bar(fmt.Sprintf("wrong_joins_%d", l.Connections), float64(l.Score.WrongJoins), "", result.Lower, barWrong)
+	}
+	res.Details = levels
+	return errors.Join(printLevels(os.Stdout, levels), res.Save(os.Stdout))
+}
+
+func (r *runner) levels(ctx context.Context, counts []int) (levels []*level, err error) {
+	for _, n := range counts {
+		l, err := r.run(ctx, n)
+		if err != nil {
+			return nil, fmt.Errorf("%d connections: %w", n, err)
+		}
+		levels = append(levels, l)
+	}
+	return levels, nil
+}
+
+// numbers reads a list of numbers of connections.
+func numbers(list string) (out []int, err error) {
+	for _, text := range strings.Split(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil || n < 1 || n > 10000 {
+			return nil, fmt.Errorf("--connections %q: %q is not a number from 1 to 10000", list, text)
+		}
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+// withoutDump leaves out what names a directory of this machine.
+func withoutDump(args []string) (out []string) {
+	for i := 0; i < len(args); i++ {
+		name, _, given := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
+		if name != "dump" {
+			out = append(out, args[i])
+		} else if !given {
+			i++
+		}
+	}
+	return out
+}
