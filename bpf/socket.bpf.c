@@ -74,58 +74,69 @@ static __always_inline void received(struct flight *f, struct sock *sk, u64 now)
 	f->recv_ns = now;
 }
 
+/* One read call. */
+struct reading {
+	struct sock *sk;
+	struct socket *s;
+	u64 now;
+	u32 at;	  /* where the next flight in this read starts */
+	u32 upto; /* exclusive */
+};
+
+/* Ends the flight that starts at r->at; 1 when there is none. Callback of bpf_loop. */
+static long read_flight(u32 i, void *ctx)
+{
+	struct reading *r = ctx;
+	struct sock *sk = r->sk;
+	struct flight *f;
+	u64 *entry;
+
+	if (seq_diff(r->upto, r->at) <= 0)
+		return 1;
+	f = index_find(r->at, bpf_ntohs(sk->__sk_common.skc_dport), sk->__sk_common.skc_num, &entry);
+	if (!f)
+		return 1;
+	/* its acknowledgement must lie within what this socket has sent: 16 MB is a large window */
+	if (CAST(sk, struct tcp_sock)->snd_nxt - f->ack > 1 << 24) {
+		lose(LOSS_AMBIGUOUS);
+		return 1;
+	}
+	*entry = 0;
+	received(f, sk, r->now);
+	r->s->in_id = (u32)f->id;
+	f->recv_upto = r->upto;
+	*(volatile u64 *)&f->recv_end_ns = r->now;
+	r->at = f->end;
+	return 0;
+}
+
+#define FLIGHTS_PER_READ 64 /* that one read may end: as many as a head may have pieces */
+
 /* A read returned ret bytes up to copied_seq. It may cover several flights, and a flight may take several reads. */
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(mw_recv, struct sock *sk, int ret, int flags)
 {
+	struct reading r = {.sk = sk};
 	struct tcp_sock *tp;
-	struct socket *s;
 	struct flight *f;
-	u32 upto, at;
-	u64 now;
 
 	if (ret <= 0 || flags & MSG_PEEK || !enabled() || !is_tcp(sk))
 		return 0;
 	tp = CAST(sk, struct tcp_sock);
-	upto = tp->copied_seq;
-	at = upto - ret;
-	s = socket_find(sock_id(sk));
-	if (!s)
-		s = socket_make(sock_id(sk), tp->write_seq);
-	if (!s)
+	r.upto = tp->copied_seq;
+	r.at = r.upto - ret;
+	r.s = socket_find(sock_id(sk)) ?: socket_make(sock_id(sk), tp->write_seq);
+	if (!r.s)
 		return 0;
-	s->flags |= SOCKET_TURNED;
-	now = bpf_ktime_get_ns();
-
-	f = flight_by_id(s->in_id);
-	if (f && f->recv_sk == sock_id(sk) && f->recv_upto == at) {
-		/* more of the message before: unless that was complete and this is the next one */
-		if (seq_diff(f->end, at) > 0) {
-			f->recv_upto = upto;
-			f->recv_end_ns = now;
-			at = f->end;
-		}
+	r.s->flags |= SOCKET_TURNED;
+	r.now = bpf_ktime_get_ns();
+	f = flight_by_id(r.s->in_id);
+	if (f && f->recv_sk == sock_id(sk) && f->recv_upto == r.at && seq_diff(f->end, r.at) > 0) {
+		f->recv_upto = r.upto; /* more of the message before */
+		f->recv_end_ns = r.now;
+		r.at = f->end;
 	}
-	for (int i = 0; i < 8; i++) {
-		u64 *entry;
-
-		if (seq_diff(upto, at) <= 0)
-			break;
-		f = index_find(at, bpf_ntohs(sk->__sk_common.skc_dport), sk->__sk_common.skc_num, &entry);
-		if (!f)
-			break;
-		/* its acknowledgement must lie within what this socket has sent: 16 MB is a large window */
-		if (tp->snd_nxt - f->ack > 1 << 24) {
-			lose(LOSS_AMBIGUOUS);
-			break;
-		}
-		*entry = 0;
-		received(f, sk, now);
-		s->in_id = (u32)f->id;
-		f->recv_upto = upto;
-		*(volatile u64 *)&f->recv_end_ns = now;
-		at = f->end;
-	}
+	bpf_loop(FLIGHTS_PER_READ, read_flight, &r, 0);
 	return 0;
 }
 

@@ -140,7 +140,7 @@ func TestOddClients(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close() //nolint:errcheck // a test's connection
-		if _, err := io.WriteString(conn, get("/gone?reset=before", "")); err != nil {
+		if _, err := io.WriteString(conn, get("/gone?reset=1", "")); err != nil {
 			t.Fatal(err)
 		}
 		_, _ = io.Copy(io.Discard, conn)
