@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -275,7 +276,7 @@ func TestHTTPKeepAlive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &http.Transport{Dial: func(string, string) (net.Conn, error) { return conn, nil }} //nolint:staticcheck // one connection
+	tr := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
 	defer tr.CloseIdleConnections()
 	client := &http.Client{Transport: tr}
 	const n = 500

@@ -68,7 +68,6 @@ type conn struct {
 	ports [2]uint16
 	seq   [2]uint32
 	prev  [2]uint32
-	acked [2]uint32 // what each side had received when it last sent
 }
 
 func (w *world) conn(client, server uint32) *conn {
