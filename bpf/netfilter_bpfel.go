@@ -27,38 +27,39 @@ type netfilterFlight struct {
 	_           structs.HostLayout
 	Id          uint64
 	StartNs     uint64
-	SendNs      uint64
 	RecvNs      uint64
-	RecvEndNs   uint64
 	Seq         uint32
 	End         uint32
 	RecvUpto    uint32
 	Ack         uint32
-	Prev        uint32
 	Nstamps     uint32
 	Flags       netfilterFlightFlag
 	HeadPos     uint32
-	HeadLen     uint32
-	HeadTotal   uint32
-	Retransmits uint32
-	DropReason  uint32
-	SendSk      uint64
-	RecvSk      uint64
-	SendPid     uint32
-	SendTid     uint32
-	RecvPid     uint32
-	RecvTid     uint32
-	SendNetns   uint32
-	RecvNetns   uint32
+	HeadLen     uint16
+	HeadTotal   uint16
 	SendPort    uint16
 	SendPeer    uint16
 	RecvPort    uint16
 	RecvPeer    uint16
+	Stamps      [23]netfilterStamp
+	DropReason  uint32
+	Retransmits uint32
+	SendNs      uint64
+	SendSk      uint64
+	SendPid     uint32
+	SendTid     uint32
+	SendNetns   uint32
+	Prev        uint32
 	SendAddr    [16]uint8
 	SendPaddr   [16]uint8
+	RecvEndNs   uint64
+	RecvSk      uint64
+	RecvPid     uint32
+	RecvTid     uint32
+	RecvNetns   uint32
+	Pad         uint32
 	RecvAddr    [16]uint8
 	RecvPaddr   [16]uint8
-	Stamps      [23]netfilterStamp
 }
 
 type netfilterFlightFlag uint32
@@ -77,7 +78,7 @@ const (
 
 type netfilterHeads struct {
 	_ structs.HostLayout
-	B [4195328]uint8
+	B [1049600]uint8
 }
 
 type netfilterIndexSet struct {
@@ -137,7 +138,6 @@ const (
 	netfilterProgMwNfInput   = "mw_nf_input"
 	netfilterProgMwNfOutput  = "mw_nf_output"
 	netfilterProgMwNfPostrt  = "mw_nf_postrt"
-	netfilterVarHeadsMask    = "heads_mask"
 	netfilterVarIndexMask    = "index_mask"
 	netfilterVarLiveNs       = "live_ns"
 	netfilterVarRingMask     = "ring_mask"
@@ -210,7 +210,6 @@ type netfilterMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type netfilterVariableSpecs struct {
-	HeadsMask   *ebpf.VariableSpec `ebpf:"heads_mask"`
 	IndexMask   *ebpf.VariableSpec `ebpf:"index_mask"`
 	LiveNs      *ebpf.VariableSpec `ebpf:"live_ns"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
@@ -261,7 +260,6 @@ func (m *netfilterMaps) Close() error {
 //
 // It can be passed to loadNetfilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type netfilterVariables struct {
-	HeadsMask   *ebpf.Variable `ebpf:"heads_mask"`
 	IndexMask   *ebpf.Variable `ebpf:"index_mask"`
 	LiveNs      *ebpf.Variable `ebpf:"live_ns"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`

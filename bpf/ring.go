@@ -92,7 +92,7 @@ func (r *Ring) Head(buf []byte, f *Flight) (_ []byte, ok bool) {
 		return buf, f.HeadLen == 0
 	}
 	at := f.HeadPos & (headsSize - 1)
-	buf = append(buf, r.heads[at:at+f.HeadLen]...)
+	buf = append(buf, r.heads[at:at+uint32(f.HeadLen)]...)
 	return buf, atomic.LoadUint32(&r.control.HeadPos)-f.HeadPos <= headsSize
 }
 

@@ -13,8 +13,8 @@ type Sizes struct {
 	Sockets int // socket states of 32 B, in sets of 4
 }
 
-// DefaultSizes serve about 1,000 requests in flight and 8,000 busy connections: 6.3 MB, 32 KB, 256 KB.
-func DefaultSizes() Sizes { return Sizes{Flights: 16384, Index: 4096, Sockets: 8192} }
+// DefaultSizes serve about 1,000 requests in flight and 8,000 busy connections: 1.5 MB, 32 KB, 256 KB.
+func DefaultSizes() Sizes { return Sizes{Flights: 4096, Index: 4096, Sockets: 8192} }
 
 // Validate says which size is not a power of two in its range.
 func (s Sizes) Validate() error {
@@ -37,7 +37,7 @@ func (s Sizes) Validate() error {
 const (
 	indexWays  = 8       // INDEX_WAYS in c/flight.h
 	socketWays = 4       // SOCKET_WAYS
-	headsSize  = 4 << 20 // HEADS_SIZE
+	headsSize  = 1 << 20 // HEADS_SIZE
 	// HeadBytes is how much of one message is captured at most.
 	HeadBytes = 1024
 )

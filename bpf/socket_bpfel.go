@@ -24,50 +24,51 @@ type socketControl struct {
 }
 
 type socketFlight struct {
-	_           structs.HostLayout
-	Id          uint64
-	StartNs     uint64
-	SendNs      uint64
-	RecvNs      uint64
-	RecvEndNs   uint64
-	Seq         uint32
-	End         uint32
-	RecvUpto    uint32
-	Ack         uint32
-	Prev        uint32
-	Nstamps     uint32
-	Flags       uint32
-	HeadPos     uint32
-	HeadLen     uint32
-	HeadTotal   uint32
-	Retransmits uint32
-	DropReason  uint32
-	SendSk      uint64
-	RecvSk      uint64
-	SendPid     uint32
-	SendTid     uint32
-	RecvPid     uint32
-	RecvTid     uint32
-	SendNetns   uint32
-	RecvNetns   uint32
-	SendPort    uint16
-	SendPeer    uint16
-	RecvPort    uint16
-	RecvPeer    uint16
-	SendAddr    [16]uint8
-	SendPaddr   [16]uint8
-	RecvAddr    [16]uint8
-	RecvPaddr   [16]uint8
-	Stamps      [23]struct {
+	_         structs.HostLayout
+	Id        uint64
+	StartNs   uint64
+	RecvNs    uint64
+	Seq       uint32
+	End       uint32
+	RecvUpto  uint32
+	Ack       uint32
+	Nstamps   uint32
+	Flags     uint32
+	HeadPos   uint32
+	HeadLen   uint16
+	HeadTotal uint16
+	SendPort  uint16
+	SendPeer  uint16
+	RecvPort  uint16
+	RecvPeer  uint16
+	Stamps    [23]struct {
 		_     structs.HostLayout
 		Delta uint32
 		Place uint32
 	}
+	DropReason  uint32
+	Retransmits uint32
+	SendNs      uint64
+	SendSk      uint64
+	SendPid     uint32
+	SendTid     uint32
+	SendNetns   uint32
+	Prev        uint32
+	SendAddr    [16]uint8
+	SendPaddr   [16]uint8
+	RecvEndNs   uint64
+	RecvSk      uint64
+	RecvPid     uint32
+	RecvTid     uint32
+	RecvNetns   uint32
+	Pad         uint32
+	RecvAddr    [16]uint8
+	RecvPaddr   [16]uint8
 }
 
 type socketHeads struct {
 	_ structs.HostLayout
-	B [4195328]uint8
+	B [1049600]uint8
 }
 
 type socketIndexSet struct {
@@ -119,7 +120,6 @@ const (
 	socketProgMwRecv     = "mw_recv"
 	socketProgMwSend     = "mw_send"
 	socketProgMwState    = "mw_state"
-	socketVarHeadsMask   = "heads_mask"
 	socketVarIndexMask   = "index_mask"
 	socketVarLiveNs      = "live_ns"
 	socketVarRingMask    = "ring_mask"
@@ -190,7 +190,6 @@ type socketMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketVariableSpecs struct {
-	HeadsMask   *ebpf.VariableSpec `ebpf:"heads_mask"`
 	IndexMask   *ebpf.VariableSpec `ebpf:"index_mask"`
 	LiveNs      *ebpf.VariableSpec `ebpf:"live_ns"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
@@ -241,7 +240,6 @@ func (m *socketMaps) Close() error {
 //
 // It can be passed to loadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketVariables struct {
-	HeadsMask   *ebpf.Variable `ebpf:"heads_mask"`
 	IndexMask   *ebpf.Variable `ebpf:"index_mask"`
 	LiveNs      *ebpf.Variable `ebpf:"live_ns"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`

@@ -24,50 +24,51 @@ type tcControl struct {
 }
 
 type tcFlight struct {
-	_           structs.HostLayout
-	Id          uint64
-	StartNs     uint64
-	SendNs      uint64
-	RecvNs      uint64
-	RecvEndNs   uint64
-	Seq         uint32
-	End         uint32
-	RecvUpto    uint32
-	Ack         uint32
-	Prev        uint32
-	Nstamps     uint32
-	Flags       uint32
-	HeadPos     uint32
-	HeadLen     uint32
-	HeadTotal   uint32
-	Retransmits uint32
-	DropReason  uint32
-	SendSk      uint64
-	RecvSk      uint64
-	SendPid     uint32
-	SendTid     uint32
-	RecvPid     uint32
-	RecvTid     uint32
-	SendNetns   uint32
-	RecvNetns   uint32
-	SendPort    uint16
-	SendPeer    uint16
-	RecvPort    uint16
-	RecvPeer    uint16
-	SendAddr    [16]uint8
-	SendPaddr   [16]uint8
-	RecvAddr    [16]uint8
-	RecvPaddr   [16]uint8
-	Stamps      [23]struct {
+	_         structs.HostLayout
+	Id        uint64
+	StartNs   uint64
+	RecvNs    uint64
+	Seq       uint32
+	End       uint32
+	RecvUpto  uint32
+	Ack       uint32
+	Nstamps   uint32
+	Flags     uint32
+	HeadPos   uint32
+	HeadLen   uint16
+	HeadTotal uint16
+	SendPort  uint16
+	SendPeer  uint16
+	RecvPort  uint16
+	RecvPeer  uint16
+	Stamps    [23]struct {
 		_     structs.HostLayout
 		Delta uint32
 		Place uint32
 	}
+	DropReason  uint32
+	Retransmits uint32
+	SendNs      uint64
+	SendSk      uint64
+	SendPid     uint32
+	SendTid     uint32
+	SendNetns   uint32
+	Prev        uint32
+	SendAddr    [16]uint8
+	SendPaddr   [16]uint8
+	RecvEndNs   uint64
+	RecvSk      uint64
+	RecvPid     uint32
+	RecvTid     uint32
+	RecvNetns   uint32
+	Pad         uint32
+	RecvAddr    [16]uint8
+	RecvPaddr   [16]uint8
 }
 
 type tcHeads struct {
 	_ structs.HostLayout
-	B [4195328]uint8
+	B [1049600]uint8
 }
 
 type tcIndexSet struct {
@@ -118,7 +119,6 @@ const (
 	tcMapMwSockets    = "mw_sockets"
 	tcProgMwTcEgress  = "mw_tc_egress"
 	tcProgMwTcIngress = "mw_tc_ingress"
-	tcVarHeadsMask    = "heads_mask"
 	tcVarIndexMask    = "index_mask"
 	tcVarLiveNs       = "live_ns"
 	tcVarRingMask     = "ring_mask"
@@ -188,7 +188,6 @@ type tcMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcVariableSpecs struct {
-	HeadsMask   *ebpf.VariableSpec `ebpf:"heads_mask"`
 	IndexMask   *ebpf.VariableSpec `ebpf:"index_mask"`
 	LiveNs      *ebpf.VariableSpec `ebpf:"live_ns"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
@@ -239,7 +238,6 @@ func (m *tcMaps) Close() error {
 //
 // It can be passed to loadTcObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcVariables struct {
-	HeadsMask   *ebpf.Variable `ebpf:"heads_mask"`
 	IndexMask   *ebpf.Variable `ebpf:"index_mask"`
 	LiveNs      *ebpf.Variable `ebpf:"live_ns"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`

@@ -51,7 +51,7 @@ func (t *traffic) flight(leg int, side int, size int) bpf.Flight {
 	t.now += 20_000
 	f := bpf.Flight{
 		Id: t.id, StartNs: t.now, SendNs: t.now + 5000, RecvNs: t.now + 15_000, RecvEndNs: t.now + 15_000,
-		Seq: c.seq[side], End: c.seq[side] + uint32(size), Ack: c.seq[1-side], Prev: c.prev[side], HeadLen: uint32(size),
+		Seq: c.seq[side], End: c.seq[side] + uint32(size), Ack: c.seq[1-side], Prev: c.prev[side], HeadLen: uint16(size),
 		SendSk: c.sock + 64*uint64(side), RecvSk: c.sock + 64*uint64(1-side), SendPid: chain[leg+side], RecvPid: chain[leg+1-side],
 		SendPort: uint16(1000*(leg+1) + side), SendPeer: uint16(1000*(leg+1) + 1 - side), RecvPort: uint16(1000*(leg+1) + 1 - side), RecvPeer: uint16(1000*(leg+1) + side),
 		Nstamps: stampsPerFlight,

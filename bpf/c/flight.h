@@ -59,35 +59,43 @@ struct stamp {
 	u32 place; /* hook:4, low 14 bits of the netns inode number, low 14 bits of ifindex */
 };
 
-/* One application message. Written by whoever sees it next, read in place by Go when it is final. */
+/* One application message. Written by whoever sees it next, read in place by Go when it is final. In lines of 64 bytes, by who
+ * uses them together: a stamp touches the first and one of the next three. */
 struct flight {
 	u64 id; /* serial from 1; 0 while being written */
 	u64 start_ns;
-	u64 send_ns;	 /* last write of the message returned; 0: not yet */
-	u64 recv_ns;	 /* first byte was read; 0: not yet */
-	u64 recv_end_ns; /* latest read of this message */
-	u32 seq;	 /* of the first byte */
-	u32 end;	 /* exclusive; grows with each write of the burst */
-	u32 recv_upto;	 /* exclusive; sequence read so far */
+	u64 recv_ns;   /* first byte was read; 0: not yet */
+	u32 seq;       /* of the first byte */
+	u32 end;       /* exclusive; grows with each write of the burst */
+	u32 recv_upto; /* exclusive; sequence read so far */
 	u32 ack;
-	u32 prev; /* low 32 bits of the id of the flight before it on this socket, 0: none known */
 	u32 nstamps;
 	enum flight_flag flags;
-	u32 head_pos;	/* position in `heads`, counts up without end */
-	u32 head_len;	/* bytes captured of this flight */
-	u32 head_total; /* captured of the message: with the flights it continues */
-	u32 retransmits;
-	u32 drop_reason;
-	u64 send_sk; /* sock_id: identity of an end while the connection lives */
-	u64 recv_sk;
-	u32 send_pid, send_tid, recv_pid, recv_tid;
-	u32 send_netns, recv_netns; /* inode numbers */
-	u16 send_port, send_peer;   /* as the sending socket sees its own and its peer's port */
+	u32 head_pos;		    /* position in `heads`, counts up without end */
+	u16 head_len;		    /* bytes captured of this flight */
+	u16 head_total;		    /* captured of the message: with the flights it continues */
+	u16 send_port, send_peer; /* as the sending socket sees its own and its peer's port */
 	u16 recv_port, recv_peer;
-	u8 send_addr[16], send_paddr[16]; /* network byte order, IPv4 in the first 4 bytes */
-	u8 recv_addr[16], recv_paddr[16];
+
 	struct stamp stamps[MAX_STAMPS];
+	u32 drop_reason;
+	u32 retransmits;
+
+	u64 send_ns; /* last write of the message returned; 0: not yet */
+	u64 send_sk; /* sock_id: identity of an end while the connection lives */
+	u32 send_pid, send_tid;
+	u32 send_netns; /* inode number */
+	u32 prev;	/* low 32 bits of the id of the flight before it on this socket, 0: none known */
+	u8 send_addr[16], send_paddr[16]; /* network byte order, IPv4 in the first 4 bytes */
+
+	u64 recv_end_ns; /* latest read of this message */
+	u64 recv_sk;
+	u32 recv_pid, recv_tid;
+	u32 recv_netns;
+	u32 pad;
+	u8 recv_addr[16], recv_paddr[16];
 };
+_Static_assert(sizeof(struct flight) == 6 * 64, "a flight is six cache lines");
 
 /* State of one sending or receiving socket. */
 struct socket {
@@ -125,7 +133,6 @@ struct control {
 
 /* Sizes, set before load to fit the maps' (powers of two). */
 const volatile u32 ring_mask = 0;
-const volatile u32 heads_mask = 0;
 const volatile u32 index_mask = 0;
 const volatile u32 sockets_mask = 0;
 const volatile u64 live_ns = 1000000000; /* an unfinished flight this young is not overwritten if another slot is near */
@@ -149,9 +156,8 @@ struct {
 	__type(value, struct flight);
 } mw_flights SEC(".maps");
 
-/* One entry: a ring of captured bytes, HEAD_BYTES longer than heads_mask + 1 so that a copy never wraps. Its size is set before load,
- * to one of a few for which HEADS_VALUE is large enough for the verifier. */
-#define HEADS_SIZE (4 << 20)
+/* One entry: a ring of captured bytes, HEAD_BYTES longer than HEADS_SIZE so that a copy never wraps. */
+#define HEADS_SIZE (1 << 20)
 struct heads {
 	u8 b[HEADS_SIZE + HEAD_BYTES];
 };
@@ -166,6 +172,7 @@ struct {
 /* hash(sequence) → unfinished flights that start there. Deleted by the first read; when a set is full the oldest goes, counted. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); /* for its alignment: other arrays' values begin 8 bytes before a line */
 	__uint(max_entries, 1); /* set before load */
 	__type(key, u32);
 	__type(value, struct index_set);
@@ -174,6 +181,7 @@ struct {
 /* hash(sock_id) → state. Created when a connection opens or is first seen, deleted when it closes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); /* for its alignment: other arrays' values begin 8 bytes before a line */
 	__uint(max_entries, 1); /* set before load */
 	__type(key, u32);
 	__type(value, struct socket_set);

@@ -89,7 +89,7 @@ func (c *conn) flight(side int, msg string) (bpf.Flight, []byte) {
 		SendSk: c.socks[side], RecvSk: c.socks[1-side], SendPid: c.pids[side], RecvPid: c.pids[1-side],
 		SendPort: c.ports[side], SendPeer: c.ports[1-side], RecvPort: c.ports[1-side], RecvPeer: c.ports[side],
 	}
-	f.RecvUpto, f.HeadLen = f.End, uint32(len(msg))
+	f.RecvUpto, f.HeadLen = f.End, uint16(len(msg))
 	c.seq[side], c.prev[side] = f.End, uint32(w.id)
 	return f, []byte(msg[:min(len(msg), bpf.HeadBytes)])
 }

@@ -1,6 +1,8 @@
 package observe
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/meshwatch/meshwatch/meshwatch/head"
@@ -13,9 +15,11 @@ type Observer struct {
 	names    *Names
 	captures []string // lower case, as configured
 
-	mu    sync.RWMutex
+	mu    sync.RWMutex // guards all
 	all   map[Labels]*Series
 	paths map[processKey]*Series
+
+	counting sync.Mutex // guards what every Series has counted; taken before mu
 }
 
 // processKey finds the series of the time inside a process.
@@ -43,7 +47,7 @@ func (o *Observer) series(l Labels) *Series {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if s = o.all[l]; s == nil {
-		s = newSeries(l)
+		s = &Series{Labels: l, mu: &o.counting}
 		o.all[l] = s
 	}
 	return s
@@ -59,11 +63,13 @@ func (o *Observer) Total(bounds []float64) []Value {
 	return o.values(func(s *Series) Value { return s.total(bounds) })
 }
 
+// values reads one series at a time, so that measuring waits for one only.
 func (o *Observer) values(read func(*Series) Value) []Value {
 	o.mu.RLock()
-	defer o.mu.RUnlock()
-	out := make([]Value, 0, len(o.all))
-	for _, s := range o.all {
+	all := slices.Collect(maps.Values(o.all))
+	o.mu.RUnlock()
+	out := make([]Value, 0, len(all))
+	for _, s := range all {
 		if v := read(s); v.Count > 0 {
 			out = append(out, v)
 		}
@@ -74,6 +80,8 @@ func (o *Observer) values(read func(*Series) Value) []Value {
 // Measure adds every hop and every stretch inside a process of a tree to its distribution. No allocation once the paths
 // of the tree's legs are known.
 func (o *Observer) Measure(t *join.Tree) {
+	o.counting.Lock()
+	defer o.counting.Unlock()
 	for _, x := range t.Exchanges {
 		o.flight(x, x.Req, true)
 		if x.Resp == nil {

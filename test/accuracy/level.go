@@ -94,7 +94,10 @@ func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, d time.Duratio
 func (out *level) sound() error {
 	const disagree = 0.001 // of the requests whose logs have no line or another port
 	n := out.Score.Requests[stateNames[logsDisagree]]
+	logged := sum(out.Score.Requests)
 	switch {
+	case uint64(logged) < out.Load.Requests: //nolint:gosec // a count
+		return fmt.Errorf("%d connections: the load had %d answers, the gateway logged %d", out.Connections, out.Load.Requests, logged)
 	case out.Score.Scored < 1000:
 		return fmt.Errorf("%d connections: only %d requests can be scored", out.Connections, out.Score.Scored)
 	case float64(n) > disagree*float64(out.Score.Scored):
