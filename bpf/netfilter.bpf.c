@@ -45,11 +45,7 @@ int mw_nf_output(struct bpf_nf_ctx *ctx)
 	how = sk ? start_wanted(sk, &p, now, &s) : START_NO;
 	if (how >= START_IF_PLAUSIBLE)
 		how = start_decide(how, first_bytes(ctx, p.payload_off));
-	if (how == START_NO || !s) {
-		packet_stamp(&p, place_of(ctx, HOOK_OUTPUT));
-		return NF_ACCEPT;
-	}
-	f = flight_start(sk, s, &p, now, how);
+	f = how == START_NO || !s ? packet_flight(&p) : flight_start(sk, s, &p, now, how);
 	if (f)
 		stamp_at(f, now, place_of(ctx, HOOK_OUTPUT));
 	return NF_ACCEPT;
@@ -58,9 +54,13 @@ int mw_nf_output(struct bpf_nf_ctx *ctx)
 static __always_inline int stamp_here(struct bpf_nf_ctx *ctx, u32 hook)
 {
 	struct packet p = {};
+	struct flight *f;
 
-	if (enabled() && packet_parse(ctx->skb, &p))
-		packet_stamp(&p, place_of(ctx, hook));
+	if (!enabled() || !packet_parse(ctx->skb, &p))
+		return NF_ACCEPT;
+	f = packet_flight(&p);
+	if (f)
+		stamp_at(f, bpf_ktime_get_ns(), place_of(ctx, hook));
 	return NF_ACCEPT;
 }
 

@@ -80,8 +80,11 @@ static __always_inline int hook_here(struct __sk_buff *ctx, u32 hook)
 		return TCX_NEXT;
 	if (start_at_tc && hook == HOOK_EGRESS)
 		start_here(ctx, skb, &p);
-	f = packet_stamp(&p, place_of(skb, hook));
-	if (f && !f->head_len && p.payload && !(f->flags & FLIGHT_HEAD_END))
+	f = packet_flight(&p);
+	if (!f)
+		return TCX_NEXT;
+	stamp_at(f, bpf_ktime_get_ns(), place_of(skb, hook));
+	if (!f->head_len && p.payload && !(f->flags & FLIGHT_HEAD_END))
 		copy_head(ctx, skb, f, &p);
 	return TCX_NEXT;
 }

@@ -38,10 +38,12 @@ int BPF_PROG(mw_drop, struct sk_buff *skb, void *location, u32 reason)
 
 	if (!enabled() || !packet_parse(skb, &p))
 		return 0;
+	f = packet_flight(&p);
+	if (!f)
+		return 0;
 	dev = skb->dev;
-	f = packet_stamp(&p, dev ? place(HOOK_DROP, dev->nd_net.net->ns.inum, dev->ifindex) : place(HOOK_DROP, 0, 0));
-	if (f)
-		f->drop_reason = reason;
+	stamp_at(f, bpf_ktime_get_ns(), dev ? place(HOOK_DROP, dev->nd_net.net->ns.inum, dev->ifindex) : place(HOOK_DROP, 0, 0));
+	f->drop_reason = reason;
 	return 0;
 }
 

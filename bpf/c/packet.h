@@ -63,13 +63,10 @@ static __always_inline int packet_parse(struct sk_buff *skb, struct packet *p)
 	return 1;
 }
 
-/* The usual hook: stamp the flight that begins with this packet, if there is one. */
-static __always_inline struct flight *packet_stamp(const struct packet *p, u32 where)
+/* The flight that begins with this packet, if it is under way. */
+static __always_inline struct flight *packet_flight(const struct packet *p)
 {
 	u64 *entry;
-	struct flight *f = index_find(p->seq, p->src, p->dst, &entry);
 
-	if (f)
-		stamp_at(f, bpf_ktime_get_ns(), where);
-	return f;
+	return index_find(p->seq, p->src, p->dst, &entry);
 }
