@@ -263,30 +263,34 @@ static __always_inline struct index_set *index_of(u32 seq)
 	return bpf_map_lookup_elem(&mw_index, &i);
 }
 
-/* The unfinished flight that starts at seq. src and dst are the packet's ports: one of them survives any NAT. */
+/* The unfinished flight that starts at seq. src and dst are the packet's ports: one of them survives any NAT. A set holds a
+ * sequence number once. */
 static __always_inline struct flight *index_find(u32 seq, u16 src, u16 dst, u64 **entry)
 {
 	struct index_set *set = index_of(seq);
+	struct flight *f;
+	u64 *hit = 0;
 
 	if (!set)
 		return 0;
+#pragma clang loop unroll(disable)
 	for (int i = 0; i < INDEX_WAYS; i++) {
-		u64 e = set->e[i];
-		struct flight *f;
-
-		if ((u32)e != seq || !e)
-			continue;
-		f = flight_by_id(e >> 32);
-		if (!f || f->seq != seq)
-			continue;
-		if (f->send_port != src && f->send_peer != dst) {
-			lose(LOSS_AMBIGUOUS);
-			continue;
+		if ((u32)set->e[i] == seq) {
+			hit = &set->e[i];
+			break;
 		}
-		*entry = &set->e[i];
-		return f;
 	}
-	return 0;
+	if (!hit || !*hit)
+		return 0;
+	f = flight_by_id(*hit >> 32);
+	if (!f || f->seq != seq)
+		return 0;
+	if (f->send_port != src && f->send_peer != dst) {
+		lose(LOSS_AMBIGUOUS);
+		return 0;
+	}
+	*entry = hit;
+	return f;
 }
 
 static __always_inline void stamp_at(struct flight *f, u64 now, u32 where)

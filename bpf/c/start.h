@@ -124,30 +124,35 @@ static __always_inline struct flight *flight_claim(u64 now, u64 *id)
 	return f;
 }
 
+/* Puts a flight in its set: in place of one with the same sequence number, else of a free entry, else of the oldest. */
 static __always_inline void index_insert(u32 seq, u32 id)
 {
 	struct index_set *set = index_of(seq);
-	u32 oldest = 0, age = 0;
+	u32 age = 0;
+	u64 *to;
 
 	if (!set)
 		return;
+	to = &set->e[0];
+#pragma clang loop unroll(disable)
 	for (u32 i = 0; i < INDEX_WAYS; i++) {
 		u64 e = set->e[i];
+		u32 older = e ? id - (u32)(e >> 32) : 0xfffffffe;
 
-		if (!e) {
-			set->e[i] = (u64)id << 32 | seq;
-			return;
-		}
-		if (id - (u32)(e >> 32) >= age) {
-			age = id - (u32)(e >> 32);
-			oldest = i;
+		if (e && (u32)e == seq)
+			older = 0xffffffff;
+		if (older >= age) {
+			age = older;
+			to = &set->e[i];
 		}
 	}
-	struct flight *f = flight_by_id(set->e[oldest & (INDEX_WAYS - 1)] >> 32);
+	if (*to) {
+		struct flight *f = flight_by_id(*to >> 32);
 
-	if (f && !f->recv_ns)
-		lose(LOSS_INDEX_FULL);
-	set->e[oldest & (INDEX_WAYS - 1)] = (u64)id << 32 | seq;
+		if (f && !f->recv_ns)
+			lose(LOSS_INDEX_FULL);
+	}
+	*to = (u64)id << 32 | seq;
 }
 
 static __always_inline void copy_addr(u8 *to, const struct in6_addr *from)
