@@ -44,7 +44,6 @@ type Agent struct {
 	writer   *lineWriter    // nil: off
 
 	topology   atomic.Pointer[control.Topology]
-	pause      atomic.Bool // kernel part alone: recorded, not read
 	counts     atomic.Pointer[counts]
 	background sync.WaitGroup
 	cancel     context.CancelFunc
@@ -205,9 +204,6 @@ func (a *Agent) loop(ctx context.Context) {
 
 // Record switches recording on or off; programs stay attached.
 func (a *Agent) Record(on bool) { a.recorder.Ring().Enable(on) }
-
-// Read switches the user-space part on or off, so that the kernel's can be measured alone.
-func (a *Agent) Read(on bool) { a.pause.Store(!on) }
 
 // Close stops in order: no new flights, what is under way is given out, what is queued is sent (5 s at most), everything
 // is detached.

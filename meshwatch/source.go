@@ -34,6 +34,9 @@ func (a *Agent) Status() control.Status {
 		Memory: resident(),
 		Losses: a.allLosses(),
 	}
+	if a.exporter != nil {
+		s.Export.Endpoint, s.Export.State = a.exporter.State()
+	}
 	if t := a.topology.Load(); t != nil {
 		s.Topology = *t
 	}
@@ -90,6 +93,7 @@ func (a *Agent) Hops(reset bool) []report.HopRow {
 	rows := make([]report.HopRow, 0, len(values))
 	for _, v := range values {
 		row := report.HopRow{
+			Owner:   report.Owner(journey.Class(v.Labels.Class), v.Labels.Destination), // who works, or has not read yet
 			Service: v.Labels.Source, Leg: v.Labels.Source + " → " + v.Labels.Destination, Hop: v.Labels.Hop, Kind: v.Labels.Kind, Count: v.Count,
 			P50: seconds(v.P50), P99: seconds(v.P99),
 		}

@@ -121,6 +121,11 @@ func TestAgent(t *testing.T) {
 // A backend that is away costs neither the start nor the stop.
 func TestBackendAway(t *testing.T) {
 	a := startAgent(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1"})
+	r := call(t, "status", "--control", a.socket)
+	r.wants(t, exitOK, "")
+	if !strings.Contains(r.out, "export    http://127.0.0.1:1: nothing sent yet") && !strings.Contains(r.out, "lost, spans are dropped") {
+		t.Errorf("status: %s", r.out)
+	}
 	a.stop(t, syscall.SIGINT, 8*time.Second)
 }
 

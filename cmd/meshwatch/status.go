@@ -58,13 +58,10 @@ func statusTable(w io.Writer, s *control.Status, now time.Time) error {
 }
 
 func exportState(e *control.Export) string {
-	switch {
-	case !e.On:
+	if !e.On {
 		return "off"
-	case e.State == "":
-		return "on, nothing sent yet, to " + e.Endpoint
 	}
-	return e.State + ", " + e.Endpoint
+	return printable(e.Endpoint) + ": " + e.State
 }
 
 func topologyState(t *control.Topology, now time.Time) string {

@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -78,7 +77,7 @@ func recentTable(w io.Writer, list []control.Summary) error {
 			status = s.Error
 		}
 		fmt.Fprintf(tw, "%s\t%.60s\t%s\t%s\t%d\t%s %s\t%s\n", s.Start.Local().Format("15:04:05.000"), printable(s.Root), status, //nolint:errcheck // as above
-			report.Human(s.Duration.Round(time.Microsecond)), s.Legs, s.Class, printable(s.Where), printable(id))
+			report.Human(s.Duration), s.Legs, s.Class, printable(s.Where), printable(id))
 	}
 	return tw.Flush()
 }

@@ -72,7 +72,7 @@ type Joiner struct {
 type Export struct {
 	On       bool   `json:"on"`
 	Endpoint string `json:"endpoint,omitempty"`
-	State    string `json:"state,omitempty"` // connected, lost, …; empty: nothing was sent yet
+	State    string `json:"state,omitempty"` // for people: nothing sent yet, connected, lost, …
 }
 
 // Topology is what is known of who is behind an address.

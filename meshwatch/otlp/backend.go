@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"regexp"
 	"strconv"
+	"sync/atomic"
 
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 )
@@ -15,11 +16,11 @@ type backend struct {
 	endpoint string
 	log      *slog.Logger
 	losses   Counter
-	state    state
+	state    state  // written by the exporter's goroutine, read by any
 	lost     uint64 // spans since it went
 }
 
-type state uint8
+type state int32
 
 const (
 	untried state = iota
@@ -27,6 +28,11 @@ const (
 	away
 	rejecting // it answers, but does not take all
 )
+
+// String is the state as people read it.
+func (s state) String() string {
+	return [...]string{"nothing sent yet", "connected", "lost, spans are dropped until it is back", "connected, but rejects spans"}[s]
+}
 
 func (b *backend) send(ctx context.Context, spans []sdk.ReadOnlySpan) {
 	n := uint64(len(spans))
@@ -56,8 +62,7 @@ func (b *backend) send(ctx context.Context, spans []sdk.ReadOnlySpan) {
 }
 
 func (b *backend) became(s state, err error) {
-	before := b.state
-	b.state = s
+	before := state(atomic.SwapInt32((*int32)(&b.state), int32(s)))
 	switch {
 	case before == s:
 	case s == away:

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/sdk/instrumentation"
@@ -88,6 +90,15 @@ func start(opt Options, res *resources, b backend) *Exporter {
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	go e.run()
 	return e
+}
+
+// State is where spans go and how that goes, for people. Safe for concurrent use.
+func (e *Exporter) State() (endpoint, text string) {
+	endpoint = e.backend.endpoint
+	if u, err := url.Parse(endpoint); err == nil {
+		endpoint = u.Redacted()
+	}
+	return endpoint, state(atomic.LoadInt32((*int32)(&e.backend.state))).String()
 }
 
 // Offer queues a journey and returns at once; false: it was dropped, and its spans counted. The journey must not change

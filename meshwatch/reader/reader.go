@@ -21,6 +21,9 @@ type Ring interface {
 const (
 	// keepCopyAfter is the age from which an unfinished record is copied at each poll, as its slot may be taken.
 	keepCopyAfter = uint64(50 * time.Millisecond)
+	// claimGrace is how long a serial may be claimed before it is written: longer, and its slot held a flight still under
+	// way, so the recorder took the next one.
+	claimGrace = uint64(50 * time.Millisecond)
 	// senderGrace is how long a flight that was read waits for its writer to return from the call.
 	senderGrace = uint64(50 * time.Millisecond)
 	// patience is how long an unread flight is watched before it is given out as it is.
@@ -42,10 +45,9 @@ type Reader struct {
 
 // Stats count records since the start.
 type Stats struct {
-	Read    uint64 // given out
-	Skipped uint64 // serials that were never used: their slot held a flight still under way
-	Open    int    // watched now
-	Lag     uint64 // records behind the writer at the last poll
+	Read uint64 // given out
+	Open int    // watched now
+	Lag  uint64 // records behind the writer at the last poll
 }
 
 type losses struct{ lapped, headLapped, unfinished, noSender *loss.Counter }
@@ -57,10 +59,10 @@ type waiting struct {
 	copy   *kept
 }
 
+// kept is a copy of one.
 type kept struct {
 	f    bpf.Flight
-	head []byte
-	ok   bool
+	head []byte // empty: it could not be had
 }
 
 // New makes a reader that begins with what is recorded from now on.
@@ -79,9 +81,6 @@ func New(ring Ring, set *loss.Set, take func(f *bpf.Flight, head []byte)) *Reade
 func (r *Reader) Poll(now uint64) (fresh int) {
 	r.recheck(now)
 	last := r.ring.Last()
-	if last+1 < r.next { // another ring in its place
-		r.next = last + 1
-	}
 	r.stats.Lag = last + 1 - r.next
 	fresh = int(r.stats.Lag) //nolint:gosec // at most some millions
 	if n := r.ring.Len(); r.stats.Lag > n {
@@ -89,25 +88,13 @@ func (r *Reader) Poll(now uint64) (fresh int) {
 		r.next = last + 1 - n
 	}
 	for ; r.next <= last; r.next++ {
-		switch id := r.ring.ID(r.next); {
-		case id == r.next:
-			if !r.tryTake(r.next, now) {
-				r.open = append(r.open, waiting{serial: r.next, since: now})
-			}
-		case id > r.next:
-			r.lost.lapped.Add(1)
-		default: // being written, or its slot is still another flight's
-			r.open = append(r.open, waiting{serial: r.next, since: now})
+		w := waiting{serial: r.next, since: now}
+		if !r.look(&w, now) {
+			r.open = append(r.open, w)
 		}
 	}
 	r.stats.Open = len(r.open)
 	return fresh
-}
-
-// Skip drops what is in the ring unread, for a pause of recording.
-func (r *Reader) Skip() {
-	r.next = r.ring.Last() + 1
-	r.open = r.open[:0]
 }
 
 // Stats is what was read so far.
@@ -116,25 +103,71 @@ func (r *Reader) Stats() Stats { return r.stats }
 // Close gives out what is still under way, as it is.
 func (r *Reader) Close() {
 	for i := range r.open {
-		w := &r.open[i]
-		if r.copyOut(w) || w.copy != nil && w.copy.ok {
-			r.giveCopy(w.copy, r.lost.unfinished)
+		switch w := &r.open[i]; id := r.ring.ID(w.serial); {
+		case id >= w.serial:
+			r.giveUp(w)
+		case id == 0:
+			r.lost.unfinished.Add(1)
 		}
 	}
 	r.open = r.open[:0]
 }
 
-// final says whether nothing more is expected of a record.
+// final says whether nothing more is expected of a record. It may have been read after now.
 func final(f *bpf.Flight, now uint64) bool {
 	if f.RecvNs == 0 || int32(f.RecvUpto-f.End) < 0 { //nolint:gosec // sequence numbers
 		return false
 	}
-	return f.SendNs != 0 || now-f.RecvNs > senderGrace
+	return f.SendNs != 0 || int64(now-f.RecvNs) > int64(senderGrace) //nolint:gosec // a difference
 }
 
-// tryTake gives out a record if it is final. The slot may be taken by a new flight while it is copied: then it counts as lapped.
-func (r *Reader) tryTake(serial, now uint64) bool {
-	at := r.ring.At(serial)
+// recheck looks again at what was not final.
+func (r *Reader) recheck(now uint64) {
+	open := r.open[:0]
+	for _, w := range r.open {
+		if !r.look(&w, now) {
+			open = append(open, w)
+		}
+	}
+	r.open = open
+}
+
+// look returns true when w needs no more watching: it was given out, counted or never used.
+func (r *Reader) look(w *waiting, now uint64) bool {
+	age := now - w.since
+	switch id := r.ring.ID(w.serial); {
+	case id > w.serial: // overwritten
+		r.giveUp(w)
+		return true
+	case id == w.serial:
+		return r.lookAt(w, now, age)
+	case id == 0: // being written
+		if age > patience {
+			r.lost.unfinished.Add(1)
+		}
+		return age > patience
+	}
+	return age > claimGrace
+}
+
+// lookAt is look for a record that is there.
+func (r *Reader) lookAt(w *waiting, now, age uint64) bool {
+	if r.tryTake(w, now) {
+		return true
+	}
+	if age > patience {
+		r.giveUp(w)
+		return true
+	}
+	if age > keepCopyAfter {
+		r.copyOut(w)
+	}
+	return false
+}
+
+// tryTake gives out a record if it is final. The slot may be taken by a new flight while it is copied.
+func (r *Reader) tryTake(w *waiting, now uint64) bool {
+	at := r.ring.At(w.serial)
 	if at.RecvNs == 0 { // the usual reason to wait, without a copy
 		return false
 	}
@@ -143,104 +176,69 @@ func (r *Reader) tryTake(serial, now uint64) bool {
 		return false
 	}
 	head, ok := r.ring.Head(r.head[:0], &r.work)
-	if r.work.Id != serial || r.ring.ID(serial) != serial {
-		r.lost.lapped.Add(1)
+	if r.work.Id != w.serial || r.ring.ID(w.serial) != w.serial {
+		r.giveUp(w)
 		return true
 	}
 	if !ok {
-		r.lost.headLapped.Add(1)
 		head = head[:0]
+		if k := w.copy; k != nil && k.f.HeadPos == r.work.HeadPos {
+			head = k.head // it waited longer than the ring of heads lasts
+		}
 	}
 	if r.work.SendNs == 0 {
 		r.lost.noSender.Add(1)
 	}
-	r.stats.Read++
-	r.take(&r.work, head)
+	r.give(&r.work, head)
+	r.drop(w)
 	return true
 }
 
-// recheck looks again at what was not final.
-func (r *Reader) recheck(now uint64) {
-	kept := r.open[:0]
-	for _, w := range r.open {
-		if !r.recheckOne(&w, now) {
-			kept = append(kept, w)
-		}
-	}
-	r.open = kept
-}
-
-// recheckOne returns true when w needs no more watching.
-func (r *Reader) recheckOne(w *waiting, now uint64) bool {
-	id := r.ring.ID(w.serial)
-	switch {
-	case id == w.serial:
-		if r.tryTake(w.serial, now) {
-			r.drop(w.copy)
-			return true
-		}
-	case id < w.serial: // not written: a claim takes less than a poll, so it was skipped
-		if now-w.since > senderGrace {
-			r.stats.Skipped++
-			return true
-		}
-		return false
-	default: // overwritten
-		if w.copy != nil && w.copy.ok {
-			r.giveCopy(w.copy, r.lost.unfinished)
-		} else {
-			r.lost.lapped.Add(1)
-		}
-		return true
-	}
-	if now-w.since > patience {
-		if r.copyOut(w) {
-			r.giveCopy(w.copy, r.lost.unfinished)
-		}
-		return true
-	}
-	if now-w.since > keepCopyAfter {
-		r.copyOut(w)
-	}
-	return false
-}
-
-// copyOut keeps what a record holds now, in case its slot is taken.
+// copyOut keeps what a record holds now, in case its slot is taken. False: it was taken.
 func (r *Reader) copyOut(w *waiting) bool {
+	f := *r.ring.At(w.serial)
+	head, ok := r.ring.Head(r.head[:0], &f)
+	if f.Id != w.serial || r.ring.ID(w.serial) != w.serial {
+		return false
+	}
 	if w.copy == nil {
 		if n := len(r.free); n > 0 {
 			w.copy, r.free = r.free[n-1], r.free[:n-1]
 		} else {
 			w.copy = &kept{}
 		}
-		w.copy.ok = false
-	}
-	f := *r.ring.At(w.serial)
-	head, ok := r.ring.Head(r.head[:0], &f)
-	if f.Id != w.serial || r.ring.ID(w.serial) != w.serial {
-		return false
 	}
 	w.copy.f = f
 	if ok {
 		w.copy.head = append(w.copy.head[:0], head...)
-	} else if !w.copy.ok {
-		w.copy.head = w.copy.head[:0]
-		r.lost.headLapped.Add(1)
 	}
-	w.copy.ok = true
 	return true
 }
 
-func (r *Reader) giveCopy(k *kept, why *loss.Counter) {
-	why.Add(1)
-	r.stats.Read++
-	r.take(&k.f, k.head)
-	r.drop(k)
+// giveUp gives out a record that did not become final, as last seen.
+func (r *Reader) giveUp(w *waiting) {
+	if !r.copyOut(w) && w.copy == nil {
+		r.lost.lapped.Add(1)
+		return
+	}
+	r.lost.unfinished.Add(1)
+	r.give(&w.copy.f, w.copy.head)
+	r.drop(w)
 }
 
-func (r *Reader) drop(k *kept) {
-	if k != nil {
-		k.ok = false
-		r.free = append(r.free, k)
+func (r *Reader) give(f *bpf.Flight, head []byte) {
+	if len(head) < int(f.HeadLen) {
+		r.lost.headLapped.Add(1)
+	}
+	r.stats.Read++
+	r.take(f, head)
+}
+
+// drop ends the use of a copy.
+func (r *Reader) drop(w *waiting) {
+	if w.copy != nil {
+		w.copy.head = w.copy.head[:0]
+		r.free = append(r.free, w.copy)
+		w.copy = nil
 	}
 }

@@ -7,12 +7,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
 // HopRow is one line of the hop table: one hop between two workloads over many journeys.
 type HopRow struct {
+	Owner   string        `json:"owner"`   // whose time it is, as Owner says it
 	Service string        `json:"service"` // who waits for it: the leg's caller
-	Leg     string        `json:"leg"`     // caller and callee
+	Leg     string        `json:"leg"`     // caller and callee; the arrow is the message's direction
 	Hop     string        `json:"hop"`
 	Kind    string        `json:"kind"`
 	Count   uint64        `json:"count"`
@@ -21,16 +24,29 @@ type HopRow struct {
 	Share   float64       `json:"share"` // of the time of all journeys, 0 to 1
 }
 
+// Owner names whose time a stretch is: "backend app", "frontend sidecar", "gateway", "node", "network". workload is whose
+// process it was, where the class is that of a process.
+func Owner(class journey.Class, workload string) string {
+	switch {
+	case class == journey.ClassNode || class == journey.ClassNetwork || workload == "":
+		return string(class)
+	case class == journey.ClassApp || class == journey.ClassSidecar:
+		return workload + " " + string(class)
+	}
+	return workload
+}
+
 const (
-	gap        = 2   // columns between columns
-	shareCells = 10  // of the bar for 100 %
-	barsFrom   = 100 // below this width the names need the room
-	leastText  = 8   // columns that a column of text keeps
+	gap        = 2  // columns between columns
+	shareCells = 10 // of the bar for 100 %, where there is room
+	leastCells = 5  // a shorter bar says nothing
+	leastText  = 8  // columns that a column of text keeps
 )
 
-var hopHeads = [...]string{"SERVICE", "LEG", "HOP", "KIND", "COUNT", "P50", "P99", "SHARE"}
+// Service and kind are left out: the leg and the hop's name say them.
+var hopHeads = [...]string{"WHOSE TIME", "HOP", "LEG", "COUNT", "P50", "P99", "SHARE"}
 
-const textColumns = 4 // the first ones: left-aligned, and cut where the terminal is narrow
+const textColumns = 3 // the first ones: left-aligned, and cut where the terminal is narrow
 
 // Hops writes the rows as a table in the order given.
 func Hops(w io.Writer, rows []HopRow, style Style) error {
@@ -38,14 +54,11 @@ func Hops(w io.Writer, rows []HopRow, style Style) error {
 	lines = append(lines, hopHeads)
 	for k := range rows {
 		r := &rows[k]
-		lines = append(lines, [...]string{clean(r.Service), clean(r.Leg), clean(r.Hop), clean(r.Kind), strconv.FormatUint(r.Count, 10),
+		lines = append(lines, [...]string{clean(r.Owner), clean(r.Hop), clean(r.Leg), strconv.FormatUint(r.Count, 10),
 			Human(r.P50), Human(r.P99), percent(r.Share)})
 	}
-	limit, bars := style.width(), style.width() >= barsFrom
-	if bars {
-		limit -= gap + shareCells
-	}
-	widths := columnWidths(lines, limit)
+	widths, used := columnWidths(lines, style.width())
+	cells := min(style.width()-used-gap, shareCells)
 	out := bufio.NewWriter(w)
 	for k := range lines {
 		var text strings.Builder
@@ -59,7 +72,7 @@ func Hops(w io.Writer, rows []HopRow, style Style) error {
 		line := strings.TrimRight(text.String(), " ")
 		if k == 0 {
 			line = style.paint(bold, line)
-		} else if bar := shareBar(rows[k-1].Share); bars && bar != "" {
+		} else if bar := shareBar(rows[k-1].Share, cells); bar != "" {
 			line = text.String() + style.paint("34", bar)
 		}
 		fmt.Fprintln(out, line)
@@ -67,9 +80,9 @@ func Hops(w io.Writer, rows []HopRow, style Style) error {
 	return out.Flush()
 }
 
-// columnWidths are what the cells need; where that is too much, the widest column of text gives way.
-func columnWidths(lines [][len(hopHeads)]string, limit int) (widths [len(hopHeads)]int) {
-	total := gap * (len(widths) - 1)
+// columnWidths are what the cells need; where that is more than limit, the widest column of text gives way.
+func columnWidths(lines [][len(hopHeads)]string, limit int) (widths [len(hopHeads)]int, total int) {
+	total = gap * (len(widths) - 1)
 	for c := range widths {
 		for k := range lines {
 			widths[c] = max(widths[c], columns(lines[k][c]))
@@ -88,11 +101,15 @@ func columnWidths(lines [][len(hopHeads)]string, limit int) (widths [len(hopHead
 		}
 		widths[widest]--
 	}
-	return widths
+	return widths, total
 }
 
-func shareBar(share float64) string {
-	eighths := int(min(max(share, 0), 1)*shareCells*8 + 0.5)
+// shareBar draws a share with at most cells; none where that are too few.
+func shareBar(share float64, cells int) string {
+	if cells < leastCells {
+		return ""
+	}
+	eighths := int(min(max(share, 0), 1)*float64(cells*8) + 0.5)
 	bar := strings.Repeat("█", eighths/8)
 	if rest := eighths % 8; rest > 0 {
 		bar += string([]rune("▏▎▍▌▋▊▉")[rest-1])

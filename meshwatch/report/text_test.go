@@ -86,16 +86,32 @@ func TestWaterfallFits(t *testing.T) {
 
 func TestHops(t *testing.T) {
 	rows := []HopRow{
-		{"backend", "backend sidecar → backend app", "socket wait", "socket-wait", 120345, 21 * time.Microsecond, 1200 * time.Microsecond, 0.71},
-		{"frontend", "frontend sidecar → backend sidecar", "iptables FORWARD", "iptables", 120345, 1100, 18 * time.Microsecond, 0.042},
-		{"gateway", "gateway → frontend sidecar", "veth", "veth", 7, 900, 2 * time.Second, 0.0004},
+		{"backend app", "backend", "backend → backend", "socket wait", "socket-wait", 120345, 21 * time.Microsecond, 1200 * time.Microsecond, 0.71},
+		{"node", "frontend", "frontend → backend", "iptables FORWARD", "iptables", 120345, 1100, 18 * time.Microsecond, 0.042},
+		{"node", "gateway", "gateway → frontend", "veth", "veth", 7, 900, 2 * time.Second, 0.0004},
+		{"frontend sidecar", "frontend", "frontend ← backend", "socket wait", "socket-wait", 120345, 21 * time.Microsecond, 1200 * time.Microsecond, 0.12},
+		{"network", "frontend", "frontend → backend", "retransmission wait", "retransmit", 86, 207 * time.Millisecond, 216 * time.Millisecond, 0.08},
 	}
-	for name, s := range map[string]Style{"hops.txt": {Width: 120}, "hops-narrow.txt": {Width: 80}, "hops-color.txt": {Width: 120, Color: true}} {
+	for name, s := range map[string]Style{"hops.txt": {}, "hops-narrow.txt": {Width: 80}, "hops-color.txt": {Width: 120, Color: true}} {
 		var out bytes.Buffer
 		if err := Hops(&out, rows, s); err != nil {
 			t.Fatal(err)
 		}
 		golden(t, name, out.String())
+	}
+}
+
+func TestOwner(t *testing.T) {
+	for want, c := range map[string]struct {
+		class    journey.Class
+		workload string
+	}{
+		"backend app": {journey.ClassApp, "backend"}, "frontend sidecar": {journey.ClassSidecar, "frontend"}, "gateway": {journey.ClassGateway, "gateway"},
+		"node": {journey.ClassNode, "backend"}, "network": {journey.ClassNetwork, "backend"}, "db": {journey.ClassUnknown, "db"}, "app": {journey.ClassApp, ""},
+	} {
+		if got := Owner(c.class, c.workload); got != want {
+			t.Errorf("%v: %q, want %q", c, got, want)
+		}
 	}
 }
 

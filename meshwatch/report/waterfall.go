@@ -17,6 +17,8 @@ const (
 	timeColumns = 14   // "99.9 µs own" and a space on either side
 	barShare    = 0.42 // of the width
 	notable     = 0.01 // of the duration: a hop with less own time is only counted
+
+	legend = cellLeg + " leg  " + cellOwn + " on its way, or at work  " + cellWait + " waits for legs below"
 )
 
 // Waterfall draws one journey: what it was and whose time it was, then every leg with its addresses, its flights and the
@@ -87,8 +89,12 @@ func (f *waterfall) head(clock journey.Clock) {
 	if f.j.Unjoined != "" {
 		f.print(dim, "not joined to what caused it: "+clean(f.j.Unjoined))
 	}
-	total := Human(f.j.Duration())
-	fmt.Fprintf(f.out, "\n%s%s\n", strings.Repeat(" ", f.label+timeColumns), f.paint(dim, "0"+left(total, f.cells-1)))
+	key := legend
+	if columns(key) >= f.label+timeColumns {
+		key = ""
+	}
+	scale := fit(key, f.label+timeColumns) + "0" + left(Human(f.j.Duration()), f.cells-1)
+	fmt.Fprintf(f.out, "\n%s\n", f.paint(dim, scale))
 }
 
 // line is a label, a time and a bar.

@@ -4,7 +4,7 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
 )
 
-// explains says which of the agent's losses, by stage or stage/reason, can be behind a kind of incomplete request. A lost
+// explains says which stages of the agent's losses can be behind a kind of incomplete request. A lost
 // flight shows in many ways: as no journey, no leg, no response; and a joiner that misses one says so.
 var explains = map[string][]string{
 	noJourney:  {"recorder", "ring", "leg", "parse", "pair", "output"},

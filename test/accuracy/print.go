@@ -9,7 +9,7 @@ import (
 	"text/tabwriter"
 )
 
-// print shows levels for people: a line each, then what was not complete and what the agent says that it lost.
+// printLevels shows them to people: a line each, then what was not complete and what the agent says that it lost.
 func printLevels(w io.Writer, levels []*level) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	p := printer{w: tw}

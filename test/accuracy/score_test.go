@@ -1,159 +1,30 @@
 package main
 
 import (
-	"fmt"
-	"iter"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
-	"github.com/meshwatch/meshwatch/test/lab"
 )
 
-// world is a mesh, its logs and journeys that only exist in a test.
-type world struct {
-	mesh *mesh
-	logs map[string][]lab.Access
+type js = []*journey.Journey
+
+// scoreCase spoils what were right journeys: request 1's, mostly.
+type scoreCase struct {
+	name  string
+	spoil func(w *world, list js) js
+	want  tally
 }
 
-func newWorld() *world {
-	ip := netip.MustParseAddr
-	pod := func(i int, name string, role lab.Role) lab.Pod {
-		return lab.Pod{Name: name, Netns: "mw-" + name, Role: role, V4: ip(fmt.Sprintf("10.1.2.%d", i+2))}
-	}
-	l := &lab.Lab{ID: "0102", List: []lab.Pod{
-		pod(0, "client", lab.RoleClient), pod(1, "gateway", lab.RoleGateway), pod(2, "frontend", lab.RoleApp), pod(3, "backend", lab.RoleApp),
-	}}
-	return &world{mesh: expect(l), logs: map[string][]lab.Access{}}
-}
+func one(why string) map[string]int { return map[string]int{why: 1} }
 
-func id(n int) string { return fmt.Sprintf("run-1-%d", n) }
-
-// port is that of the client of a request's leg. Requests share no connection, but for the first leg.
-func port(n, leg int) uint16 {
-	if leg == legEdge {
-		return 1000
-	}
-	return uint16(10000 + 10*n + leg)
-}
-
-func (w *world) addr(n, leg int) lab.AddrPort {
-	return lab.AddrPort{AddrPort: netip.AddrPortFrom(w.mesh.legs[leg].from, port(n, leg))}
-}
-
-// serve logs a request as the proxies would.
-func (w *world) serve(n int) {
-	for _, e := range []struct {
-		pod, listener string
-		in, out       int
-	}{
-		{"gateway", "gateway", legEdge, legFrontendIn}, {"frontend", "inbound", legFrontendIn, legFrontend},
-		{"frontend", "outbound", legFrontendOut, legBackendIn}, {"backend", "inbound", legBackendIn, legBackend},
-	} {
-		w.logs[e.pod] = append(w.logs[e.pod], lab.Access{
-			Pod: e.pod, Listener: e.listener, TruthID: id(n), Code: 200, Flags: "--", DownstreamRemote: w.addr(n, e.in), UpstreamLocal: w.addr(n, e.out),
-		})
-	}
-}
-
-func (w *world) flight(l *leg, at uint64, response bool) journey.Flight {
-	where := []string{l.client, w.mesh.node, l.server}
-	if response {
-		where[0], where[2] = l.server, l.client
-	}
-	f := journey.Flight{Start: at, Stamps: make([]journey.Stamp, len(l.hops))}
-	for _, h := range l.hops {
-		f.Hops = append(f.Hops, journey.Hop{Name: h.name, Net: where[h.at], From: at, To: at + 1})
-		at++
-	}
-	f.Recv = at
-	return f
-}
-
-// journey is a right and complete one.
-func (w *world) journey(n int) *journey.Journey {
-	j := &journey.Journey{}
-	for k := range legCount {
-		l := &w.mesh.legs[k]
-		response := w.flight(l, uint64(5000-100*k), true)
-		e := &journey.Exchange{
-			Status: 200, Headers: map[string]string{truthHeader: id(n)}, Parent: k - 1,
-			Request: w.flight(l, uint64(1000+100*k), false), Response: &response,
-		}
-		e.Leg.Client.Local, e.Leg.Client.Peer = w.addr(n, k).AddrPort, l.to
-		j.Exchanges = append(j.Exchanges, e)
-		if k > 0 {
-			j.Relays = append(j.Relays, journey.Relay{From: k - 1, To: k})
-		}
-	}
-	return j
-}
-
-// part is a journey of some of the exchanges, the first of which is the root.
-func part(j *journey.Journey, from, to int) *journey.Journey {
-	out := &journey.Journey{}
-	for k := from; k < to; k++ {
-		e := *j.Exchanges[k]
-		e.Parent -= from
-		if k == from {
-			e.Parent = -1
-		}
-		out.Exchanges = append(out.Exchanges, &e)
-	}
-	return out
-}
-
-const requests = 4 // of every test; the last is under way when the load stops
-
-// tally is what a test looks at.
-type tally struct {
-	Complete, WrongJoins, WrongRelays, WrongPairs int
-	Causes, Unjoined, Requests                    map[string]int
-	Remarks                                       []string // of journeys with a fault
-}
-
-func (w *world) score(t *testing.T, journeys []*journey.Journey) tally {
-	t.Helper()
-	truth, err := readTruth(w.mesh, "run", func(pod string) iter.Seq2[lab.Access, error] {
-		return func(yield func(lab.Access, error) bool) {
-			for _, a := range w.logs[pod] {
-				if !yield(a, nil) {
-					return
-				}
-			}
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := newScorer(truth)
-	var got tally
-	for _, j := range journeys {
-		if why := s.journey(j); why != "" {
-			got.Remarks = append(got.Remarks, why)
-		}
-	}
-	sc := s.finish()
-	if sc.Scored != sc.Complete+sum(sc.Incomplete) || sum(sc.Causes) != sum(sc.Incomplete) {
-		t.Errorf("%+v: scored is not complete + incomplete by cause", sc)
-	}
-	got.Complete, got.WrongJoins, got.WrongRelays, got.WrongPairs = sc.Complete, sc.WrongJoins, sc.WrongRelays, sc.WrongPairs
-	got.Causes, got.Unjoined, got.Requests = sc.Causes, sc.Unjoined, sc.Requests
-	return got
-}
-
-// The score of right journeys, and what it becomes by one fault each. Request 1 is the one with the fault.
-func TestScore(t *testing.T) {
-	type js = []*journey.Journey
-	one := func(why string) map[string]int { return map[string]int{why: 1} }
-	for _, test := range []struct {
-		name  string
-		spoil func(w *world, list js) js
-		want  tally
-	}{
+// rightCases are those in which request 1 is complete.
+func rightCases() []scoreCase {
+	return []scoreCase{
 		{"right", func(_ *world, list js) js { return list }, tally{Complete: 3}},
 		{"any order", func(_ *world, list js) js { return js{list[3], list[1], list[0], list[2]} }, tally{Complete: 3}},
 		{"others' journeys", func(w *world, list js) js {
@@ -172,6 +43,12 @@ func TestScore(t *testing.T) {
 			f.Hops = append(f.Hops[:3:3], append([]journey.Hop{{Name: "retransmission wait", From: f.Hops[3].From, To: f.Hops[3].From}}, f.Hops[3:]...)...)
 			return list
 		}, tally{Complete: 3}},
+	}
+}
+
+// wrongCases join what does not belong together.
+func wrongCases() []scoreCase {
+	return []scoreCase{
 		{"swapped leg", func(_ *world, list js) js {
 			a, b := list[1].Exchanges, list[2].Exchanges
 			a[legBackend], b[legBackend] = b[legBackend], a[legBackend]
@@ -209,6 +86,12 @@ func TestScore(t *testing.T) {
 			list[1].Exchanges[legBackend].Response.Recv = 9000
 			return list
 		}, tally{Complete: 2, WrongJoins: 1, WrongRelays: 1, Causes: one(wrongJoin), Remarks: []string{wrongJoin}}},
+	}
+}
+
+// incompleteCases lack something, or have it twice.
+func incompleteCases() []scoreCase {
+	return []scoreCase{
 		{"missing hop", func(_ *world, list js) js {
 			f := &list[1].Exchanges[legBackendIn].Request
 			f.Hops = append(f.Hops[:4:4], f.Hops[5:]...)
@@ -249,7 +132,11 @@ func TestScore(t *testing.T) {
 				Unjoined: one("no reason given"), Remarks: []string{unjoined}}},
 		{"no journey", func(_ *world, list js) js { return append(list[:1:1], list[2:]...) }, tally{Complete: 2, Causes: one(noJourney)}},
 		{"nothing at all", func(*world, js) js { return nil }, tally{Causes: map[string]int{noJourney: 3}}},
-	} {
+	}
+}
+
+func TestScore(t *testing.T) {
+	for _, test := range slices.Concat(rightCases(), wrongCases(), incompleteCases()) {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld()
 			var list js

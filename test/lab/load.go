@@ -26,6 +26,7 @@ type Load struct {
 	Duration    time.Duration // default 10 s
 	Path        string        // default /
 	QPS         float64       // Fortio only, of all connections together; 0: as fast as it goes
+	Uniform     bool          // Fortio only: connections take turns; else all send at the same moments
 	Truth       bool          // Wrk only: every request has an x-truth-id of its own, at the cost of some Lua
 }
 
@@ -123,23 +124,43 @@ func parseWrk(out []byte) (LoadResult, error) {
 	}, nil
 }
 
-// Fortio sends at a fixed rate, from the client. It needs test/install.sh test. When ctx is done first it stops fortio,
+// Fortio sends at a fixed rate, from the client. It needs test/install.sh run. When ctx is done first it stops fortio,
 // and returns what fortio measured up to then.
 func (l *Lab) Fortio(ctx context.Context, w Load) (LoadResult, error) {
 	w = w.withDefaults()
-	fortio := cached(l.root, "bin", "fortio")
-	if !exists(fortio) {
-		return LoadResult{}, errors.New("send load: fortio is not built, run test/install.sh")
+	fortio, args, err := l.fortio(w, w.Duration)
+	if err != nil {
+		return LoadResult{}, err
 	}
-	out, err := l.load(ctx, fortio, []string{
-		"load", "-quiet", "-loglevel", "Error", "-json", "-", "-p", "50,90,99,99.9", "-allow-initial-errors",
-		"-qps", strconv.FormatFloat(w.QPS, 'f', -1, 64), "-c", strconv.Itoa(w.Connections), "-t", w.Duration.String(),
-		l.GatewayURL() + w.Path,
-	})
+	out, err := l.load(ctx, fortio, append([]string{"load", "-json", "-"}, args...))
 	if err != nil {
 		return LoadResult{}, err
 	}
 	return parseFortio(out)
+}
+
+// StartLoad has Fortio send at a fixed rate until the lab is taken down. Duration does not count.
+func (l *Lab) StartLoad(w Load) error {
+	fortio, args, err := l.fortio(w.withDefaults(), 0)
+	if err != nil {
+		return err
+	}
+	client, _ := l.Pod("client")
+	return l.serve(program{pod: client, kind: "load", uid: appUID, path: fortio, args: append([]string{"load"}, args...)})
+}
+
+// fortio is its path and the arguments that both uses have. A duration of 0 has no end.
+func (l *Lab) fortio(w Load, d time.Duration) (path string, args []string, err error) {
+	path = cached(l.root, "bin", "fortio")
+	if !exists(path) {
+		return "", nil, errors.New("send load: fortio is not built, run test/install.sh")
+	}
+	args = []string{"-quiet", "-loglevel", "Error", "-p", "50,90,99,99.9", "-allow-initial-errors"}
+	if w.Uniform {
+		args = append(args, "-uniform", "-nocatchup")
+	}
+	return path, append(args,
+		"-qps", strconv.FormatFloat(w.QPS, 'f', -1, 64), "-c", strconv.Itoa(w.Connections), "-t", d.String(), l.GatewayURL()+w.Path), nil
 }
 
 func parseFortio(out []byte) (LoadResult, error) {

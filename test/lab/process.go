@@ -190,7 +190,7 @@ func (l *Lab) start(prog program) (*exec.Cmd, Process, error) {
 		Setsid:     true, // Ctrl-C is for the lab, which then ends its processes in order
 		Credential: &syscall.Credential{Uid: prog.uid, Gid: prog.uid},
 	}
-	if !l.Options.Detached || prog.kind == "load" {
+	if !l.Options.Detached || prog.stdout != nil { // what is read from here ends with here
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
 	if err := l.spawner().start(prog.pod.Netns, cmd); err != nil {

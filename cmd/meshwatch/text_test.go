@@ -1,0 +1,66 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+	"github.com/meshwatch/meshwatch/meshwatch/loss"
+)
+
+func TestStatusTable(t *testing.T) {
+	started := time.Unix(1767323045, 0)
+	s := &control.Status{
+		Version: "v1", Pid: 7, Started: started, Recording: true, Depth: "all hooks",
+		Attached: control.Attached{Namespaces: 3, Links: 8},
+		Ring:     control.Ring{Records: 16384, Read: 12, Open: 1, Lag: 2, MapBytes: 6_300_000},
+		Joiner:   control.Joiner{Flights: 12, Requests: 6, Responses: 5, Journeys: 2, Relays: 4, Raw: 9, Kept: 1},
+		Export:   control.Export{On: true, Endpoint: "http://localhost:4318", State: "connected"},
+		Topology: control.Topology{File: "t.yaml", Addresses: 4, Loaded: started, Problem: "line 1:\x1b[2J"},
+		Memory:   50_000_000,
+		Losses:   []loss.Row{{Stage: "pair", Reason: "no-response"}, {Stage: "relay", Reason: "no-id", Count: 7}},
+	}
+	var b strings.Builder
+	if err := statusTable(&b, s, started.Add(90*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	want := `agent     meshwatch v1, pid 7, up 1m30s, recording
+attached  3 namespaces, 8 links, all hooks
+flights   12 read, 1 under way, 2 behind in a ring of 16384
+joined    6 requests, 5 responses, 4 relays, 2 journeys of which 1 kept; 9 flights of other protocols
+memory    50.0 MB resident, 6.3 MB in BPF maps
+export    http://localhost:4318: connected
+topology  4 addresses of t.yaml, read 1m30s ago; the file as it is now is not used: line 1:?[2J
+
+LOST AT  REASON  COUNT
+relay    no-id   7
+1 other reasons: none
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestRecentTable(t *testing.T) {
+	var b strings.Builder
+	start := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.Local)
+	err := recentTable(&b, []control.Summary{
+		{Start: start, TraceID: "0a", RequestID: "r-1", Root: "GET shop/cart", Status: 200, Duration: 3_980_000, Legs: 6, Class: journey.ClassApp, Where: "backend"},
+		{Start: start, TraceID: "0b", Root: "GET shop/\x1b[2J" + strings.Repeat("x", 80), Error: "reset", Duration: 900, Legs: 1, Class: journey.ClassMixed},
+	})
+	want := `START         REQUEST                                                       STATUS  DURATION  LEGS  WHOSE TIME   ID
+03:04:05.006  GET shop/cart                                                 200     3.98 ms   6     app backend  r-1
+03:04:05.006  GET shop/?[2Jxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx  reset   900 ns    1     mixed        0b
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	b.Reset()
+	if err := recentTable(&b, nil); err != nil || b.String() != "the agent has kept no request yet\n" {
+		t.Errorf("%v %q", err, b.String())
+	}
+}
