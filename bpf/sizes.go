@@ -13,8 +13,8 @@ type Sizes struct {
 	Sockets int // socket states of 32 B, in sets of 4
 }
 
-// DefaultSizes serve about 1,000 requests in flight and 8,000 busy connections: 1.5 MB, 32 KB, 256 KB.
-func DefaultSizes() Sizes { return Sizes{Flights: 4096, Index: 4096, Sockets: 8192} }
+// DefaultSizes serve about 1,000 requests in flight and 16,000 busy sockets: 1.5 MB, 32 KB, 512 KB.
+func DefaultSizes() Sizes { return Sizes{Flights: 4096, Index: 4096, Sockets: 16384} }
 
 // Validate says which size is not a power of two in its range.
 func (s Sizes) Validate() error {

@@ -184,20 +184,16 @@ func (a *Agent) loop(ctx context.Context) {
 		case <-timer.C:
 		}
 		pause := usualPause
-		if a.pause.Load() {
-			a.reader.Skip()
-		} else {
-			now := monotonic()
-			fresh := a.reader.Poll(now)
-			a.joiner.Tick(now)
-			switch {
-			case fresh == 0:
-				pause = idlePause
-			case uint64(fresh) > a.recorder.Ring().Len()/8: //nolint:gosec // not negative
-				pause = hastyPause
-			}
-			a.counts.Store(&counts{a.reader.Stats(), a.joiner.Stats, a.keep.kept})
+		now := monotonic()
+		fresh := a.reader.Poll(now)
+		a.joiner.Tick(now)
+		switch {
+		case fresh == 0:
+			pause = idlePause
+		case uint64(fresh) > a.recorder.Ring().Len()/8: //nolint:gosec // not negative
+			pause = hastyPause
 		}
+		a.counts.Store(&counts{a.reader.Stats(), a.joiner.Stats, a.keep.kept})
 		timer.Reset(pause)
 	}
 }

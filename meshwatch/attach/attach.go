@@ -32,6 +32,7 @@ type namespace struct {
 	netfilter *bpf.Links
 	links     map[uint32]*bpf.Links
 	troubled  map[uint32]bool // links that could not be attached: said once
+	gone      bool            // it vanished before it could be entered: only its removal is left to come
 }
 
 // Counts is how much is attached.
@@ -114,14 +115,16 @@ func (m *Manager) namespace(s *netpath.State, p *netpath.AttachPoint) error {
 	}
 	netfilter := n.netfilter == nil && p.Netfilter && m.recorder.Netfilter != nil
 	m.held[p.Netns] = n
-	if len(missing) == 0 && !netfilter {
+	if n.gone || len(missing) == 0 && !netfilter {
 		return nil
 	}
 	ns := s.Namespace(p.Netns)
 	if ns == nil {
 		return netpath.ErrGone
 	}
-	return ns.Do(func() error { return n.attach(m.recorder, netfilter, missing) })
+	err := ns.Do(func() error { return n.attach(m.recorder, netfilter, missing) })
+	n.gone = errors.Is(err, netpath.ErrGone)
+	return err
 }
 
 // attach runs in the namespace. What can be attached is, whatever else fails.

@@ -103,7 +103,8 @@ func (r *Reader) Stats() Stats { return r.stats }
 // Close gives out what is still under way, as it is.
 func (r *Reader) Close() {
 	for i := range r.open {
-		switch w := &r.open[i]; id := r.ring.ID(w.serial); {
+		w := &r.open[i]
+		switch id := r.ring.ID(w.serial); {
 		case id >= w.serial:
 			r.giveUp(w)
 		case id == 0:

@@ -96,7 +96,7 @@ func (l *Lab) apply(f Fault, p Pod) error {
 			return commandIn(l.NodeNetns(), "", cmd, append([]string{"-I"}, lossRule(addr, f.Percent)...)...)
 		})
 	default:
-		return errors.Join(addUselessRules(p.Netns, "OUTPUT", f.Rules), addUselessRules(l.NodeNetns(), "FORWARD", f.Rules))
+		return errors.Join(l.addUselessRules(p.Netns, "OUTPUT", f.Rules), l.addUselessRules(l.NodeNetns(), "FORWARD", f.Rules))
 	}
 }
 
@@ -159,17 +159,20 @@ func lossRule(addr string, percent float64) []string {
 // nat table sees only a connection's first.
 const slowChain = "MW_SLOW"
 
-func addUselessRules(ns, chain string, n int) error {
-	for cmd, net := range map[string]string{"iptables-restore": "198.18.%d.%d", "ip6tables-restore": "2001:db8::%x:%x"} {
-		var b strings.Builder
-		fmt.Fprintf(&b, "*filter\n:%s - [0:0]\n", slowChain)
-		for i := range n {
-			fmt.Fprintf(&b, "-A %s -s "+net+" -j DROP\n", slowChain, i>>8&0xff, i&0xff)
-		}
-		fmt.Fprintf(&b, "-I %s -j %s\nCOMMIT\n", chain, slowChain)
-		if err := commandIn(ns, b.String(), cmd, "--noflush"); err != nil {
-			return fmt.Errorf("add %d rules in %s: %w", n, ns, err)
-		}
+// addUselessRules adds rules for the family that requests travel over: loading them takes seconds.
+func (l *Lab) addUselessRules(ns, chain string, n int) error {
+	cmd, net := "iptables-restore", "198.18.%d.%d"
+	if l.Options.IPv6 {
+		cmd, net = "ip6tables-restore", "2001:db8::%x:%x"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "*filter\n:%s - [0:0]\n", slowChain)
+	for i := range n {
+		fmt.Fprintf(&b, "-A %s -s "+net+" -j DROP\n", slowChain, i>>8&0xff, i&0xff)
+	}
+	fmt.Fprintf(&b, "-I %s -j %s\nCOMMIT\n", chain, slowChain)
+	if err := commandIn(ns, b.String(), cmd, "--noflush"); err != nil {
+		return fmt.Errorf("add %d rules in %s: %w", n, ns, err)
 	}
 	return nil
 }

@@ -23,8 +23,8 @@ const tag = "MESHWATCH_LAB"
 
 // Process is something that the lab runs. A pid alone may be another process's by now; with its start time it is not.
 type Process struct {
-	Name  string `json:"name"`  // POD-app, POD-sidecar, POD-proxy, POD-load
-	Pod   string `json:"pod"`   //
+	Name  string `json:"name"`  // POD-app, POD-sidecar, POD-proxy, POD-load, or what runs beside the pods
+	Pod   string `json:"pod"`   // empty: beside them
 	PID   int    `json:"pid"`   //
 	Start uint64 `json:"start"` // clock ticks since boot, from /proc/PID/stat
 }
@@ -143,9 +143,14 @@ func newSpawner() *spawner {
 	return s
 }
 
+// start starts a command in a namespace; an empty name is the machine's own.
 func (s *spawner) start(ns string, cmd *exec.Cmd) error {
 	errs := make(chan error)
 	s.jobs <- func() {
+		if ns == "" {
+			errs <- cmd.Start()
+			return
+		}
 		err, _ := switched(ns, cmd.Start)
 		errs <- err
 	}
@@ -160,7 +165,7 @@ func (s *spawner) close() {
 // program says what to start in a pod.
 type program struct {
 	pod    Pod
-	kind   string // app, sidecar, proxy, load
+	kind   string // app, sidecar, proxy, load; beside the pods a name
 	uid    uint32
 	path   string
 	args   []string
@@ -171,7 +176,7 @@ type program struct {
 
 // start starts a program in its pod, and records it. Its output goes to logs/NAME.log.
 func (l *Lab) start(prog program) (*exec.Cmd, Process, error) {
-	name := prog.pod.Name + "-" + prog.kind
+	name := strings.TrimPrefix(prog.pod.Name+"-"+prog.kind, "-")
 	log, err := os.OpenFile(l.path("logs", name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, Process{}, fmt.Errorf("start %s: %w", name, err)

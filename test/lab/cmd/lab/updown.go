@@ -93,20 +93,28 @@ func show(l *lab.Lab) error {
 		fmt.Printf("  fault %s on %s\n", f.Kind, f.Pod)
 	}
 	for _, p := range l.Pods() {
-		var in []string
-		for _, proc := range procs {
-			if proc.Pod != p.Name {
-				continue
-			}
-			state := ""
-			if !proc.Running() {
-				state = " dead"
-			}
-			in = append(in, fmt.Sprintf("%s(%d%s)", strings.TrimPrefix(proc.Name, p.Name+"-"), proc.PID, state))
-		}
-		fmt.Printf("  %-16s %-12s %-16s %s\n", p.Netns, p.V4, p.V6, strings.Join(in, " "))
+		fmt.Printf("  %-16s %-12s %-16s %s\n", p.Netns, p.V4, p.V6, processesIn(p.Name, procs))
+	}
+	if beside := processesIn("", procs); beside != "" {
+		fmt.Printf("  beside them: %s\n", beside)
 	}
 	return nil
+}
+
+// processesIn lists the processes of a pod; without a name, those beside the pods.
+func processesIn(pod string, procs []lab.Process) string {
+	var in []string
+	for _, proc := range procs {
+		if proc.Pod != pod {
+			continue
+		}
+		state := ""
+		if !proc.Running() {
+			state = " dead"
+		}
+		in = append(in, fmt.Sprintf("%s(%d%s)", strings.TrimPrefix(proc.Name, pod+"-"), proc.PID, state))
+	}
+	return strings.Join(in, " ")
 }
 
 func workloads() *cobra.Command {
