@@ -78,7 +78,7 @@ const (
 
 type netfilterHeads struct {
 	_ structs.HostLayout
-	B [1049600]uint8
+	B [4195328]uint8
 }
 
 type netfilterIndexSet struct {

@@ -37,7 +37,7 @@ func (s Sizes) Validate() error {
 const (
 	indexWays  = 8       // INDEX_WAYS in c/flight.h
 	socketWays = 4       // SOCKET_WAYS
-	headsSize  = 1 << 20 // HEADS_SIZE
+	headsSize  = 4 << 20 // HEADS_SIZE
 	// HeadBytes is how much of one message is captured at most.
 	HeadBytes = 1024
 )

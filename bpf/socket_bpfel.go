@@ -68,7 +68,7 @@ type socketFlight struct {
 
 type socketHeads struct {
 	_ structs.HostLayout
-	B [1049600]uint8
+	B [4195328]uint8
 }
 
 type socketIndexSet struct {

@@ -68,7 +68,7 @@ type troubleFlight struct {
 
 type troubleHeads struct {
 	_ structs.HostLayout
-	B [1049600]uint8
+	B [4195328]uint8
 }
 
 type troubleIndexSet struct {
