@@ -2,9 +2,11 @@
 SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD := go build -buildvcs=false -trimpath
-# KEEP=1 leaves the demo's mesh up; SLOW=app|sidecar|loss|iptables chooses what it slows.
+# The demo: FAULT=app|sidecar|loss|iptables is what it makes slow, KEEP=1 leaves the mesh up, SIDECAR=envoy|haproxy (default
+# Envoy where it can be had).
+FAULT ?= app
 KEEP ?=
-SLOW ?= app
+SIDECAR ?=
 
 .DEFAULT_GOAL := build
 .PHONY: build generate lint test test-unit demo lab-down accuracy bench clean help
@@ -24,10 +26,13 @@ test: ## everything; installs what is missing. Without root: what can run, and a
 test-unit: ## the packages that leave the machine as it is, with nothing installed, in seconds
 	test/test.sh unit
 
-demo: build ## a mesh, real requests, where their time goes, and what changes when one part is slow: SLOW=… KEEP=1
-	test/demo.sh $(SLOW) $(KEEP)
+demo: ## a mesh, real requests, where their time goes, and what changes when one part is slow: FAULT=… KEEP=1
+	test/install.sh demo
+	$(MAKE) --no-print-directory build
+	go build -buildvcs=false -o bin/demo ./test/demo
+	@bin/demo -fault=$(FAULT) -sidecar=$(SIDECAR) $(if $(filter-out 0 no,$(KEEP)),-keep)
 
-lab-down: ## removes every lab that is still there, also after a crash
+lab-down: ## removes every lab that is still there, also after a crash, with its load and agent
 	go run -buildvcs=false ./test/lab/cmd/lab down
 
 accuracy: build ## journeys with every hop and wrong joins, against the truth; writes test/results/accuracy.json

@@ -165,11 +165,11 @@ func (a *Agent) pipeline() {
 }
 
 // Pace of reading. A look costs the CPU some 20 to 100 µs before anything is read (waking up, the Go scheduler, cold caches), so
-// there are as few as the ring allows: it lasts 100 ms at 160,000 flights a second. Nobody waits for a look: joining does for
-// much longer.
+// there are as few as the ring allows, which by default lasts 100 ms at 40,000 flights a second. Nobody waits for a look:
+// joining does for much longer.
 const (
 	usualPause = 20 * time.Millisecond
-	hastyPause = 4 * time.Millisecond  // when more than an eighth of the ring was new
+	hastyPause = 4 * time.Millisecond  // when more than a quarter of the ring was new
 	idlePause  = 50 * time.Millisecond // when nothing was
 )
 
@@ -190,7 +190,7 @@ func (a *Agent) loop(ctx context.Context) {
 		switch {
 		case fresh == 0:
 			pause = idlePause
-		case uint64(fresh) > a.recorder.Ring().Len()/8: //nolint:gosec // not negative
+		case uint64(fresh) > a.recorder.Ring().Len()/4: //nolint:gosec // not negative
 			pause = hastyPause
 		}
 		a.counts.Store(&counts{a.reader.Stats(), a.joiner.Stats, a.keep.kept})

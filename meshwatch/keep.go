@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/observe"
 	"github.com/meshwatch/meshwatch/meshwatch/verdict"
@@ -41,13 +42,37 @@ func (k *keeper) wants(t *join.Tree, now uint64) (keep, limited bool) {
 	return true, false
 }
 
-// chosen is the same on every node: it depends on the request id alone.
+// chosen is the same on every node: it depends on the request id alone, else on the trace, else on the first message's
+// place in its connection.
 func (k *keeper) chosen(t *join.Tree) bool {
 	if k.cfg.Ratio >= 1 {
 		return true
 	}
-	// a UUID's last 8 bytes are random but for the two variant bits at the front
-	return float64(binary.BigEndian.Uint64(t.ID[8:])<<2) < k.cfg.Ratio*math.MaxUint64
+	id := t.ID
+	if f := &t.Exchanges[0].Req.Flight; id == (head.ID{}) {
+		binary.BigEndian.PutUint32(id[:], f.Seq)
+		binary.BigEndian.PutUint32(id[8:], f.Ack)
+	}
+	for _, x := range t.Exchanges {
+		if trace := x.Req.Head.Trace.TraceID; t.ID == (head.ID{}) && trace != [16]byte{} {
+			id = trace
+			break
+		}
+	}
+	return float64(spread(id)) < k.cfg.Ratio*math.MaxUint64
+}
+
+// spread makes of an id, however it was made, a number that is anywhere with the same chance. It never changes between
+// releases. SplitMix64's finalizer.
+func spread(id [16]byte) uint64 {
+	var h uint64
+	for _, half := range [][]byte{id[:8], id[8:]} {
+		h = (h ^ binary.BigEndian.Uint64(half)) + 0x9e3779b97f4a7c15
+		h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+		h = (h ^ h>>27) * 0x94d049bb133111eb
+		h ^= h >> 31
+	}
+	return h
 }
 
 // tree is where the joiner gives what it found.

@@ -1,7 +1,7 @@
 package meshwatch
 
 import (
-	"bufio"
+	"bytes"
 	"io"
 	"log/slog"
 
@@ -12,6 +12,8 @@ import (
 
 // outputQueue is how many journeys wait for a slow reader of stdout: some 2 s at 4,000 a second, 10 KB each.
 const outputQueue = 8192
+
+const outputChunk = 256 << 10 // bytes that are written at once when more is waiting
 
 // lineWriter writes a line a journey on a goroutine of its own, so that a slow reader costs journeys, counted, not records.
 type lineWriter struct {
@@ -37,24 +39,20 @@ func (l *lineWriter) Offer(j *journey.Journey) {
 }
 
 func (l *lineWriter) run(w io.Writer, clock journey.Clock, failed *loss.Counter, log *slog.Logger) (first error) {
-	out := bufio.NewWriterSize(w, 256<<10)
-	var line []byte
+	var lines []byte
 	for j := range l.queue {
-		line = append(report.AppendJSON(line[:0], j, clock), '\n')
-		_, err := out.Write(line)
-		if err == nil && len(l.queue) == 0 {
-			err = out.Flush()
+		lines = append(report.AppendJSON(lines, j, clock), '\n')
+		if len(l.queue) > 0 && len(lines) < outputChunk {
+			continue
 		}
-		if err != nil {
-			failed.Add(1)
+		if n, err := w.Write(lines); err != nil {
+			failed.Add(uint64(bytes.Count(lines[n:], []byte("\n")))) //nolint:gosec // not negative
 			if first == nil {
 				log.Error("cannot write journeys to standard output", "error", err)
 				first = err
 			}
 		}
-	}
-	if err := out.Flush(); first == nil {
-		first = err
+		lines = lines[:0]
 	}
 	return first
 }

@@ -69,6 +69,9 @@ func (s *State) Hop(from, to Place) HopName {
 	if from.Hook >= hookCount || to.Hook >= hookCount {
 		return generic(from, to)
 	}
+	if from.Netns == 0 || to.Netns == 0 { // places that Resolve did not know: nothing says that they are one
+		return generic(from, to)
+	}
 	a, b := s.Link(from.Netns, from.Ifindex), s.Link(to.Netns, to.Ifindex)
 	if from.Netns == to.Netns {
 		if hop := localHops[from.Hook][to.Hook]; hop.Name != "" {

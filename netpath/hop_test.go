@@ -54,6 +54,8 @@ func TestHop(t *testing.T) {
 		{"reset", at(HookDelivered, nsBack, 2), at(HookReset, nsBack, 0), HopName{"delivered to reset", "reset", ClassUnknown}},
 		{"unknown link", at(HookEgress, nsFront, 77), at(HookIngress, nsBack, 78), HopName{"egress to ingress", "other", ClassUnknown}},
 		{"unknown namespace", at(HookEgress, 1, 2), at(HookInput, 2, 0), HopName{"egress to input", "other", ClassUnknown}},
+		{"unresolved", at(HookEgress, 0, 0), at(HookIngress, 0, 0), HopName{"egress to ingress", "other", ClassUnknown}},
+		{"unresolved rules", at(HookInput, 0, 0), at(HookDelivered, 0, 0), HopName{"input to delivered", "other", ClassUnknown}},
 		{"twice", at(HookIngress, nsHost, 3), at(HookIngress, nsHost, 3), HopName{"ingress to ingress", "other", ClassUnknown}},
 		{"odd order", at(HookDelivered, nsBack, 2), at(HookInput, nsBack, 2), HopName{"delivered to input", "other", ClassUnknown}},
 		{"no such hook", at(200, nsBack, 2), at(201, nsBack, 2), HopName{"hook 200 to hook 201", "other", ClassUnknown}},

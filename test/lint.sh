@@ -32,7 +32,7 @@ shell_syntax() {
 generated() {
   local tmp f bad=0
   for f in clang-19 llvm-strip-19; do
-    command -v $f >/dev/null || { echo "$f is missing, so nobody knows whether the BPF objects fit their sources: run test/install.sh run"; return 1; }
+    command -v $f >/dev/null || { echo "$f is missing, so nobody knows whether the BPF objects fit their sources: run test/install.sh test"; return 1; }
   done
   tmp=$(mktemp -d) || return 1
   trap 'rm -rf "$tmp"' RETURN

@@ -22,6 +22,7 @@ func hopsCommand() *cobra.Command {
 	}
 	as, agent := formatFlag(c), agentFlag(c)
 	once := c.Flags().BoolP("once", "n", false, "print once, also on a terminal")
+	most := c.Flags().Int("rows", 0, "at most so many rows, the largest; 0: all")
 	reset := c.Flags().Bool("reset", false, "print, then begin anew at zero: for everyone who looks")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		look, terminal := style()
@@ -32,9 +33,10 @@ func hopsCommand() *cobra.Command {
 		case *as == "json":
 			return printJSON(os.Stdout, rows)
 		case *once || *reset || !terminal:
+			look.Rows = *most
 			return hopTable(os.Stdout, rows, look)
 		}
-		return liveHops(c.Context(), agent())
+		return liveHops(c.Context(), agent(), *most)
 	}
 	return c
 }
@@ -48,7 +50,7 @@ func hopTable(w *os.File, rows []report.HopRow, look report.Style) error {
 }
 
 // headRows are those of the live table above its first hop, and the one below where the cursor stays.
-const headRows = 4
+const headRows = 5
 
 // screenRows is how many hops fit on the terminal.
 func screenRows() int {
@@ -59,8 +61,8 @@ func screenRows() int {
 	return int(size.Row) - headRows
 }
 
-// liveHops draws the table every second until ctx ends.
-func liveHops(ctx context.Context, agent *control.Client) error {
+// liveHops draws the table every second until ctx ends, with as many rows as fit, at most most (0: no limit).
+func liveHops(ctx context.Context, agent *control.Client, most int) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	home := "\x1b[2J\x1b[H" // clear the first time; later what is there is overwritten, so that nothing flickers
@@ -76,7 +78,10 @@ func liveHops(ctx context.Context, agent *control.Client) error {
 		screen.WriteString(home)
 		fmt.Fprintf(&screen, "%s  hops since the agent's start or `meshwatch hops --reset`; ^C ends\n\n", time.Now().Format(time.TimeOnly))
 		look, _ := style() // the terminal may have another size by now
-		if err := report.Hops(&screen, rows[:min(len(rows), screenRows())], look); err != nil {
+		if look.Rows = screenRows(); most > 0 {
+			look.Rows = min(look.Rows, most)
+		}
+		if err := report.Hops(&screen, rows, look); err != nil {
 			return err
 		}
 		out := append(bytes.ReplaceAll(screen.Bytes(), []byte("\n"), []byte("\x1b[K\n")), "\x1b[J"...)

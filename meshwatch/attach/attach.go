@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path"
 	"sync"
 
@@ -31,8 +32,8 @@ type namespace struct {
 	name      string
 	netfilter *bpf.Links
 	links     map[uint32]*bpf.Links
-	troubled  map[uint32]bool // links that could not be attached: said once
-	gone      bool            // it vanished before it could be entered: only its removal is left to come
+	troubled  map[uint32]bool    // links that could not be attached: said once
+	gone      *netpath.Namespace // as it was when no way led there: tried again when it was read anew
 }
 
 // Counts is how much is attached.
@@ -67,7 +68,9 @@ func (m *Manager) Apply(s *netpath.State) {
 	}
 	for inum, n := range m.held {
 		if !wanted[inum] {
-			m.release(inum, n)
+			if err := m.release(inum, n); err != nil {
+				m.log.Warn("cannot let go of a network namespace", "error", err)
+			}
 		}
 	}
 }
@@ -110,20 +113,19 @@ func (m *Manager) namespace(s *netpath.State, p *netpath.AttachPoint) error {
 		if !present[index] {
 			_ = l.Close() // the device took its programs along
 			delete(n.links, index)
-			delete(n.troubled, index)
 		}
 	}
+	maps.DeleteFunc(n.troubled, func(index uint32, _ bool) bool { return !present[index] })
 	netfilter := n.netfilter == nil && p.Netfilter && m.recorder.Netfilter != nil
 	m.held[p.Netns] = n
-	if n.gone || len(missing) == 0 && !netfilter {
+	ns := s.Namespace(p.Netns)
+	if n.gone == ns || len(missing) == 0 && !netfilter {
 		return nil
 	}
-	ns := s.Namespace(p.Netns)
-	if ns == nil {
-		return netpath.ErrGone
-	}
 	err := ns.Do(func() error { return n.attach(m.recorder, netfilter, missing) })
-	n.gone = errors.Is(err, netpath.ErrGone)
+	if errors.Is(err, netpath.ErrGone) {
+		n.gone = ns
+	}
 	return err
 }
 
@@ -154,16 +156,17 @@ func (n *namespace) attach(r *bpf.Recorder, netfilter bool, missing []uint32) er
 	return errors.Join(errs...)
 }
 
-func (m *Manager) release(inum uint32, n *namespace) {
+func (m *Manager) release(inum uint32, n *namespace) (err error) {
 	if n.netfilter != nil {
-		if err := n.netfilter.Close(); err != nil {
-			m.log.Warn("cannot detach netfilter programs", "namespace", n.name, "error", err)
+		if err = n.netfilter.Close(); err != nil {
+			err = fmt.Errorf("detach netfilter programs from %s: %w", n.name, err)
 		}
 	}
 	for _, l := range n.links {
 		_ = l.Close() // of a device that may be gone
 	}
 	delete(m.held, inum)
+	return err
 }
 
 // Counts is how much is attached now.
@@ -181,11 +184,9 @@ func (m *Manager) Counts() Counts {
 func (m *Manager) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var errs []error
 	for inum, n := range m.held {
-		m.release(inum, n)
+		errs = append(errs, m.release(inum, n))
 	}
-	if len(m.held) != 0 {
-		return fmt.Errorf("detach: %d namespaces left", len(m.held))
-	}
-	return nil
+	return errors.Join(errs...)
 }

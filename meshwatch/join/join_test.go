@@ -248,6 +248,17 @@ func TestSplitHead(t *testing.T) {
 	w.end([]string{"1-2 /split 200; >2-3 /2 200 (request-id 1)"})
 }
 
+// What is captured of a head may end before it does: what is there counts.
+func TestCutHead(t *testing.T) {
+	w := newWorld(t)
+	in, out := w.conn(1, 2), w.conn(2, 3)
+	in.say(0, "GET / HTTP/1.1\r\nHost: x\r\nX-Request-ID: "+id1+"\r\nCookie: "+strings.Repeat("c", 2000)+"\r\n\r\n")
+	out.ask("/x", id1)
+	out.answer(200)
+	in.answer(200)
+	w.end([]string{"1-2 / 200; >2-3 /x 200 (request-id 1)"}, "parse/cut-head 1")
+}
+
 // A body is not a message, whatever it begins with; 100 Continue is not the response.
 func TestBodies(t *testing.T) {
 	w := newWorld(t)

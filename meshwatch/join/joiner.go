@@ -22,7 +22,7 @@ type Config struct {
 
 // DefaultConfig has the times that suit a node whose agent gets CPU within some 10 ms.
 func DefaultConfig(p *head.Parser) Config {
-	return Config{Parser: p, Linger: 200 * time.Millisecond, Parents: time.Second, Expire: 60 * time.Second, Hold: 100 * time.Millisecond}
+	return Config{Parser: p, Linger: 60 * time.Millisecond, Parents: time.Second, Expire: 60 * time.Second, Hold: 100 * time.Millisecond}
 }
 
 // Joiner makes trees of flights. One goroutine owns it.
@@ -60,7 +60,7 @@ type Stats struct {
 // losses are the joiner's counters, resolved once.
 type losses struct {
 	gap, stale, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
-	noID, noParent, ambiguous, ambiguousID, late, groupFull, noResponse                            *loss.Counter
+	noID, noParent, ambiguous, ambiguousID, groupFull, noResponse                                  *loss.Counter
 }
 
 // New makes a joiner that gives its trees to emit. A tree and all in it are valid only until emit returns.
@@ -76,7 +76,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 			unpairedResponse: c("pair", "response-without-request"), unpairedRequest: c("pair", "response-not-seen"),
 			unsure: c("pair", "behind-a-gap"), noResponse: c("pair", "no-response"),
 			noThread: c("relay", "process-not-seen"), noID: c("relay", "no-id"), noParent: c("relay", "no-parent"),
-			ambiguous: c("relay", "ambiguous"), ambiguousID: c("relay", "ambiguous-id"), late: c("relay", "late"),
+			ambiguous: c("relay", "ambiguous"), ambiguousID: c("relay", "ambiguous-id"),
 			groupFull: c("relay", "id-used-too-often"),
 		},
 	}
@@ -105,7 +105,6 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) {
 	}
 	l.used = j.now
 	if flags&bpf.FlagSYN != 0 {
-		l.Opened, l.Accepted = f.StartNs, f.RecvNs
 		s := &l.dirs[d]
 		s.last, s.end, s.seen = uint32(f.Id), f.Seq+1, true //nolint:gosec // low half, as Flight.Prev
 		return

@@ -16,8 +16,6 @@ type Leg struct {
 	closed   uint8  // a bit for each end
 	born     uint32 // id of the flight that it was made for
 	used     uint64
-	Opened   uint64 // ns: SYN sent, 0: before the recorder
-	Accepted uint64 // ns: SYN reached the other end
 }
 
 const bothClosed = 3

@@ -104,8 +104,15 @@ func (j *Joiner) newExchange(m *Message) *Exchange {
 }
 
 func (j *Joiner) freeExchange(x *Exchange) {
-	j.freeMessage(x.Req)
-	j.freeMessage(x.Resp)
+	for _, m := range []*Message{x.Req, x.Resp} {
+		if m == nil {
+			continue
+		}
+		if m.result == head.NeedMore {
+			j.lost.cutHead.Add(1)
+		}
+		j.freeMessage(m)
+	}
 	*x = Exchange{}
 	j.freeExchanges = append(j.freeExchanges, x)
 }

@@ -18,14 +18,19 @@ import (
 // Names knows who and where. The state and the store may be replaced at any time from any goroutine; everything else
 // belongs to the one that observes.
 type Names struct {
-	proxies  []string
-	state    atomic.Pointer[netpath.State]
-	store    atomic.Pointer[topology.Store]
-	procs    map[uint32]process
-	sockets  map[uint32]journey.Workload // by network namespace
-	seen     *netpath.State              // what sockets was made from
-	seenFrom *topology.Store
-	swept    uint64
+	proxies []string
+	state   atomic.Pointer[netpath.State]
+	store   atomic.Pointer[topology.Store]
+	procs   map[uint32]process
+	tenants map[uint32]topology.Workload // by network namespace
+	seen    known                        // what tenants was made from
+	swept   uint64
+}
+
+// known is a datapath and a topology: names hold as long as both do.
+type known struct {
+	state *netpath.State
+	store *topology.Store
 }
 
 // process is what /proc says of one; kept for procTTL, as ids are used again.
@@ -35,11 +40,11 @@ type process struct {
 	at    uint64
 }
 
-const procTTL = 30e9 // ns
+const procTTL = int64(30e9) // ns
 
 // NewNames makes Names in which nothing is known yet. proxies are the process names that are proxies.
 func NewNames(proxies []string) *Names {
-	n := &Names{proxies: proxies, procs: map[uint32]process{}, sockets: map[uint32]journey.Workload{}}
+	n := &Names{proxies: proxies, procs: map[uint32]process{}, tenants: map[uint32]topology.Workload{}}
 	n.state.Store(&netpath.State{})
 	return n
 }
@@ -50,6 +55,8 @@ func (n *Names) SetState(s *netpath.State) { n.state.Store(s) }
 // SetStore replaces the topology.
 func (n *Names) SetStore(s *topology.Store) { n.store.Store(s) }
 
+func (n *Names) known() known { return known{n.state.Load(), n.store.Load()} }
+
 // State is the datapath as last set.
 func (n *Names) State() *netpath.State { return n.state.Load() }
 
@@ -58,21 +65,24 @@ func (n *Names) process(pid, netns uint32, now uint64) process {
 	if pid == 0 {
 		return process{}
 	}
-	if p, ok := n.procs[pid]; ok && now-p.at < procTTL && p.netns == netns {
+	if p, ok := n.procs[pid]; ok && since(p.at, now) < procTTL && p.netns == netns {
 		return p
 	}
 	p := process{comm: comm("/proc/" + strconv.Itoa(int(pid)) + "/comm"), netns: netns, at: now}
 	n.procs[pid] = p
-	if now-n.swept > 2*procTTL {
+	if since(n.swept, now) > 2*procTTL {
 		n.swept = now
 		for id, old := range n.procs {
-			if now-old.at > 2*procTTL {
+			if since(old.at, now) > 2*procTTL {
 				delete(n.procs, id)
 			}
 		}
 	}
 	return p
 }
+
+// since is negative where flights come out of order.
+func since(then, now uint64) int64 { return int64((now - then)>>1) } //nolint:gosec // a difference
 
 func comm(path string) string {
 	b, err := os.ReadFile(path) //nolint:gosec // a path in /proc
@@ -91,44 +101,52 @@ func (n *Names) IsProxy(pid uint32) bool {
 	return slices.Contains(n.proxies, p.comm)
 }
 
-// role tells a sidecar from a gateway by the namespace's rules: traffic is redirected to a sidecar only.
-func (n *Names) role(p process, w journey.Workload) journey.Role {
-	if p.comm == "" {
-		return journey.RoleUnknown
+// role tells a sidecar from a gateway by the namespace's rules: traffic is redirected to a sidecar only. Of what is no
+// sidecar the topology's word counts more than the process's name.
+func (n *Names) role(p process, w topology.Workload) journey.Role {
+	proxy := slices.Contains(n.proxies, p.comm)
+	if proxy {
+		if ns := n.state.Load().Namespace(p.netns); ns != nil && ns.Redirects() {
+			return journey.RoleSidecar
+		}
 	}
-	if !slices.Contains(n.proxies, p.comm) {
+	switch {
+	case w.Role == topology.RoleGateway:
+		return journey.RoleGateway
+	case w.Role != topology.RoleUnknown:
 		return journey.RoleApp
+	case p.comm == "":
+		return journey.RoleUnknown
+	case proxy:
+		return journey.RoleGateway
 	}
-	if ns := n.state.Load().Namespace(p.netns); ns != nil && ns.Redirects() {
-		return journey.RoleSidecar
-	}
-	return journey.RoleGateway
+	return journey.RoleApp
 }
 
 // workload is who lives in a network namespace, by any of its addresses; in the host's, who has the address of the socket.
-func (n *Names) workload(netns uint32, addr netip.Addr) journey.Workload {
-	state, store := n.state.Load(), n.store.Load()
-	if n.seen != state || n.seenFrom != store {
-		clear(n.sockets)
-		n.seen, n.seenFrom = state, store
+func (n *Names) workload(netns uint32, addr netip.Addr) topology.Workload {
+	now := n.known()
+	if n.seen != now {
+		clear(n.tenants)
+		n.seen = now
 	}
-	ns := state.Namespace(netns)
+	ns := now.state.Namespace(netns)
 	if ns == nil || ns.Host {
-		w, _ := store.ByAddr(addr)
-		return workloadOf(w)
-	}
-	if w, ok := n.sockets[netns]; ok {
+		w, _ := now.store.ByAddr(addr)
 		return w
 	}
-	var found journey.Workload
+	if w, ok := n.tenants[netns]; ok {
+		return w
+	}
+	var found topology.Workload
 	for i := range ns.Links {
 		for _, prefix := range ns.Links[i].Addrs {
-			if w, ok := store.ByAddr(prefix.Addr()); ok && found.Name == "" {
-				found = workloadOf(w)
+			if w, ok := now.store.ByAddr(prefix.Addr()); ok && found.Name == "" {
+				found = w
 			}
 		}
 	}
-	n.sockets[netns] = found
+	n.tenants[netns] = found
 	return found
 }
 

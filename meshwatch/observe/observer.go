@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -17,7 +18,8 @@ type Observer struct {
 
 	mu    sync.RWMutex // guards all
 	all   map[Labels]*Series
-	paths map[processKey]*Series
+	paths map[processKey]*Series // the observing goroutine's
+	made  known                  // what paths was made from
 
 	counting sync.Mutex // guards what every Series has counted; taken before mu
 }
@@ -130,11 +132,13 @@ func (o *Observer) processing(t *join.Tree, x *join.Exchange) {
 func (o *Observer) processSeries(x *join.Exchange) *Series {
 	f := &x.Req.Flight
 	key := processKey{f.RecvPid, f.RecvNetns}
-	if s := o.paths[key]; s != nil {
+	now := o.names.known()
+	if s := o.paths[key]; s != nil && o.made == now {
 		return s
 	}
-	if len(o.paths) > maxSeries {
+	if o.made != now || len(o.paths) > maxSeries {
 		clear(o.paths)
+		o.made = now
 	}
 	end := o.end(f, false)
 	s := o.series(Labels{end.Name(), end.Name(), "process " + end.Process, "process", string(classOfRole(end.Role)), "processing"})
@@ -145,14 +149,23 @@ func (o *Observer) processSeries(x *join.Exchange) *Series {
 // Keepable says what a decision to keep a tree needs: its duration in ns and whether something in it failed.
 func Keepable(t *join.Tree) (duration uint64, failed bool) {
 	root := t.Exchanges[0]
-	end := root.Req.Flight.RecvNs
+	end := lastSeen(&root.Req.Flight)
 	if root.Resp != nil {
-		end = max(root.Resp.Flight.RecvEndNs, root.Resp.Flight.RecvNs)
+		end = lastSeen(&root.Resp.Flight)
 	}
 	for _, x := range t.Exchanges {
 		failed = failed || x.Error != "" || x.Resp != nil && x.Resp.Head.Status >= 500
 	}
 	return end - min(end, root.Req.Flight.StartNs), failed
+}
+
+// lastSeen is when a flight was read, or where its reader is not seen, as on another node, when it was last stamped.
+func lastSeen(f *bpf.Flight) uint64 {
+	at := f.StartNs
+	if n := stampCount(f); n > 0 {
+		at += uint64(f.Stamps[n-1].Delta)
+	}
+	return max(f.RecvEndNs, f.RecvNs, at)
 }
 
 // traceID is what the journey's spans are under: the trace context's, else the request id's.

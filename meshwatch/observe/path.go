@@ -9,13 +9,12 @@ import (
 
 // path is what the stamps of one direction of a leg mean: worked out once, then compared and reused.
 type path struct {
-	n                int
-	places           [bpf.MaxStamps]uint32
-	state            *netpath.State
-	recv             uint32 // process that read
-	steps            [bpf.MaxStamps]step
-	wait             step // last stamp to the read
-	sender, receiver string
+	n      int
+	places [bpf.MaxStamps]uint32
+	known  known
+	recv   uint32 // process that read
+	steps  [bpf.MaxStamps]step
+	wait   step // last stamp to the read
 }
 
 // step is one hop of a path.
@@ -25,13 +24,12 @@ type step struct {
 	netns uint32
 	net   string
 	iface string
-	from  netpath.Place
 	stat  *Series
 }
 
 // matches says whether the flight went the same way as the path.
-func (p *path) matches(f *bpf.Flight, n int, state *netpath.State) bool {
-	if p == nil || p.n != n || p.state != state || p.recv != f.RecvPid {
+func (p *path) matches(f *bpf.Flight, n int, now known) bool {
+	if p == nil || p.n != n || p.known != now || p.recv != f.RecvPid {
 		return false
 	}
 	for i := range n {
@@ -54,20 +52,21 @@ func (o *Observer) pathOf(x *join.Exchange, m *join.Message, request bool) *path
 	}
 	slot := x.Leg.Cache(dir)
 	cached, _ := (*slot).(*path)
-	n, state := stampCount(f), o.names.state.Load()
-	if cached.matches(f, n, state) {
+	n, now := stampCount(f), o.names.known()
+	if cached.matches(f, n, now) {
 		return cached
 	}
-	p := o.makePath(x, f, request, n, state)
+	p := o.makePath(x, f, request, n, now)
 	*slot = p
 	return p
 }
 
-func (o *Observer) makePath(x *join.Exchange, f *bpf.Flight, request bool, n int, state *netpath.State) *path {
-	p := &path{n: n, state: state, recv: f.RecvPid}
+func (o *Observer) makePath(x *join.Exchange, f *bpf.Flight, request bool, n int, now known) *path {
+	state := now.state
+	p := &path{n: n, known: now, recv: f.RecvPid}
 	from := o.end(f, true)
 	to := o.end(f, false)
-	p.sender, p.receiver = from.Name(), to.Name()
+	sender, receiver := from.Name(), to.Name()
 	direction := "response"
 	if request {
 		direction = "request"
@@ -79,20 +78,20 @@ func (o *Observer) makePath(x *join.Exchange, f *bpf.Flight, request bool, n int
 		}
 		a, b := o.names.place(f.Stamps[i-1].Place), o.names.place(f.Stamps[i].Place)
 		p.steps[i] = o.step(state, a, state.Hop(a, b))
-		p.steps[i].stat = o.series(Labels{p.sender, p.receiver, p.steps[i].name.Name, p.steps[i].name.Kind, string(p.steps[i].class), direction})
+		p.steps[i].stat = o.series(Labels{sender, receiver, p.steps[i].name.Name, p.steps[i].name.Kind, string(p.steps[i].class), direction})
 	}
 	if n > 0 {
 		last := o.names.place(f.Stamps[n-1].Place)
 		p.wait = o.step(state, last, netpath.HopName{Name: "socket wait", Kind: "socket-wait", Class: ""})
 		p.wait.class = classOfRole(to.Role)
 		p.wait.iface = ""
-		p.wait.stat = o.series(Labels{p.sender, p.receiver, "socket wait", "socket-wait", string(p.wait.class), direction})
+		p.wait.stat = o.series(Labels{sender, receiver, "socket wait", "socket-wait", string(p.wait.class), direction})
 	}
 	return p
 }
 
 func (o *Observer) step(state *netpath.State, from netpath.Place, name netpath.HopName) step {
-	s := step{name: name, class: journey.Class(name.Class), netns: from.Netns, from: from, net: o.names.netName(from.Netns)}
+	s := step{name: name, class: journey.Class(name.Class), netns: from.Netns, net: o.names.netName(from.Netns)}
 	if l := state.Link(from.Netns, from.Ifindex); l != nil && (from.Hook == netpath.HookEgress || from.Hook == netpath.HookIngress) {
 		s.iface = l.Name
 	}

@@ -35,6 +35,9 @@ func (o *Observer) exchange(x *join.Exchange) *journey.Exchange {
 		if !e.Leg.Server.Known {
 			e.Leg.Server = o.end(&x.Resp.Flight, true)
 		}
+		if e.Leg.Client.Pid == 0 && x.Resp.Flight.RecvSk != 0 {
+			e.Leg.Client = o.end(&x.Resp.Flight, false) // which thread wrote is not known: the one that read the answer
+		}
 		if e.Status >= 500 && e.Error == "" {
 			e.Error = strconv.Itoa(e.Status)
 		}
@@ -66,7 +69,8 @@ func (o *Observer) end(f *bpf.Flight, sender bool) journey.End {
 	}
 	e.Pid, e.Tid = int(pid), int(tid)
 	e.NetName = o.names.netName(e.Netns)
-	e.Workload = o.names.workload(e.Netns, e.Local.Addr())
+	w := o.names.workload(e.Netns, e.Local.Addr())
+	e.Workload = workloadOf(w)
 	p := o.names.process(pid, e.Netns, f.StartNs)
 	e.Process, e.Thread = p.comm, p.comm
 	if tid != pid && tid != 0 {
@@ -74,7 +78,7 @@ func (o *Observer) end(f *bpf.Flight, sender bool) journey.End {
 			e.Thread = t.comm
 		}
 	}
-	e.Role = o.names.role(p, e.Workload)
+	e.Role = o.names.role(p, w)
 	return e
 }
 

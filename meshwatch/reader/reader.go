@@ -104,11 +104,8 @@ func (r *Reader) Stats() Stats { return r.stats }
 func (r *Reader) Close() {
 	for i := range r.open {
 		w := &r.open[i]
-		switch id := r.ring.ID(w.serial); {
-		case id >= w.serial:
+		if id := r.ring.ID(w.serial); id >= w.serial || id == 0 {
 			r.giveUp(w)
-		case id == 0:
-			r.lost.unfinished.Add(1)
 		}
 	}
 	r.open = r.open[:0]
@@ -144,7 +141,7 @@ func (r *Reader) look(w *waiting, now uint64) bool {
 		return r.lookAt(w, now, age)
 	case id == 0: // being written
 		if age > patience {
-			r.lost.unfinished.Add(1)
+			r.giveUp(w)
 		}
 		return age > patience
 	}

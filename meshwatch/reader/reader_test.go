@@ -103,7 +103,6 @@ func TestReader(t *testing.T) {
 		do     func(*bench)
 		given  []string
 		losses []string
-		open   int
 	}{
 		"final ones in order": {do: func(b *bench) {
 			for range 3 {
@@ -154,7 +153,15 @@ func TestReader(t *testing.T) {
 				panic("not watched")
 			}
 			b.poll(ms)
-		}, losses: []string{"unfinished 1"}},
+		}, losses: []string{"lapped 1"}},
+
+		"unread for long, and being overwritten when patience ends": {do: func(b *bench) {
+			f := b.write()
+			b.poll(ms)
+			b.poll(keepCopyAfter + ms)
+			f.Id = 0
+			b.poll(patience)
+		}, given: []string{"1 h1"}, losses: []string{"unfinished 1"}},
 
 		"a serial whose slot was still under way is no loss": {do: func(b *bench) {
 			long := b.write()
@@ -304,18 +311,17 @@ func TestReader(t *testing.T) {
 			b.write()        // 1: unread
 			f := b.write()   // 2: overwritten
 			b.write().Id = 0 // 3: being written
-			b.last++         // 4: claimed, its slot not taken yet
+			b.read(b.write())
+			b.poll(ms)
+			b.last++ // 5: claimed, but 1 is under way in its slot
 			b.poll(ms)
 			f.Id = 6
 			b.reader.Close()
 			b.reader.Close()
-		}, given: []string{"1 h1"}, losses: []string{"lapped 1", "unfinished 2"}},
+		}, given: []string{"4 h4", "1 h1"}, losses: []string{"lapped 2", "unfinished 1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(4)
-			if name == "close" { // a slot that was used before
-				b.records[0].Id = 0
-			}
 			tt.do(b)
 			b.wants(t, tt.given, tt.losses...)
 		})
@@ -370,6 +376,22 @@ func TestReaderKeepsCopiesApart(t *testing.T) {
 			}
 			seen[g] = true
 		}
+	}
+	b.given = nil
+	f := b.write()
+	clear(b.heads) // before there is a copy: the head of another one must not take its place
+	b.poll(ms)
+	b.poll(keepCopyAfter + ms)
+	b.read(f)
+	b.poll(ms)
+	f = b.write()
+	clear(b.heads)
+	b.poll(ms)
+	b.poll(keepCopyAfter + ms)
+	f.Id += 8
+	b.poll(ms)
+	if diff := cmp.Diff([]string{"49 ", "50 "}, b.given); diff != "" {
+		t.Errorf("given out without heads (-want +got):\n%s", diff)
 	}
 	if n := len(b.reader.free); n != 8 {
 		t.Errorf("%d copies in memory for 8 records", n)

@@ -2,8 +2,10 @@ package report
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,6 +38,35 @@ func Owner(class journey.Class, workload string) string {
 	return workload
 }
 
+// OwnerShare is all the time of one owner.
+type OwnerShare struct {
+	Owner string
+	Share float64 // of the time of all journeys, 0 to 1
+}
+
+// Owners sums the rows up by whose time it is, largest first.
+func Owners(rows []HopRow) []OwnerShare {
+	var list []OwnerShare
+	for k := range rows {
+		i := slices.IndexFunc(list, func(o OwnerShare) bool { return o.Owner == rows[k].Owner })
+		if i < 0 {
+			i, list = len(list), append(list, OwnerShare{Owner: rows[k].Owner})
+		}
+		list[i].Share += rows[k].Share
+	}
+	slices.SortStableFunc(list, func(a, b OwnerShare) int { return cmp.Compare(b.Share, a.Share) })
+	return list
+}
+
+// owners says it in a line: a part that is slow at many hops is not seen in their rows.
+func owners(rows []HopRow) string {
+	var words []string
+	for _, o := range Owners(rows) {
+		words = append(words, clean(o.Owner)+" "+percent(o.Share))
+	}
+	return "whose time: " + strings.Join(words, " · ")
+}
+
 const (
 	gap        = 2  // columns between columns
 	shareCells = 10 // of the bar for 100 %, where there is room
@@ -48,8 +79,13 @@ var hopHeads = [...]string{"WHOSE TIME", "HOP", "LEG", "COUNT", "P50", "P99", "S
 
 const textColumns = 3 // the first ones: left-aligned, and cut where the terminal is narrow
 
-// Hops writes the rows as a table in the order given.
+// Hops writes whose time it is over all rows, and the rows as a table in the order given.
 func Hops(w io.Writer, rows []HopRow, style Style) error {
+	out := bufio.NewWriter(w)
+	fmt.Fprintln(out, cut(owners(rows), style.width()))
+	if style.Rows > 0 {
+		rows = rows[:min(style.Rows, len(rows))]
+	}
 	lines := make([][len(hopHeads)]string, 0, len(rows)+1)
 	lines = append(lines, hopHeads)
 	for k := range rows {
@@ -59,7 +95,6 @@ func Hops(w io.Writer, rows []HopRow, style Style) error {
 	}
 	widths, used := columnWidths(lines, style.width())
 	cells := min(style.width()-used-gap, shareCells)
-	out := bufio.NewWriter(w)
 	for k := range lines {
 		var text strings.Builder
 		for c, cell := range lines[k] {

@@ -14,6 +14,7 @@ import (
 type Style struct {
 	Width   int  // columns of the terminal; 0 and anything below MinWidth count as DefaultWidth and MinWidth
 	Color   bool // ANSI colours: only for a terminal
+	Rows    int  // Hops: at most so many rows; 0: all
 	AllHops bool // Waterfall: every hop on a line of its own, not only those with at least 1 % of the journey
 }
 

@@ -92,7 +92,7 @@ func TestHops(t *testing.T) {
 		{"frontend sidecar", "frontend", "frontend ← backend", "socket wait", "socket-wait", 120345, 21 * time.Microsecond, 1200 * time.Microsecond, 0.12},
 		{"network", "frontend", "frontend → backend", "retransmission wait", "retransmit", 86, 207 * time.Millisecond, 216 * time.Millisecond, 0.08},
 	}
-	for name, s := range map[string]Style{"hops.txt": {}, "hops-narrow.txt": {Width: 80}, "hops-color.txt": {Width: 120, Color: true}} {
+	for name, s := range map[string]Style{"hops.txt": {}, "hops-narrow.txt": {Width: 80}, "hops-color.txt": {Width: 120, Color: true, Rows: 2}} {
 		var out bytes.Buffer
 		if err := Hops(&out, rows, s); err != nil {
 			t.Fatal(err)

@@ -54,16 +54,16 @@ func TestEstimate(t *testing.T) {
 	}
 }
 
-func TestWithin(t *testing.T) {
+func TestAgrees(t *testing.T) {
 	for _, c := range []struct {
 		e    Estimate
 		want bool
 	}{
-		{Estimate{1.004, 0.995, 1.008, 9}, true}, {Estimate{1, 0.98, 1.01, 9}, false}, {Estimate{1, 0.99, 1.02, 9}, false},
-		{Estimate{1.05, 1.04, 1.06, 9}, false}, {Estimate{}, false},
+		{Estimate{1.004, 0.995, 1.008, 9}, true}, {Estimate{1.02, 1.01, 1.03, 9}, true}, {Estimate{0.97, 0.96, 0.98, 9}, false},
+		{Estimate{1.05, 1.04, 1.06, 9}, false}, {Estimate{1, 0.97, 1.03, 9}, false}, {Estimate{}, false},
 	} {
-		if got := c.e.within(1, 0.015); got != c.want {
-			t.Errorf("%+v within 1 ± 0.015: %t", c.e, got)
+		if got := c.e.agrees(1, 0.015, 0.025); got != c.want {
+			t.Errorf("%+v agrees with 1 ± 0.015: %t", c.e, got)
 		}
 	}
 }

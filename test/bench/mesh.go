@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/meshwatch/meshwatch/test/lab"
@@ -131,7 +132,10 @@ type bench struct {
 }
 
 func (b *bench) unsound(format string, args ...any) {
-	b.m.Unsound = append(b.m.Unsound, fmt.Sprintf(format, args...))
+	why := fmt.Sprintf(format, args...)
+	if !slices.Contains(b.m.Unsound, why) {
+		b.m.Unsound = append(b.m.Unsound, why)
+	}
 }
 
 // throughput is a cheap sample up to now: of requests alone.

@@ -14,8 +14,11 @@ type Estimate struct {
 	Quads  int     `json:"quads"`
 }
 
-// within says whether the whole interval lies between want - by and want + by.
-func (e Estimate) within(want, by float64) bool { return e.Low >= want-by && e.High <= want+by }
+// agrees says whether the interval has want in it, give or take by, and is no wider than width to either side: a control that is
+// too vague to contradict anything does not count.
+func (e Estimate) agrees(want, by, width float64) bool {
+	return e.Quads > 0 && e.Low-by <= want && want <= e.High+by && e.High-e.Low <= 2*width
+}
 
 // median is the middle value, 0 for none. It does not change values.
 func median(values []float64) float64 {

@@ -18,7 +18,7 @@ const (
 	FaultApp      FaultKind = "app"      // an app waits in every request
 	FaultSidecar  FaultKind = "sidecar"  // a sidecar gets too little CPU
 	FaultLoss     FaultKind = "loss"     // the node loses packets to a pod
-	FaultIptables FaultKind = "iptables" // a pod and the node have thousands of rules
+	FaultIptables FaultKind = "iptables" // a pod and the node have thousands of costly rules
 )
 
 // FaultKinds are all faults.
@@ -30,7 +30,7 @@ type Fault struct {
 	Pod     string        `json:"pod"`               // default backend
 	Delay   time.Duration `json:"delay_ns"`          // app; default 50 ms
 	Percent float64       `json:"percent,omitempty"` // sidecar: of one CPU, default 2; loss: of packets, default 5
-	Rules   int           `json:"rules,omitempty"`   // iptables: rules per chain, default 20,000 (about 0.2 ms a pass)
+	Rules   int           `json:"rules,omitempty"`   // iptables: rules per chain, default 2,000 (about 1.5 ms a message)
 }
 
 // withDefaults fills what is not given.
@@ -46,7 +46,7 @@ func (f Fault) withDefaults() (Fault, error) {
 	case FaultLoss:
 		f.Percent = or(f.Percent, 5)
 	case FaultIptables:
-		f.Rules = or(f.Rules, 20_000)
+		f.Rules = or(f.Rules, 2_000)
 	default:
 		return f, fmt.Errorf("start fault %q: not one of %q", f.Kind, FaultKinds)
 	}
@@ -156,19 +156,21 @@ func lossRule(addr string, percent float64) []string {
 }
 
 // slowChain holds rules that match nothing. They are in the filter table, where every packet is held against them; the
-// nat table sees only a connection's first.
+// nat table sees only a connection's first. They search for a text: 0.7 µs a rule for a head of 400 bytes, against 10 ns for
+// one that compares addresses, so a few are enough, and little for packets without data: what is slow is then the
+// messages, not the CPUs.
 const slowChain = "MW_SLOW"
 
-// addUselessRules adds rules for the family that requests travel over: loading them takes seconds.
+// addUselessRules adds rules for the family that requests travel over.
 func (l *Lab) addUselessRules(ns, chain string, n int) error {
-	cmd, net := "iptables-restore", "198.18.%d.%d"
+	cmd := "iptables-restore"
 	if l.Options.IPv6 {
-		cmd, net = "ip6tables-restore", "2001:db8::%x:%x"
+		cmd = "ip6tables-restore"
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "*filter\n:%s - [0:0]\n", slowChain)
 	for i := range n {
-		fmt.Fprintf(&b, "-A %s -s "+net+" -j DROP\n", slowChain, i>>8&0xff, i&0xff)
+		fmt.Fprintf(&b, "-A %s -m string --algo bm --string useless%06d -j DROP\n", slowChain, i)
 	}
 	fmt.Fprintf(&b, "-I %s -j %s\nCOMMIT\n", chain, slowChain)
 	if err := commandIn(ns, b.String(), cmd, "--noflush"); err != nil {

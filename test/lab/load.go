@@ -16,8 +16,12 @@ import (
 	"time"
 )
 
-//go:embed wrk.lua
-var wrkScript []byte
+var (
+	//go:embed wrk.lua
+	wrkScript []byte
+	//go:embed pace.lua
+	paceScript []byte
+)
 
 // Load says what the client sends to the gateway. Zero fields mean the default.
 type Load struct {
@@ -25,8 +29,7 @@ type Load struct {
 	Threads     int           // wrk only; default 1
 	Duration    time.Duration // default 10 s
 	Path        string        // default /
-	QPS         float64       // Fortio only, of all connections together; 0: as fast as it goes
-	Uniform     bool          // Fortio only: connections take turns; else all send at the same moments
+	QPS         float64       // of all connections together, not for Wrk; 0: as fast as it goes
 	Truth       bool          // Wrk only: every request has an x-truth-id of its own, at the cost of some Lua
 }
 
@@ -124,43 +127,47 @@ func parseWrk(out []byte) (LoadResult, error) {
 	}, nil
 }
 
+// StartLoad has wrk send until the lab is taken down: each connection after pauses of its own, which make the rate about
+// QPS as long as answers are quick. Duration does not count.
+func (l *Lab) StartLoad(w Load) error {
+	w = w.withDefaults()
+	script := l.path("conf", "pace.lua")
+	if err := os.WriteFile(script, paceScript, 0o644); err != nil {
+		return fmt.Errorf("write wrk's script: %w", err)
+	}
+	wrk, err := exec.LookPath("wrk")
+	if err != nil {
+		return fmt.Errorf("send load: %w", err)
+	}
+	pause := 0.0 // ms
+	if w.QPS > 0 {
+		pause = 1000 * float64(w.Connections) / w.QPS
+	}
+	client, _ := l.Pod("client")
+	const forever = "8760h" // wrk wants an end
+	return l.serve(program{pod: client, kind: "load", uid: appUID, path: wrk, args: []string{
+		"-c", strconv.Itoa(w.Connections), "-t", strconv.Itoa(w.Threads), "-d", forever, "-s", script, l.GatewayURL() + w.Path,
+		"--", strconv.FormatFloat(pause, 'f', 3, 64),
+	}})
+}
+
 // Fortio sends at a fixed rate, from the client. It needs test/install.sh run. When ctx is done first it stops fortio,
 // and returns what fortio measured up to then.
 func (l *Lab) Fortio(ctx context.Context, w Load) (LoadResult, error) {
 	w = w.withDefaults()
-	fortio, args, err := l.fortio(w, w.Duration)
-	if err != nil {
-		return LoadResult{}, err
+	fortio := cached(l.root, "bin", "fortio")
+	if !exists(fortio) {
+		return LoadResult{}, errors.New("send load: fortio is not built, run test/install.sh")
 	}
-	out, err := l.load(ctx, fortio, append([]string{"load", "-json", "-"}, args...))
+	out, err := l.load(ctx, fortio, []string{
+		"load", "-quiet", "-loglevel", "Error", "-json", "-", "-p", "50,90,99,99.9", "-allow-initial-errors",
+		"-qps", strconv.FormatFloat(w.QPS, 'f', -1, 64), "-c", strconv.Itoa(w.Connections), "-t", w.Duration.String(),
+		l.GatewayURL() + w.Path,
+	})
 	if err != nil {
 		return LoadResult{}, err
 	}
 	return parseFortio(out)
-}
-
-// StartLoad has Fortio send at a fixed rate until the lab is taken down. Duration does not count.
-func (l *Lab) StartLoad(w Load) error {
-	fortio, args, err := l.fortio(w.withDefaults(), 0)
-	if err != nil {
-		return err
-	}
-	client, _ := l.Pod("client")
-	return l.serve(program{pod: client, kind: "load", uid: appUID, path: fortio, args: append([]string{"load"}, args...)})
-}
-
-// fortio is its path and the arguments that both uses have. A duration of 0 has no end.
-func (l *Lab) fortio(w Load, d time.Duration) (path string, args []string, err error) {
-	path = cached(l.root, "bin", "fortio")
-	if !exists(path) {
-		return "", nil, errors.New("send load: fortio is not built, run test/install.sh")
-	}
-	args = []string{"-quiet", "-loglevel", "Error", "-p", "50,90,99,99.9", "-allow-initial-errors"}
-	if w.Uniform {
-		args = append(args, "-uniform", "-nocatchup")
-	}
-	return path, append(args,
-		"-qps", strconv.FormatFloat(w.QPS, 'f', -1, 64), "-c", strconv.Itoa(w.Connections), "-t", d.String(), l.GatewayURL()+w.Path), nil
 }
 
 func parseFortio(out []byte) (LoadResult, error) {

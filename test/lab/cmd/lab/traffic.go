@@ -117,6 +117,6 @@ func fault() *cobra.Command {
 	cmd.Flags().StringVar(&f.Pod, "pod", "backend", "which pod")
 	cmd.Flags().DurationVar(&f.Delay, "delay", 0, "app: how long it waits in every request (default 50ms)")
 	cmd.Flags().Float64Var(&f.Percent, "percent", 0, "sidecar: of one CPU (default 2); loss: of packets (default 5)")
-	cmd.Flags().IntVar(&f.Rules, "rules", 0, "iptables: rules per chain (default 20000)")
+	cmd.Flags().IntVar(&f.Rules, "rules", 0, "iptables: rules per chain (default 2000)")
 	return withID(cmd, &id)
 }
