@@ -29,7 +29,7 @@ test-unit: ## the packages that leave the machine as it is, with nothing install
 demo: ## a mesh, real requests, where their time goes, and what changes when one part is slow: FAULT=… KEEP=1
 	test/install.sh demo
 	$(MAKE) --no-print-directory build
-	go build -buildvcs=false -o bin/demo ./test/demo
+	$(GOBUILD) -o bin/demo ./test/demo
 	@bin/demo -fault=$(FAULT) -sidecar=$(SIDECAR) $(if $(filter-out 0 no,$(KEEP)),-keep)
 
 lab-down: ## removes every lab that is still there, also after a crash, with its load and agent

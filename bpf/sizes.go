@@ -6,7 +6,7 @@ import (
 	"math/bits"
 )
 
-// Sizes of the recorder's memory, all powers of two. Small maps stay in the CPU's caches: docs/cost.md has what larger ones cost.
+// Sizes of the recorder's memory, all powers of two. Small maps stay in the CPU's caches.
 type Sizes struct {
 	Flights int // records of 384 B; the ring must outlast the longest pause of the reader
 	Index   int // entries of 8 B for messages in flight, in sets of 8

@@ -82,7 +82,7 @@ func (n *Names) process(pid, netns uint32, now uint64) process {
 }
 
 // since is negative where flights come out of order.
-func since(then, now uint64) int64 { return int64((now - then)>>1) } //nolint:gosec // a difference
+func since(then, now uint64) int64 { return int64(now - then) } //nolint:gosec // a difference
 
 func comm(path string) string {
 	b, err := os.ReadFile(path) //nolint:gosec // a path in /proc

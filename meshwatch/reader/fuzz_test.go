@@ -63,7 +63,7 @@ func FuzzReader(f *testing.F) {
 		var lost loss.Set
 		cfg := join.DefaultConfig(head.New(head.Config{}))
 		cfg.SelfID = 77
-	joiner := join.New(cfg, &lost, func(tree *join.Tree) {
+		joiner := join.New(cfg, &lost, func(tree *join.Tree) {
 			for i, x := range tree.Exchanges {
 				if x.Parent >= i {
 					t.Errorf("exchange %d has parent %d", i, x.Parent)

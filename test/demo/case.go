@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -27,8 +28,8 @@ var cases = map[lab.FaultKind]fault{
 		owner: pod + " app", class: journey.ClassApp, says: "the backend's app waits 50 ms in every request",
 	},
 	lab.FaultSidecar: {
-		Fault: lab.Fault{Percent: 1}, // for 20 requests a second it needs 1.3
-		owner: pod + " sidecar", class: journey.ClassSidecar, says: "the backend's sidecar may use 1 % of a CPU (cgroup quota)",
+		Fault: lab.Fault{Percent: 1}, // for 20 requests a second Envoy needs 1.3, HAProxy 0.6
+		owner: pod + " sidecar", class: journey.ClassSidecar, says: "the backend's sidecar may use %v %% of a CPU (cgroup quota)",
 	},
 	lab.FaultLoss: {
 		Fault: lab.Fault{Percent: 20}, // each costs the 200 ms of TCP: 40 ms a request, against 3 ms for all else
@@ -41,10 +42,16 @@ var cases = map[lab.FaultKind]fault{
 	},
 }
 
-// faultOf fills what the map's key says.
-func faultOf(kind lab.FaultKind) fault {
+// faultOf is the fault for a mesh with these sidecars.
+func faultOf(kind lab.FaultKind, sidecar lab.Sidecar) fault {
 	f := cases[kind]
 	f.Kind, f.Pod = kind, pod
+	if kind == lab.FaultSidecar {
+		if sidecar == lab.SidecarHAProxy {
+			f.Percent /= 2
+		}
+		f.says = fmt.Sprintf(f.says, f.Percent)
+	}
 	return f
 }
 

@@ -36,7 +36,6 @@ func show(ctx context.Context, out io.Writer, o options) (err error) {
 		return err
 	}
 	d := demo{options: o, out: out}
-	f := faultOf(o.fault)
 	if err := d.up(ctx); err != nil {
 		return err
 	}
@@ -49,6 +48,7 @@ func show(ctx context.Context, out io.Writer, o options) (err error) {
 	if err := d.start(ctx); err != nil {
 		return err
 	}
+	f := faultOf(o.fault, d.l.Options.Sidecar)
 	before, err := d.look(ctx, "Where does the time go?", 0.5)
 	if err != nil {
 		return err

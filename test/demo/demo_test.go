@@ -61,7 +61,7 @@ func stretchOf(owner string, share float64, verdict string) evidence {
 func TestJudge(t *testing.T) {
 	before := stretchOf("frontend sidecar", 0.4, "frontend sidecar")
 	for kind, c := range cases {
-		f := faultOf(kind)
+		f := faultOf(kind, lab.SidecarEnvoy)
 		if f.Kind != kind || f.Pod != pod || c.says == "" || c.owner == "" {
 			t.Errorf("%s is incomplete: %+v", kind, f)
 		}
@@ -84,6 +84,9 @@ func TestJudge(t *testing.T) {
 			t.Errorf("%s: found where nothing changed", kind)
 		}
 	}
+	if says := faultOf(lab.FaultSidecar, lab.SidecarHAProxy).says; says != "the backend's sidecar may use 0.5 % of a CPU (cgroup quota)" {
+		t.Error(says)
+	}
 	if len(cases) != len(lab.FaultKinds) {
 		t.Errorf("%d cases for %d faults", len(cases), len(lab.FaultKinds))
 	}
@@ -94,7 +97,7 @@ func TestJudgePlace(t *testing.T) {
 	before := stretchOf("client app", 0.5, "mixed")
 	for _, kind := range []lab.FaultKind{lab.FaultApp, lab.FaultSidecar} {
 		other := report.Owner(cases[kind].class, "frontend")
-		if text, found := judge(faultOf(kind), before, stretchOf(other, 0.8, other)); found {
+		if text, found := judge(faultOf(kind, lab.SidecarEnvoy), before, stretchOf(other, 0.8, other)); found {
 			t.Error(text)
 		}
 	}

@@ -88,7 +88,7 @@ func buildApp(ctx context.Context, root, to string) error {
 		return fmt.Errorf("build app: %w", err)
 	}
 	defer unlock()
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin, "./test/lab/app")
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-o", bin, "./test/lab/app") // as make build: one cache
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build app: %w: %s", err, out)

@@ -11,8 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cpuPeriod is the scheduler's accounting period in microseconds, the kernel's default.
-const cpuPeriod = 100_000
+// quota is a share of one CPU as the scheduler accounts it, in microseconds: in the kernel's default period, or in a longer
+// one where that would leave less than it takes as a quota.
+func quota(percent float64) (quota, period int) {
+	const defaultPeriod, leastQuota, longest = 100_000, 1_000, 1_000_000
+	period = min(max(defaultPeriod, int(leastQuota*100/percent)), longest)
+	return max(int(percent/100*float64(period)), leastQuota), period
+}
 
 // throttle puts the pod's sidecar into a cgroup with a share of one CPU.
 func (l *Lab) throttle(pod string, percent float64) error {
@@ -28,11 +33,11 @@ func (l *Lab) throttle(pod string, percent float64) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return fmt.Errorf("make cgroup: %w", err)
 	}
-	quota := strconv.Itoa(int(percent / 100 * cpuPeriod))
+	quota, period := quota(percent)
 	if v2 {
-		err = write(dir, "cpu.max", quota+" "+strconv.Itoa(cpuPeriod))
+		err = write(dir, "cpu.max", fmt.Sprintf("%d %d", quota, period))
 	} else {
-		err = errors.Join(write(dir, "cpu.cfs_period_us", strconv.Itoa(cpuPeriod)), write(dir, "cpu.cfs_quota_us", quota))
+		err = errors.Join(write(dir, "cpu.cfs_period_us", strconv.Itoa(period)), write(dir, "cpu.cfs_quota_us", strconv.Itoa(quota)))
 	}
 	if err != nil {
 		return err

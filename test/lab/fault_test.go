@@ -78,6 +78,14 @@ func testFaultSidecar(t *testing.T, l *Lab) {
 	}
 }
 
+func TestQuota(t *testing.T) {
+	for percent, want := range map[float64][2]int{50: {50_000, 100_000}, 2: {2_000, 100_000}, 1: {1_000, 100_000}, 0.5: {1_000, 200_000}, 0.01: {1_000, 1_000_000}} {
+		if quota, period := quota(percent); quota != want[0] || period != want[1] {
+			t.Errorf("%v %%: %d µs of %d, want %d of %d", percent, quota, period, want[0], want[1])
+		}
+	}
+}
+
 func testFaultLoss(t *testing.T, l *Lab) {
 	start(t, l, Fault{Kind: FaultLoss, Percent: 100})
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
