@@ -10,5 +10,4 @@ type Env struct {
 	Log     *slog.Logger
 	Stdout  io.Writer // journeys as JSON lines, where Config.Output says so
 	Version string    // of this build
-	Node    string    // name of this node, for spans; empty: unknown
 }

@@ -19,7 +19,7 @@ func agentCommand() *cobra.Command {
 		Short: "Record, join and give out what passes through this node, until SIGINT or SIGTERM",
 		Long: `Record, join and give out what passes through this node, until SIGINT or SIGTERM. Needs root; meshwatch check says
 what this kernel can do. Everything is set in a YAML file (docs/configuration.md); the flags below go before it. The
-environment gives NODE_NAME and OpenTelemetry's OTEL_* variables.`,
+environment gives OpenTelemetry's OTEL_* variables.`,
 		Args: usage(cobra.NoArgs),
 	}
 	f := c.Flags()
@@ -50,7 +50,7 @@ environment gives NODE_NAME and OpenTelemetry's OTEL_* variables.`,
 			return err
 		}
 		return meshwatch.Run(c.Context(), cfg, meshwatch.Env{
-			Log: logger(verbose), Stdout: os.Stdout, Version: version, Node: os.Getenv("NODE_NAME"),
+			Log: logger(verbose), Stdout: os.Stdout, Version: version,
 		})
 	}
 	return c
