@@ -230,6 +230,19 @@ func TestPipelined(t *testing.T) {
 	w.end([]string{"1-2 /1 201", "1-2 /2 202"})
 }
 
+// The third request is written after the first response came in, while the second one is still unanswered.
+func TestPipelinedWhileAnswered(t *testing.T) {
+	w := newWorld(t)
+	c := w.conn(1, 2)
+	c.ask("/1", "")
+	c.ask("/2", "")
+	c.answer(201)
+	c.ask("/3", "")
+	c.answer(202)
+	c.answer(203)
+	w.end([]string{"1-2 /1 201", "1-2 /2 202", "1-2 /3 203"})
+}
+
 func TestSplitHead(t *testing.T) {
 	w := newWorld(t)
 	c, out := w.conn(1, 2), w.conn(2, 3)

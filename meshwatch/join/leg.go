@@ -9,13 +9,15 @@ type Leg struct {
 	ends [2]end
 	dirs [2]stream // dirs[d] goes from ends[d] to the other
 
-	queue    []*Exchange // requests without response, in order
-	early    []*Message  // responses whose request was not seen yet
-	held     []held
-	upgraded bool   // speaks something else than HTTP/1 now
-	closed   uint8  // a bit for each end
-	born     uint32 // id of the flight that it was made for
-	used     uint64
+	queue       []*Exchange // requests without response, in order
+	early       []*Message  // responses whose request was not seen yet
+	held        []held
+	answered    uint32 // end of the latest response, if hasAnswered
+	hasAnswered bool
+	upgraded    bool   // speaks something else than HTTP/1 now
+	closed      uint8  // a bit for each end
+	born        uint32 // id of the flight that it was made for
+	used        uint64
 }
 
 const bothClosed = 3

@@ -124,6 +124,9 @@ func (m *Message) isHTTP() bool { return m.result == head.Complete || m.result =
 func (m *Message) extend(f *bpf.Flight) {
 	g := &m.Flight
 	g.End = f.End
+	if m.Head.Kind == head.Response && m.leg.hasAnswered && before(m.leg.answered, f.End) {
+		m.leg.answered = f.End
+	}
 	g.SendNs = max(g.SendNs, f.SendNs)
 	g.RecvEndNs = max(g.RecvEndNs, f.RecvEndNs)
 	g.Retransmits += f.Retransmits

@@ -51,6 +51,7 @@ func (j *Joiner) response(m *Message) {
 		}
 	}
 	if m.Head.Interim {
+		l.answered, l.hasAnswered = m.Flight.End, true
 		return // the real one follows; cur stays, its flights are not of the response
 	}
 	if j.pair(m) {
@@ -68,9 +69,15 @@ func (j *Joiner) response(m *Message) {
 // no request is there yet.
 func (j *Joiner) pair(m *Message) bool {
 	l := m.leg
-	// a request that was sent after data beyond the one before it had come in proves that one answered: by a response we missed
-	for len(l.queue) > 1 && l.queue[1].Req.Flight.Ack != l.queue[0].Req.Flight.Ack && !before(m.Flight.Seq, l.queue[1].Req.Flight.Ack) {
+	// A request that was sent after data beyond the response before it had come in proves that the one before it was
+	// answered: by a response that we missed.
+	for len(l.queue) > 1 {
+		next := l.queue[1].Req.Flight.Ack
+		if !before(l.answeredUpto(), next) || before(m.Flight.Seq, next) {
+			break
+		}
 		j.unanswered(l, "response-not-seen")
+		l.answered, l.hasAnswered = next, true
 	}
 	if len(l.queue) == 0 {
 		return false
@@ -99,9 +106,18 @@ func (j *Joiner) pair(m *Message) bool {
 		l.upgraded = true
 	}
 	m.exchange = x
+	l.answered, l.hasAnswered = m.Flight.End, true
 	j.identify(x)
 	j.finish(x)
 	return true
+}
+
+// answeredUpto is the end of the latest response, or of what had come in before the oldest request when there was none yet.
+func (l *Leg) answeredUpto() uint32 {
+	if l.hasAnswered {
+		return l.answered
+	}
+	return l.queue[0].Req.Flight.Ack
 }
 
 // unanswered finishes the oldest request of a leg without its response.
