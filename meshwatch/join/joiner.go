@@ -22,7 +22,7 @@ type Config struct {
 
 // DefaultConfig has the times that suit a node whose agent gets CPU within some 10 ms.
 func DefaultConfig(p *head.Parser) Config {
-	return Config{Parser: p, Linger: 60 * time.Millisecond, Parents: time.Second, Expire: 60 * time.Second, Hold: 100 * time.Millisecond}
+	return Config{Parser: p, Linger: 200 * time.Millisecond, Parents: time.Second, Expire: 60 * time.Second, Hold: 100 * time.Millisecond}
 }
 
 // Joiner makes trees of flights. One goroutine owns it.

@@ -38,6 +38,7 @@ type Exchange struct {
 	done       bool
 	group      *group
 	parent     *Exchange
+	asked      bool // it is the parent of another one
 	candidates int
 	at         int // index in the tree
 	since      uint64

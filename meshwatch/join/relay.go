@@ -5,10 +5,10 @@ import (
 )
 
 // relate finds for every exchange of a group the one that caused it: the exchange that the same process had received and
-// not answered when it sent this one. It returns true when an exchange lacks a parent that may still come.
+// not answered when it sent this one. It returns true when an exchange lacks a parent or a child that may still come.
 func (j *Joiner) relate(g *group) (waits bool) {
 	for _, x := range g.xs {
-		x.parent, x.Relay, x.candidates = nil, journey.Relay{}, 0
+		x.parent, x.Relay, x.candidates, x.asked = nil, journey.Relay{}, 0, false
 	}
 	for _, x := range g.xs {
 		pid := x.ClientPid()
@@ -23,19 +23,29 @@ func (j *Joiner) relate(g *group) (waits bool) {
 		}
 		x.candidates = len(j.found)
 		if len(j.found) == 0 {
-			if _, serves := j.servers[pid]; serves {
-				waits = true
-			}
+			waits = waits || j.serves(pid)
 			continue
 		}
 		y, confidence := j.decide(x, pid)
 		if y == nil {
 			continue
 		}
-		x.parent = y
+		x.parent, y.asked = y, true
 		x.Relay = journey.Relay{Method: methodOf(x, y), Confidence: confidence, Candidates: x.candidates, Pid: int(pid)}
 	}
+	for _, x := range g.xs { // a proxy that asked nobody: what it asked is still on its way to us, or it answered by itself
+		waits = waits || !x.asked && x.Resp != nil && j.cfg.Proxy != nil && j.cfg.Proxy(x.ServerPid())
+	}
 	return waits
+}
+
+// serves says whether a process asks because it was asked: it was seen to be, or it is a proxy, whose first request may
+// still be on its way to us (a large body is given out when it is over).
+func (j *Joiner) serves(pid uint32) bool {
+	if _, seen := j.servers[pid]; seen {
+		return true
+	}
+	return j.cfg.Proxy != nil && j.cfg.Proxy(pid)
 }
 
 // holds says whether the exchange's server had read the request and not answered at this time.
@@ -138,7 +148,7 @@ func (j *Joiner) whyRoot(g *group, x *Exchange) string {
 		j.lost.ambiguous.Add(1)
 		return "ambiguous"
 	}
-	if _, serves := j.servers[pid]; !serves {
+	if !j.serves(pid) {
 		return ""
 	}
 	if !x.hasID && len(g.traces) == 0 {
