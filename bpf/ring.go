@@ -35,8 +35,8 @@ const (
 	FlagRecvIPv6 = uint32(netfilterFlightFlagFLIGHT_RECV_IPV6)
 )
 
-// Ring is the recorder's memory, mapped. The programs write while it is read: a value is valid only if Valid says so
-// after it was copied. One reader at a time.
+// Ring is the recorder's memory, mapped. The programs write while it is read: a value is valid only if its
+// slot still has the same ID after it was copied. One reader at a time.
 type Ring struct {
 	control *netfilterControl
 	flights []Flight
@@ -80,7 +80,7 @@ func (r *Ring) Len() uint64 { return uint64(len(r.flights)) }
 // Last is the highest serial claimed so far; the first is 1.
 func (r *Ring) Last() uint64 { return atomic.LoadUint64(&r.control.NextId) }
 
-// At is the record in which serial id is or was. Its memory is the kernel's: copy, then ask Valid.
+// At is the record in which serial id is or was. Its memory is the kernel's: copy, then ask ID.
 func (r *Ring) At(id uint64) *Flight { return &r.flights[id&uint64(len(r.flights)-1)] }
 
 // ID reads the serial that the record at id's slot holds now; 0 while it is being written.

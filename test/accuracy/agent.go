@@ -48,15 +48,6 @@ topology: {file: %q}
 namespaces: {exclude: [%s]}
 `
 
-// othersThan are patterns for the namespaces of all labs but one.
-func othersThan(id string) string {
-	var list []string
-	for i := range id {
-		list = append(list, fmt.Sprintf("%q", "mw"+id[:i]+"[^"+id[i:i+1]+"]*"))
-	}
-	return strings.Join(list, ", ")
-}
-
 // startAgent returns when the agent records. dir is for its files.
 func startAgent(ctx context.Context, bin, dir string, l *lab.Lab) (_ *agent, err error) {
 	config, topology, socket := filepath.Join(dir, "agent.yaml"), filepath.Join(dir, "topology.yaml"), filepath.Join(dir, "agent.sock")
@@ -64,7 +55,7 @@ func startAgent(ctx context.Context, bin, dir string, l *lab.Lab) (_ *agent, err
 	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf(configuration, truthHeader, socket, topology, othersThan(l.ID))
+	text := fmt.Sprintf(configuration, truthHeader, socket, topology, `"`+strings.Join(l.Others(), `", "`)+`"`)
 	if err := errors.Join(os.WriteFile(topology, workloads, 0o600), os.WriteFile(config, []byte(text), 0o600)); err != nil {
 		return nil, fmt.Errorf("write the agent's configuration: %w", err)
 	}

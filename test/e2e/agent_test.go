@@ -97,13 +97,10 @@ func start(t *testing.T, l *lab.Lab, config string, env ...string) *agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	exclude, err := others(l)
-	if err != nil {
-		t.Fatal(err)
-	}
+	exclude := `"host", "` + strings.Join(l.Others(), `", "`) + `"`
 	files := map[string]string{
 		"workloads.yaml": string(workloads),
-		"config.yaml": config + "\nnamespaces: {exclude: [" + strings.Join(exclude, ", ") + "]}\noutput: json\nmetrics: {listen: \"\"}\nkeep: {per_second: 0}\n" +
+		"config.yaml": config + "\nnamespaces: {exclude: [" + exclude + "]}\noutput: json\nmetrics: {listen: \"\"}\nkeep: {per_second: 0}\n" +
 			"topology: {file: " + filepath.Join(dir, "workloads.yaml") + "}\ncontrol: {socket: " + filepath.Join(dir, "sock") + "}\n",
 	}
 	for name, text := range files {
@@ -147,18 +144,6 @@ func start(t *testing.T, l *lab.Lab, config string, env ...string) *agent {
 		return err
 	})
 	return a
-}
-
-// others are the namespaces that are not the lab's: tests of other packages may run labs too.
-func others(l *lab.Lab) ([]string, error) {
-	list, err := os.ReadDir("/run/netns")
-	out := []string{"host"}
-	for _, e := range list {
-		if !strings.HasPrefix(e.Name(), strings.TrimSuffix(l.NodeNetns(), "node")) {
-			out = append(out, e.Name())
-		}
-	}
-	return out, err
 }
 
 func (o *output) read(out io.Reader) {
