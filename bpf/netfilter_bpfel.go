@@ -34,6 +34,7 @@ type netfilterFlight struct {
 	Ack         uint32
 	Nstamps     uint32
 	Flags       netfilterFlightFlag
+	Watched     uint16
 	HeadPos     uint32
 	HeadLen     uint16
 	HeadTotal   uint16
@@ -62,7 +63,7 @@ type netfilterFlight struct {
 	RecvPaddr   [16]uint8
 }
 
-type netfilterFlightFlag uint32
+type netfilterFlightFlag uint16
 
 const (
 	netfilterFlightFlagFLIGHT_IPV6      netfilterFlightFlag = 1

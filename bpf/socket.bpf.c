@@ -119,24 +119,31 @@ int BPF_PROG(mw_recv, struct sock *sk, int ret, int flags)
 	struct reading r = {.sk = sk};
 	struct tcp_sock *tp;
 	struct flight *f;
+	u32 start;
 
 	if (ret <= 0 || flags & MSG_PEEK || !enabled() || !is_tcp(sk))
 		return 0;
 	tp = CAST(sk, struct tcp_sock);
 	r.upto = tp->copied_seq;
-	r.at = r.upto - ret;
+	r.at = start = r.upto - ret;
 	r.s = socket_find(sock_id(sk)) ?: socket_make(sock_id(sk), tp->write_seq);
 	if (!r.s)
 		return 0;
 	r.s->flags |= SOCKET_TURNED;
 	r.now = bpf_ktime_get_ns();
 	f = flight_by_id(r.s->in_id);
-	if (f && f->recv_sk == sock_id(sk) && f->recv_upto == r.at && seq_diff(f->end, r.at) > 0) {
+	if (f && (f->recv_sk != sock_id(sk) || f->recv_upto != r.at))
+		f = 0;
+	if (f && seq_diff(f->end, r.at) > 0) {
 		f->recv_upto = r.upto; /* more of the message before */
 		f->recv_end_ns = r.now;
 		r.at = f->end;
 	}
 	bpf_loop(FLIGHTS_PER_READ, read_flight, &r, 0);
+	if (f && r.at == start) { /* also more of it, of a write that has not returned yet: nothing starts here */
+		f->recv_upto = r.upto;
+		f->recv_end_ns = r.now;
+	}
 	return 0;
 }
 

@@ -33,7 +33,8 @@ type socketFlight struct {
 	RecvUpto  uint32
 	Ack       uint32
 	Nstamps   uint32
-	Flags     uint32
+	Flags     uint16
+	Watched   uint16
 	HeadPos   uint32
 	HeadLen   uint16
 	HeadTotal uint16

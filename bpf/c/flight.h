@@ -52,7 +52,7 @@ enum flight_flag {
 	FLIGHT_RESET = 1 << 6,	 /* the connection was reset while this was its latest flight */
 	FLIGHT_CLOSE = 1 << 8,	 /* no message: the sending socket is closed */
 	FLIGHT_RECV_IPV6 = 1 << 7, /* the receiving socket is an IPv6 one */
-};
+} __attribute__((packed)); /* 2 bytes */
 
 struct stamp {
 	u32 delta; /* ns since start_ns, saturating at 4.29 s */
@@ -71,6 +71,7 @@ struct flight {
 	u32 ack;
 	u32 nstamps;
 	enum flight_flag flags;
+	u16 watched;		    /* Go's: not 0 while it waits for the rest of a long message, whose record stays so long */
 	u32 head_pos;		    /* position in `heads`, counts up without end */
 	u16 head_len;		    /* bytes captured of this flight */
 	u16 head_total;		    /* captured of the message: with the flights it continues */

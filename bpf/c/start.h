@@ -80,7 +80,8 @@ static __always_inline enum start start_wanted(struct sock *sk, const struct pac
 			s->raw_run = 0;
 		} else if (++s->raw_run > RAW_FREE_RUN && now - prev->start_ns < RAW_SPACING_NS) {
 			lose(LOSS_RAW_BUDGET);
-			return START_NO;
+			s->flags &= ~SOCKET_TURNED; /* it counts as more of the one before, so that no byte is without a flight */
+			return START_IF_PLAUSIBLE;
 		}
 		return START_YES;
 	}
@@ -117,7 +118,7 @@ static __always_inline struct flight *flight_claim(u64 now, u64 *id)
 		f = bpf_map_lookup_elem(&mw_flights, &slot);
 		if (!f)
 			return 0;
-		if (!f->id || (f->recv_ns && seq_diff(f->recv_upto, f->end) >= 0) || now - f->start_ns > live_ns)
+		if (!f->watched && (!f->id || (f->recv_ns && seq_diff(f->recv_upto, f->end) >= 0) || now - f->start_ns > live_ns))
 			return f;
 	}
 	lose(LOSS_RING_LIVE);
@@ -179,6 +180,7 @@ static __always_inline struct flight *flight_start(struct sock *sk, struct socke
 	f->seq = p->seq;
 	f->end = p->seq + p->payload;
 	f->recv_upto = p->seq;
+	f->watched = 0;
 	f->ack = p->ack;
 	f->prev = s->out_id;
 	f->nstamps = 0;
@@ -229,6 +231,7 @@ static __always_inline void flight_close(const struct socket *s, u64 now, int re
 	*(volatile u64 *)&f->id = 0;
 	f->start_ns = f->send_ns = f->recv_ns = f->recv_end_ns = now;
 	f->seq = f->end = f->recv_upto = s->next;
+	f->watched = 0;
 	f->ack = 0;
 	f->prev = s->out_id;
 	f->nstamps = 0;
