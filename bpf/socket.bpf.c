@@ -33,14 +33,15 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 	upto = tp->write_seq;
 	start = upto - ret;
 	f = flight_by_id(s->out_id);
-	if (f && f->send_sk == sock_id(sk) && !(f->flags & FLIGHT_SYN) &&
-	    (f->seq == start || (!(s->flags & SOCKET_TURNED) && seq_diff(start, f->seq) > 0))) {
-		f->send_ns = bpf_ktime_get_ns();
-		f->end = upto;
-		if (!f->send_pid) {
-			who = bpf_get_current_pid_tgid();
-			f->send_pid = who >> 32;
-			f->send_tid = (u32)who;
+	if (f && f->send_sk == sock_id(sk) && !(f->flags & FLIGHT_SYN) && seq_diff(start, f->seq) >= 0) {
+		f->end = upto; /* taken back by flight_start if another flight begins with it later */
+		if (f->seq == start || !(s->flags & SOCKET_TURNED)) {
+			f->send_ns = bpf_ktime_get_ns();
+			if (!f->send_pid) {
+				who = bpf_get_current_pid_tgid();
+				f->send_pid = who >> 32;
+				f->send_tid = (u32)who;
+			}
 		}
 	}
 	/* queued behind the window, or corked with its neighbours: its first packet comes later */

@@ -160,7 +160,7 @@ func (a *Agent) pipeline() {
 	jc.Proxy = a.names.IsProxy
 	a.joiner = join.New(jc, a.losses, a.tree)
 	a.joiner.Tick(monotonic())
-	a.reader = reader.New(a.recorder.Ring(), a.losses, a.joiner.Flight)
+	a.reader = reader.New(a.recorder.Ring(), a.losses, a.joiner)
 	a.counts.Store(&counts{})
 }
 

@@ -174,6 +174,7 @@ func (j *Joiner) give(g *group) {
 func (j *Joiner) grow(g *group, root *Exchange) {
 	t := &j.tree
 	root.at, root.Parent = 0, -1
+	root.settleConnect()
 	t.Exchanges = append(t.Exchanges, root)
 	for _, x := range g.xs {
 		if x.parent == nil || x.root() != root {
@@ -181,6 +182,7 @@ func (j *Joiner) grow(g *group, root *Exchange) {
 		}
 		x.at, x.Parent = len(t.Exchanges), x.parent.at
 		x.Relay.From, x.Relay.To = x.Parent, x.at
+		x.settleConnect()
 		t.Exchanges = append(t.Exchanges, x)
 		j.Stats.Relays++
 	}

@@ -82,8 +82,9 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 	}
 }
 
-// Flight takes one record that is final, with the bytes captured of it. Both are copied.
-func (j *Joiner) Flight(f *bpf.Flight, b []byte) {
+// Flight takes one record whose first byte was read, with the bytes captured of it. Both are copied. more: the message goes
+// on, or waits for one before it, so Update wants to hear of the record until it says no.
+func (j *Joiner) Flight(f *bpf.Flight, b []byte) (more bool) {
 	j.Stats.Flights++
 	if id := uint32(f.Id); j.Stats.Flights == 1 { //nolint:gosec // low half, as Flight.Prev
 		j.latest, j.recent, j.horizon = id, id, id
@@ -93,30 +94,63 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) {
 	flags := uint32(f.Flags)
 	if flags&bpf.FlagClose != 0 {
 		j.closed(f)
-		return
+		return false
 	}
 	if f.SendPid == j.cfg.SelfID || f.RecvPid == j.cfg.SelfID {
-		return
+		return false
 	}
 	l, d := j.leg(f)
 	if l == nil {
 		j.lost.stale.Add(1)
-		return
+		return false
 	}
 	l.used = j.now
 	if flags&bpf.FlagSYN != 0 {
 		s := &l.dirs[d]
 		s.last, s.end, s.seen = uint32(f.Id), f.Seq+1, true //nolint:gosec // low half, as Flight.Prev
-		return
+		l.opens(f)
+		return false
 	}
 	if !j.ready(l, d, f) {
 		j.hold(l, d, f, b)
-		return
+		return true
 	}
 	j.consume(l, d, f, b)
+	s := &l.dirs[d]
+	more = s.last == uint32(f.Id) && s.goesOn() //nolint:gosec // low half, as Flight.Prev
 	if len(l.held) > 0 {
 		j.release(l)
 	}
+	return more
+}
+
+// Update takes a record again of which Flight or Update wanted more.
+func (j *Joiner) Update(f *bpf.Flight) (more bool) {
+	h, ok := j.halves[f.SendSk]
+	if !ok || h.leg.after(f) {
+		return false
+	}
+	l, s := h.leg, &h.leg.dirs[h.side]
+	if s.last != uint32(f.Id) { //nolint:gosec // low half, as Flight.Prev
+		return l.refresh(f)
+	}
+	if before(s.end, f.End) {
+		s.end = f.End
+		l.used = j.now
+	}
+	if m := s.cur; m != nil {
+		m.update(f, j.now)
+		j.settle(s)
+	}
+	return s.goesOn()
+}
+
+// goesOn says whether more of a stream's latest message is expected.
+func (s *stream) goesOn() bool {
+	if s.cur != nil {
+		return !s.cur.over()
+	}
+	return s.rest && before(s.end, s.restEnd)
 }
 
 // closed ends a socket's side of its leg.
@@ -137,6 +171,7 @@ func (j *Joiner) close(l *Leg, side uint8, f *bpf.Flight) {
 	why := "closed"
 	if uint32(f.Flags)&bpf.FlagReset != 0 {
 		why = "reset"
+		l.resetBy = 1 - side // who gets a reset has an error on its socket, who sends one has not
 	}
 	delete(j.halves, f.SendSk)
 	l.closed |= 1 << side
@@ -164,19 +199,43 @@ func (j *Joiner) consume(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 	}
 	if m := s.cur; m != nil && m.covers(f, b) {
 		j.goOn(m, f, b)
+		j.settle(s)
 		return
 	}
-	if uint32(f.Flags)&bpf.FlagCont != 0 && !startsMessage(b) {
+	if s.cur == nil && s.rest && before(f.Seq, s.restEnd) || uint32(f.Flags)&bpf.FlagCont != 0 && !startsMessage(b) {
 		j.lost.strayBody.Add(1)
 		return
 	}
-	s.cur = nil
+	j.supersede(s)
 	j.messages(l, d, f, b)
+}
+
+// answering is the response that is under way on a stream; nil: none.
+func (s *stream) answering() *Message {
+	if m := s.cur; m != nil && m.exchange != nil && m.exchange.Resp == m && !m.exchange.done {
+		return m
+	}
+	return nil
+}
+
+// settle finishes the exchange of a response that is over now.
+func (j *Joiner) settle(s *stream) {
+	if m := s.answering(); m != nil && m.over() {
+		j.finish(m.exchange)
+	}
+}
+
+// supersede takes a stream's latest message for whole: another one begins, or nothing more can come.
+func (j *Joiner) supersede(s *stream) {
+	if m := s.answering(); m != nil {
+		j.finish(m.exchange)
+	}
+	s.cur, s.rest = nil, false
 }
 
 // goOn adds a flight to the message it continues.
 func (j *Joiner) goOn(m *Message, f *bpf.Flight, b []byte) {
-	m.extend(f)
+	m.extend(f, j.now)
 	if m.result != head.NeedMore || len(b) == 0 {
 		return
 	}
@@ -222,18 +281,20 @@ func (j *Joiner) messages(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 		if !j.begin(m) || m.leg == nil || !m.fixed {
 			return
 		}
-		at := m.bodyEnd - part.Seq
-		if at == 0 || int(at) >= len(b) || m.result != head.Complete {
+		at := m.length
+		if at == 0 || at >= uint64(len(b)) || m.result != head.Complete {
 			return
 		}
-		m.Flight.End = m.bodyEnd
-		part.Seq, b = m.bodyEnd, b[at:]
+		m.sent, m.Flight.End = at, part.Seq+uint32(at) //nolint:gosec // below len(b)
+		j.supersede(&l.dirs[d])
+		part.Seq, b = part.Seq+uint32(at), b[at:] //nolint:gosec // below len(b)
 	}
 }
 
 const maxPipelined = 32 // heads in one captured kilobyte: fewer fit
 
 func (j *Joiner) notHTTP(m *Message) {
+	m.leg.syn = nil // no request is the first of this connection
 	if m.result == head.Malformed {
 		j.lost.malformed.Add(1)
 	} else {
@@ -270,7 +331,7 @@ func (j *Joiner) sweep() {
 	for _, h := range j.halves {
 		l := h.leg
 		j.expire(l)
-		if j.now-l.used < idle || len(l.queue) > 0 || len(l.held) > 0 {
+		if j.now-l.used < idle || len(l.queue) > 0 || len(l.held) > 0 || l.dirs[0].answering() != nil || l.dirs[1].answering() != nil {
 			continue
 		}
 		j.retire(l, "idle")

@@ -16,8 +16,10 @@ type Leg struct {
 	hasAnswered bool
 	upgraded    bool   // speaks something else than HTTP/1 now
 	closed      uint8  // a bit for each end
+	resetBy     uint8  // end, if it was reset
 	born        uint32 // id of the flight that it was made for
 	used        uint64
+	syn         *bpf.Flight // of its connection, until a request is the first on it
 }
 
 const bothClosed = 3
@@ -32,11 +34,13 @@ type end struct {
 
 // stream is one direction of a leg.
 type stream struct {
-	cur    *Message // the latest message, as long as it may go on
-	last   uint32   // id of the latest flight consumed
-	end    uint32   // sequence consumed so far
-	seen   bool
-	gapped bool // a flight is missing before the next message
+	cur     *Message // the latest message, as long as it may go on
+	last    uint32   // id of the latest flight consumed
+	end     uint32   // sequence consumed so far
+	seen    bool
+	gapped  bool   // a flight is missing before the next message
+	rest    bool   // the body of a message that was given up goes on:
+	restEnd uint32 // sequence after it
 	// Cache is for the Joiner's user: what the stamps of this direction mean. It belongs to the leg.
 	Cache any
 }
@@ -63,7 +67,7 @@ func (l *Leg) Cache(dir uint8) *any { return &l.dirs[dir].Cache }
 func (j *Joiner) leg(f *bpf.Flight) (*Leg, uint8) {
 	syn := uint32(f.Flags)&bpf.FlagSYN != 0
 	a, okA := j.halves[f.SendSk]
-	if okA && (syn || !a.leg.ends[a.side].is(f.SendPort, f.SendPeer)) {
+	if okA && (syn && !a.leg.sentAgain(f) || !a.leg.ends[a.side].is(f.SendPort, f.SendPeer)) {
 		if a.leg.after(f) {
 			return nil, 0
 		}
@@ -129,6 +133,9 @@ func (j *Joiner) ready(l *Leg, d uint8, f *bpf.Flight) bool {
 	if j.awaits(s, f) {
 		return false
 	}
+	if l.upgraded { // not requests and responses any more
+		return true
+	}
 	// one more than the data: a FIN is acknowledged too
 	return !o.seen || f.Ack == 0 || !before(o.end+1, f.Ack)
 }
@@ -157,6 +164,17 @@ func (s *stream) consumed(f *bpf.Flight) {
 func (j *Joiner) hold(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 	l.held = append(l.held, held{*f, append([]byte(nil), b...), d, j.now})
 	j.holding[l] = struct{}{}
+}
+
+// refresh takes a held flight as it is now; false: it is not held.
+func (l *Leg) refresh(f *bpf.Flight) bool {
+	for i := range l.held {
+		if h := &l.held[i]; h.f.Id == f.Id {
+			h.f = *f
+			return true
+		}
+	}
+	return false
 }
 
 // release consumes the held flights that have become ready, or all that waited too long.
@@ -214,8 +232,15 @@ func (j *Joiner) retire(l *Leg, why string) {
 	}
 }
 
-// fail finishes every request of the leg that has no response.
+// fail finishes every request of the leg that has no response, or not all of it.
 func (j *Joiner) fail(l *Leg, why string) {
+	for i := range l.dirs {
+		s := &l.dirs[i]
+		if m := s.answering(); m != nil && (m.lacks() || why == "reset" && (l.resetBy == m.dir || m.unread())) {
+			m.exchange.Error = why // who has read all that was sent may well reset the connection
+		}
+		j.supersede(s)
+	}
 	for _, x := range l.queue {
 		x.Error = why
 		j.finish(x)

@@ -1,6 +1,8 @@
 package join
 
 import (
+	"bytes"
+
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -16,8 +18,10 @@ type Message struct {
 	result   head.Result
 	leg      *Leg
 	dir      uint8
-	bodyEnd  uint32 // sequence after the message, if bodyFixed
-	fixed    bool
+	fixed    bool   // the head says how long the message is:
+	length   uint64 // bytes
+	sent     uint64 // bytes so far: Flight has them modulo 2^32
+	grew     uint64 // when it last did
 }
 
 // Exchange is a request and its response on one leg, and what links it to others. It is valid until the function that
@@ -26,8 +30,9 @@ type Exchange struct {
 	Leg        *Leg
 	Client     uint8 // which end of the leg sent the request
 	Req        *Message
-	Resp       *Message // nil: none seen
-	Parent     int      // index in the tree, -1: a root
+	Resp       *Message    // nil: none seen
+	Connect    *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
+	Parent     int         // index in the tree, -1: a root
 	Error      string
 	Relay      journey.Relay // how Parent was found, if there is one
 	id         head.ID
@@ -76,7 +81,8 @@ func (j *Joiner) newMessage(l *Leg, dir uint8, f *bpf.Flight, b []byte) *Message
 	}
 	m.Flight, m.leg, m.dir = *f, l, dir
 	m.buf = append(m.buf[:0], b...)
-	m.fixed, m.bodyEnd, m.exchange = false, 0, nil
+	m.fixed, m.length, m.exchange = false, 0, nil
+	m.sent, m.grew = uint64(f.End-f.Seq), j.now
 	m.result = j.cfg.Parser.Parse(m.buf, &m.Head)
 	return m
 }
@@ -87,6 +93,8 @@ func (j *Joiner) freeMessage(m *Message) {
 	}
 	if s := &m.leg.dirs[m.dir]; s.cur == m {
 		s.cur = nil
+		s.rest = m.lacks()
+		s.restEnd = m.Flight.End + uint32(m.length-m.sent) //nolint:gosec // modulo 2^32, as sequence numbers
 	}
 	m.leg, m.exchange = nil, nil
 	j.freeMessages = append(j.freeMessages, m)
@@ -122,25 +130,74 @@ func (j *Joiner) freeExchange(x *Exchange) {
 func (m *Message) isHTTP() bool { return m.result == head.Complete || m.result == head.NeedMore }
 
 // extend adds a flight that goes on with the message.
-func (m *Message) extend(f *bpf.Flight) {
+func (m *Message) extend(f *bpf.Flight, now uint64) {
 	g := &m.Flight
-	g.End = f.End
-	if m.Head.Kind == head.Response && m.leg.hasAnswered && before(m.leg.answered, f.End) {
-		m.leg.answered = f.End
-	}
-	g.SendNs = max(g.SendNs, f.SendNs)
-	g.RecvEndNs = max(g.RecvEndNs, f.RecvEndNs)
+	m.grow(f, now)
 	g.Retransmits += f.Retransmits
+	g.SendNs = max(g.SendNs, f.SendNs)
 	g.Flags |= f.Flags & resetFlag
 	if f.DropReason != 0 {
 		g.DropReason = f.DropReason
 	}
 }
 
-// fixBody notes where the message ends, if its head says.
+// update takes its latest flight as it is now.
+func (m *Message) update(f *bpf.Flight, now uint64) {
+	g := &m.Flight
+	m.grow(f, now)
+	g.SendNs = max(g.SendNs, f.SendNs)
+	if g.SendPid == 0 {
+		g.SendPid, g.SendTid = f.SendPid, f.SendTid
+	}
+	g.Retransmits = max(g.Retransmits, f.Retransmits)
+	g.Flags |= f.Flags & resetFlag
+}
+
+// grow moves the message's ends to a flight's.
+func (m *Message) grow(f *bpf.Flight, now uint64) {
+	g := &m.Flight
+	if before(g.End, f.End) {
+		m.sent += uint64(f.End - g.End)
+		g.End, m.grew = f.End, now
+		if m.Head.Kind == head.Response && m.leg.hasAnswered && before(m.leg.answered, f.End) {
+			m.leg.answered = f.End
+		}
+	}
+	if g.RecvNs == 0 {
+		g.RecvNs = f.RecvNs
+	}
+	g.RecvUpto = f.RecvUpto
+	if g.RecvEndNs < f.RecvEndNs {
+		g.RecvEndNs, m.grew = f.RecvEndNs, now
+	}
+}
+
+// over says whether nothing more of the message is expected, sent and read. Of a body that says its length nowhere only
+// its last chunk tells, if that was captured.
+func (m *Message) over() bool {
+	if m.Flight.RecvNs != 0 && m.unread() {
+		return false
+	}
+	if m.fixed {
+		return m.sent >= m.length
+	}
+	return m.Head.NoBody && m.result == head.Complete ||
+		m.Head.Chunked && m.sent == uint64(len(m.buf)) && bytes.HasSuffix(m.buf, lastChunk)
+}
+
+// unread says whether not all that was sent has been read.
+func (m *Message) unread() bool { return before(m.Flight.RecvUpto, m.Flight.End) }
+
+// lacks says whether the head promised more than has been sent.
+func (m *Message) lacks() bool { return m.fixed && m.sent < m.length }
+
+// lastChunk ends a chunked body without trailer fields (RFC 9112 §7.1).
+var lastChunk = []byte("\r\n0\r\n\r\n")
+
+// fixBody notes how long the message is, if its head says.
 func (m *Message) fixBody(requestMethod []byte) {
 	if n, known := m.Head.MessageLen(requestMethod); known {
-		m.bodyEnd, m.fixed = m.Flight.Seq+uint32(n), true //nolint:gosec // modulo 2^32, as sequence numbers
+		m.length, m.fixed = uint64(n), true //nolint:gosec // not negative
 	}
 }
 
@@ -148,7 +205,7 @@ func (m *Message) fixBody(requestMethod []byte) {
 func (m *Message) covers(f *bpf.Flight, b []byte) bool {
 	switch {
 	case m.fixed:
-		return before(f.Seq, m.bodyEnd)
+		return int64(m.sent)+int64(int32(f.Seq-m.Flight.End)) < int64(m.length) //nolint:gosec // far below 2^63; a signed distance
 	case m.Head.NoBody && m.result == head.Complete:
 		return false
 	}

@@ -1,5 +1,7 @@
 package join
 
+import "time"
+
 // request puts a request in the leg's queue and in its group.
 func (j *Joiner) request(m *Message) {
 	l, x := m.leg, j.newExchange(m)
@@ -17,8 +19,12 @@ func (j *Joiner) request(m *Message) {
 		j.servers[pid] = j.now
 	}
 	x.target = m.targetHash()
+	x.Connect = l.opened(m)
 	l.queue = append(l.queue, x)
 	x.since = j.now
+	if o := &l.dirs[1-m.dir]; o.cur != nil && !o.cur.lacks() && !before(m.Flight.Ack, o.cur.Flight.End) {
+		j.supersede(o) // the connection is used again by one who has had all of the response
+	}
 	j.identify(x)
 	for len(l.early) > 0 {
 		r := l.early[0]
@@ -102,13 +108,16 @@ func (j *Joiner) pair(m *Message) bool {
 	}
 	l.queue = append(l.queue[:0], l.queue[1:]...)
 	x.Resp = m
+	m.fixBody(x.Req.Head.Method) // not known before if it came first
 	if m.Head.Status == 101 || string(x.Req.Head.Method) == "CONNECT" && m.Head.Status/100 == 2 {
 		l.upgraded = true
 	}
 	m.exchange = x
 	l.answered, l.hasAnswered = m.Flight.End, true
 	j.identify(x)
-	j.finish(x)
+	if m.over() || l.upgraded || l.dirs[m.dir].cur != m {
+		j.finish(x)
+	}
 	return true
 }
 
@@ -129,8 +138,26 @@ func (j *Joiner) unanswered(l *Leg, why string) {
 	j.finish(x)
 }
 
-// expire gives up the requests of a leg that have waited too long for a response.
+// quietBody is how long a body without a length may be quiet before it is taken for whole, in ns. It is more than a second between
+// two parts where events are streamed: those journeys end early, which the README's limits say.
+const quietBody = uint64(time.Second)
+
+// expire gives up the requests of a leg that have waited too long for a response, or for the rest of one.
 func (j *Joiner) expire(l *Leg) {
+	for i := range l.dirs {
+		s := &l.dirs[i]
+		m := s.answering()
+		if m == nil {
+			continue
+		}
+		switch quiet := j.now - m.grew; {
+		case m.lacks() && quiet > uint64(j.cfg.Expire):
+			m.exchange.Error = "response-cut"
+			j.supersede(s)
+		case !m.lacks() && quiet > quietBody:
+			j.supersede(s)
+		}
+	}
 	for len(l.queue) > 0 && j.now-l.queue[0].since > uint64(j.cfg.Expire) {
 		x := l.queue[0]
 		l.queue = append(l.queue[:0], l.queue[1:]...)

@@ -1,4 +1,5 @@
-// Package reader takes finished flights out of the recorder's ring, in place and in order, and counts what it missed.
+// Package reader takes flights out of the recorder's ring, in place and in order, and counts what it missed. A flight is given
+// out when its first byte has been read; whoever takes it says whether the rest of it matters and is then told of it.
 package reader
 
 import (
@@ -17,6 +18,14 @@ type Ring interface {
 	Head(buf []byte, f *bpf.Flight) ([]byte, bool)
 }
 
+// Sink takes what is read. The flight and its head are valid until the call returns.
+type Sink interface {
+	// Flight takes a record once. more: Update is wanted until it says no.
+	Flight(f *bpf.Flight, head []byte) (more bool)
+	// Update takes a record of which Flight wanted more, as it is now, at each poll.
+	Update(f *bpf.Flight) (more bool)
+}
+
 // Times in ns.
 const (
 	// keepCopyAfter is the age from which an unfinished record is copied at each poll, as its slot may be taken.
@@ -32,15 +41,16 @@ const (
 
 // Reader reads one ring. One goroutine owns it.
 type Reader struct {
-	ring  Ring
-	take  func(*bpf.Flight, []byte)
-	next  uint64
-	open  []waiting
-	free  []*kept
-	work  bpf.Flight
-	head  []byte
-	lost  losses
-	stats Stats
+	ring    Ring
+	sink    Sink
+	next    uint64
+	open    []waiting
+	watched int // in open: given out, and more is wanted
+	free    []*kept
+	work    bpf.Flight
+	head    []byte
+	lost    losses
+	stats   Stats
 }
 
 // Stats count records since the start.
@@ -50,12 +60,13 @@ type Stats struct {
 	Lag  uint64 // records behind the writer at the last poll
 }
 
-type losses struct{ lapped, headLapped, unfinished, noSender *loss.Counter }
+type losses struct{ lapped, headLapped, unfinished, noSender, noEnd *loss.Counter }
 
-// waiting is a record that was not final when it was first seen.
+// waiting is a record that was not ready when it was first seen, or of which more is wanted.
 type waiting struct {
 	serial uint64
 	since  uint64
+	given  bool
 	copy   *kept
 }
 
@@ -66,18 +77,18 @@ type kept struct {
 }
 
 // New makes a reader that begins with what is recorded from now on.
-func New(ring Ring, set *loss.Set, take func(f *bpf.Flight, head []byte)) *Reader {
+func New(ring Ring, set *loss.Set, sink Sink) *Reader {
 	return &Reader{
-		ring: ring, take: take, next: ring.Last() + 1, head: make([]byte, 0, bpf.HeadBytes),
+		ring: ring, sink: sink, next: ring.Last() + 1, head: make([]byte, 0, bpf.HeadBytes),
 		lost: losses{
 			lapped: set.Counter("ring", "lapped"), headLapped: set.Counter("ring", "head-lapped"),
 			unfinished: set.Counter("ring", "unfinished"), noSender: set.Counter("ring", "sender-not-seen"),
+			noEnd: set.Counter("ring", "end-not-seen"),
 		},
 	}
 }
 
-// Poll gives out everything that has become final. now is CLOCK_MONOTONIC ns. The flight and its head are valid until
-// take returns. It returns how many records were new.
+// Poll gives out everything that has become ready. now is CLOCK_MONOTONIC ns. It returns how many records were new.
 func (r *Reader) Poll(now uint64) (fresh int) {
 	r.recheck(now)
 	last := r.ring.Last()
@@ -88,6 +99,9 @@ func (r *Reader) Poll(now uint64) (fresh int) {
 		r.next = last + 1 - n
 	}
 	for ; r.next <= last; r.next++ {
+		if r.watched > 0 && uint32(r.ring.At(r.next).Flags)&bpf.FlagClose != 0 {
+			r.recheck(now) // what the closed socket did last comes before its end
+		}
 		w := waiting{serial: r.next, since: now}
 		if !r.look(&w, now) {
 			r.open = append(r.open, w)
@@ -104,19 +118,16 @@ func (r *Reader) Stats() Stats { return r.stats }
 func (r *Reader) Close() {
 	for i := range r.open {
 		w := &r.open[i]
-		if id := r.ring.ID(w.serial); id >= w.serial || id == 0 {
+		if id := r.ring.ID(w.serial); !w.given && (id >= w.serial || id == 0) {
 			r.giveUp(w)
 		}
 	}
 	r.open = r.open[:0]
 }
 
-// final says whether nothing more is expected of a record. It may have been read after now.
-func final(f *bpf.Flight, now uint64) bool {
-	if f.RecvNs == 0 || int32(f.RecvUpto-f.End) < 0 { //nolint:gosec // sequence numbers
-		return false
-	}
-	return f.SendNs != 0 || int64(now-f.RecvNs) > int64(senderGrace) //nolint:gosec // a difference
+// ready says whether a record can be given out. It may have been read after now.
+func ready(f *bpf.Flight, now uint64) bool {
+	return f.RecvNs != 0 && (f.SendNs != 0 || int64(now-f.RecvNs) > int64(senderGrace)) //nolint:gosec // a difference
 }
 
 // recheck looks again at what was not final.
@@ -132,6 +143,9 @@ func (r *Reader) recheck(now uint64) {
 
 // look returns true when w needs no more watching: it was given out, counted or never used.
 func (r *Reader) look(w *waiting, now uint64) bool {
+	if w.given {
+		return r.update(w)
+	}
 	age := now - w.since
 	switch id := r.ring.ID(w.serial); {
 	case id > w.serial: // overwritten
@@ -150,8 +164,8 @@ func (r *Reader) look(w *waiting, now uint64) bool {
 
 // lookAt is look for a record that is there.
 func (r *Reader) lookAt(w *waiting, now, age uint64) bool {
-	if r.tryTake(w, now) {
-		return true
+	if done, tried := r.tryTake(w, now); tried {
+		return done
 	}
 	if age > patience {
 		r.giveUp(w)
@@ -163,20 +177,20 @@ func (r *Reader) lookAt(w *waiting, now, age uint64) bool {
 	return false
 }
 
-// tryTake gives out a record if it is final. The slot may be taken by a new flight while it is copied.
-func (r *Reader) tryTake(w *waiting, now uint64) bool {
+// tryTake gives out a record if it is ready. The slot may be taken by a new flight while it is copied.
+func (r *Reader) tryTake(w *waiting, now uint64) (done, tried bool) {
 	at := r.ring.At(w.serial)
 	if at.RecvNs == 0 { // the usual reason to wait, without a copy
-		return false
+		return false, false
 	}
 	r.work = *at
-	if !final(&r.work, now) {
-		return false
+	if !ready(&r.work, now) {
+		return false, false
 	}
 	head, ok := r.ring.Head(r.head[:0], &r.work)
 	if r.work.Id != w.serial || r.ring.ID(w.serial) != w.serial {
 		r.giveUp(w)
-		return true
+		return true, true
 	}
 	if !ok {
 		head = head[:0]
@@ -184,11 +198,39 @@ func (r *Reader) tryTake(w *waiting, now uint64) bool {
 			head = k.head // it waited longer than the ring of heads lasts
 		}
 	}
+	w.given = r.give(&r.work, head)
+	r.drop(w)
+	if w.given {
+		at.Watched = 1
+		r.watched++
+		return false, true
+	}
+	if r.work.Watched != 0 {
+		at.Watched = 0 // written for the flight before, too late
+	}
 	if r.work.SendNs == 0 {
 		r.lost.noSender.Add(1)
 	}
-	r.give(&r.work, head)
-	r.drop(w)
+	return true, true
+}
+
+// update tells of the rest of a record that was given out. True: nobody wants more, or there is none.
+func (r *Reader) update(w *waiting) bool {
+	at := r.ring.At(w.serial)
+	r.work = *at
+	if r.work.Id != w.serial || r.ring.ID(w.serial) != w.serial {
+		r.lost.noEnd.Add(1)
+		r.watched--
+		return true
+	}
+	if r.sink.Update(&r.work) {
+		return false
+	}
+	at.Watched = 0
+	r.watched--
+	if r.work.SendNs == 0 {
+		r.lost.noSender.Add(1)
+	}
 	return true
 }
 
@@ -213,7 +255,7 @@ func (r *Reader) copyOut(w *waiting) bool {
 	return true
 }
 
-// giveUp gives out a record that did not become final, as last seen.
+// giveUp gives out a record that did not become ready, as last seen.
 func (r *Reader) giveUp(w *waiting) {
 	if !r.copyOut(w) && w.copy == nil {
 		r.lost.lapped.Add(1)
@@ -224,12 +266,12 @@ func (r *Reader) giveUp(w *waiting) {
 	r.drop(w)
 }
 
-func (r *Reader) give(f *bpf.Flight, head []byte) {
+func (r *Reader) give(f *bpf.Flight, head []byte) (more bool) {
 	if len(head) < int(f.HeadLen) {
 		r.lost.headLapped.Add(1)
 	}
 	r.stats.Read++
-	r.take(f, head)
+	return r.sink.Flight(f, head)
 }
 
 // drop ends the use of a copy.

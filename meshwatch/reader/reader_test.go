@@ -50,14 +50,25 @@ type bench struct {
 	lost   loss.Set
 	now    uint64
 	given  []string
+	first  int             // records given out, without updates
+	more   map[uint64]bool // serials of which more is wanted
 }
 
 func newBench(n int) *bench {
-	b := &bench{fakeRing: newFakeRing(n), now: uint64(time.Hour)}
-	b.reader = New(b.fakeRing, &b.lost, func(f *bpf.Flight, head []byte) {
-		b.given = append(b.given, fmt.Sprintf("%d %s", f.Id, head))
-	})
+	b := &bench{fakeRing: newFakeRing(n), now: uint64(time.Hour), more: map[uint64]bool{}}
+	b.reader = New(b.fakeRing, &b.lost, b)
 	return b
+}
+
+func (b *bench) Flight(f *bpf.Flight, head []byte) (more bool) {
+	b.given = append(b.given, fmt.Sprintf("%d %s", f.Id, head))
+	b.first++
+	return b.more[f.Id]
+}
+
+func (b *bench) Update(f *bpf.Flight) (more bool) {
+	b.given = append(b.given, fmt.Sprintf("%d to %d", f.Id, int32(f.RecvUpto)))
+	return b.more[f.Id]
 }
 
 // write claims the next record for an unread flight with its own serial as its head.
@@ -93,8 +104,8 @@ func (b *bench) wants(t *testing.T, given []string, losses ...string) {
 	if diff := cmp.Diff(losses, lost); diff != "" {
 		t.Errorf("losses (-want +got):\n%s", diff)
 	}
-	if n := len(b.given); b.reader.Stats().Read != uint64(n) {
-		t.Errorf("stats say %d read, given out were %d", b.reader.Stats().Read, n)
+	if b.reader.Stats().Read != uint64(b.first) {
+		t.Errorf("stats say %d read, given out were %d", b.reader.Stats().Read, b.first)
 	}
 }
 
@@ -122,16 +133,73 @@ func TestReader(t *testing.T) {
 			b.poll(ms)
 		}, given: []string{"2 h2", "1 h1"}},
 
-		"read in two parts": {do: func(b *bench) {
+		"more is wanted until all is read": {do: func(b *bench) {
 			f := b.write()
 			b.read(f)
-			f.RecvUpto = f.Seq + 1
+			f.RecvUpto, b.more[1] = f.Seq+1, true
 			b.poll(ms)
-			if len(b.given) != 0 {
-				panic("given out when half of it was read")
+			if f.Watched == 0 {
+				panic("the recorder may overwrite it")
 			}
+			b.poll(11 * uint64(time.Second))
+			b.read(f)
+			b.more[1] = false
+			b.poll(ms)
+			if f.Watched != 0 {
+				panic("the recorder cannot use the record again")
+			}
+			b.poll(ms)
+		}, given: []string{"1 h1", "1 to -15", "1 to 16"}},
+
+		"more is wanted, and its sender returns late": {do: func(b *bench) {
+			f := b.write()
+			b.read(f)
+			f.SendNs, b.more[1] = 0, true
+			b.poll(senderGrace + ms)
+			f.SendNs = b.now
+			b.more[1] = false
+			b.poll(ms)
+		}, given: []string{"1 h1", "1 to 16"}},
+
+		"more is wanted, and its sender is never seen": {do: func(b *bench) {
+			f := b.write()
+			b.read(f)
+			f.SendNs, b.more[1] = 0, true
+			b.poll(senderGrace + ms)
+			b.more[1] = false
+			b.poll(ms)
+		}, given: []string{"1 h1", "1 to 16"}, losses: []string{"sender-not-seen 1"}},
+
+		"more is wanted, and it is overwritten": {do: func(b *bench) {
+			b.read(b.write())
+			b.more[1] = true
+			b.poll(ms)
+			b.At(1).Id = 5
+			b.poll(ms)
+		}, given: []string{"1 h1"}, losses: []string{"end-not-seen 1"}},
+
+		"what a closed socket did last comes before its end": {do: func(b *bench) {
+			f := b.write()
+			b.read(f)
+			b.more[1] = true
+			b.poll(ms)
+			between := b.write()
+			b.read(between)
+			b.torn[2] = func() { f.RecvUpto++ } // after this poll has looked at 1
+			end := b.write()
+			b.read(end)
+			end.Flags = bpf.Flags(bpf.FlagClose)
+			b.poll(ms)
+		}, given: []string{"1 h1", "1 to 16", "2 h2", "1 to 17", "3 h3"}},
+
+		"a mark that came too late does not stay": {do: func(b *bench) {
+			f := b.write()
+			f.Watched = 1
 			b.read(f)
 			b.poll(ms)
+			if f.Watched != 0 {
+				panic("the recorder cannot use the record again")
+			}
 		}, given: []string{"1 h1"}},
 
 		"being written": {do: func(b *bench) {
@@ -334,7 +402,7 @@ func TestReaderStartsLate(t *testing.T) {
 	for range 9 {
 		b.read(b.write())
 	}
-	b.reader = New(b.fakeRing, &b.lost, b.reader.take)
+	b.reader = New(b.fakeRing, &b.lost, b)
 	b.poll(ms)
 	b.read(b.write())
 	b.poll(ms)
