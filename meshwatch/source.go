@@ -97,10 +97,12 @@ func (a *Agent) Hops(reset bool) []report.HopRow {
 			Service: v.Labels.Source, Leg: v.Labels.Source + " → " + v.Labels.Destination, Hop: v.Labels.Hop, Kind: v.Labels.Kind, Count: v.Count,
 			P50: seconds(v.P50), P99: seconds(v.P99),
 		}
-		if v.Labels.Direction == "response" { // the flight goes back: sent by the callee
+		switch v.Labels.Direction {
+		case "connect": // the same way as a request, but not the same time
+			row.Hop = "connect: " + row.Hop
+		case "response": // the flight goes back: sent by the callee
 			row.Service, row.Leg = v.Labels.Destination, v.Labels.Destination+" ← "+v.Labels.Source
-		}
-		if v.Labels.Direction == "processing" {
+		case "processing":
 			row.Leg = v.Labels.Source
 		}
 		if total > 0 {

@@ -102,7 +102,8 @@ type Hop struct {
 	Iface string `json:"iface,omitempty"` // where the hop begins, empty for netfilter
 }
 
-// Flight is one application message on its way from the sending socket to the receiving socket.
+// Flight is one application message on its way from the sending socket to the receiving socket; or a connection's SYN, which
+// no socket reads: Recv is then when it had passed the receiving end's last hook.
 type Flight struct {
 	Serial      uint64  `json:"serial"`      // the recorder's number, unique while the agent runs
 	Start       uint64  `json:"start_ns"`    // first packet at its first hook
@@ -160,10 +161,19 @@ type Exchange struct {
 	RequestID string            `json:"request_id,omitempty"`
 	Trace     TraceContext      `json:"-"`
 	Headers   map[string]string `json:"headers,omitempty"` // capture_headers; never evidence for a join
+	Connect   *Flight           `json:"connect,omitempty"` // the SYN of the leg's connection; nil: not opened for this exchange
 	Request   Flight            `json:"request"`
 	Response  *Flight           `json:"response,omitempty"` // nil: none seen
 	Parent    int               `json:"parent"`             // index of the exchange that caused this one, -1 for a root
 	Error     string            `json:"error,omitempty"`    // reset, no-response, 5xx: empty when it went well
+}
+
+// Began is when the client began with it: to connect, where a connection was opened for it, else to send.
+func (e *Exchange) Began() uint64 {
+	if e.Connect != nil {
+		return min(e.Connect.Start, e.Request.Start)
+	}
+	return e.Request.Start
 }
 
 // End is when the exchange was over for its client, as far as seen.

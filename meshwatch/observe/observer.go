@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync"
@@ -16,20 +17,26 @@ type Observer struct {
 	names    *Names
 	captures []string // lower case, as configured
 
-	mu    sync.RWMutex // guards all
+	mu    sync.RWMutex // guards all and paths
 	all   map[Labels]*Series
-	paths map[processKey]*Series // the observing goroutine's
-	made  known                  // what paths was made from
+	paths map[way]*path
 
-	counting sync.Mutex // guards what every Series has counted; taken before mu
+	processes map[processKey]*Series // the observing goroutine's, as what follows
+	made      known                  // what processes and paths were made from
+	waits     []interval             // scratch of processing
+
+	counting sync.Mutex // guards what every Series has counted and every path has pending; taken before mu
 }
+
+// interval is a stretch of time in ns.
+type interval struct{ from, to uint64 }
 
 // processKey finds the series of the time inside a process.
 type processKey struct{ pid, netns uint32 }
 
 // New makes an Observer. captures are the configured header names.
 func New(names *Names, captures []string) *Observer {
-	return &Observer{names: names, captures: captures, all: map[Labels]*Series{}, paths: map[processKey]*Series{}}
+	return &Observer{names: names, captures: captures, all: map[Labels]*Series{}, paths: map[way]*path{}, processes: map[processKey]*Series{}}
 }
 
 // maxSeries bounds memory (each about 4 KB when used) when there are very many workloads; the rest is counted as "other".
@@ -67,6 +74,9 @@ func (o *Observer) Total(bounds []float64) []Value {
 
 // values reads one series at a time, so that measuring waits for one only.
 func (o *Observer) values(read func(*Series) Value) []Value {
+	o.counting.Lock()
+	o.flushPaths()
+	o.counting.Unlock()
 	o.mu.RLock()
 	all := slices.Collect(maps.Values(o.all))
 	o.mu.RUnlock()
@@ -84,46 +94,68 @@ func (o *Observer) values(read func(*Series) Value) []Value {
 func (o *Observer) Measure(t *join.Tree) {
 	o.counting.Lock()
 	defer o.counting.Unlock()
+	o.renew()
 	for _, x := range t.Exchanges {
-		o.flight(x, x.Req, true)
+		if x.Connect != nil {
+			o.connectPath(x).measure(x.Connect)
+		}
+		o.pathOf(x, x.Req, true).measure(&x.Req.Flight)
 		if x.Resp == nil {
 			continue
 		}
-		o.flight(x, x.Resp, false)
+		o.pathOf(x, x.Resp, false).measure(&x.Resp.Flight)
 		o.processing(t, x)
 	}
 }
 
-func (o *Observer) flight(x *join.Exchange, m *join.Message, request bool) {
-	f := &m.Flight
-	p := o.pathOf(x, m, request)
-	for i := 1; i < p.n; i++ {
-		p.steps[i].stat.add(uint64(f.Stamps[i].Delta - min(f.Stamps[i-1].Delta, f.Stamps[i].Delta)))
-	}
-	if p.n > 0 && f.RecvNs != 0 {
-		at := f.StartNs + uint64(f.Stamps[p.n-1].Delta)
-		p.wait.stat.add(f.RecvNs - min(at, f.RecvNs))
+// renew forgets what was worked out from a datapath or a topology that is no more. The caller has the lock.
+func (o *Observer) renew() {
+	if now := o.names.known(); o.made != now || len(o.processes) > maxSeries {
+		o.flushPaths()
+		o.mu.Lock()
+		clear(o.paths)
+		o.mu.Unlock()
+		clear(o.processes)
+		o.made = now
 	}
 }
 
-// processing is the time a server had a request, less the time it waited for those it asked itself.
+// flushPaths gives the Series what is pending. The caller has the lock.
+func (o *Observer) flushPaths() {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	for _, p := range o.paths {
+		p.flush()
+	}
+}
+
+// processing is the time a server had a request, less the time it waited for those it asked itself, and for the connections it
+// opened for that.
 func (o *Observer) processing(t *join.Tree, x *join.Exchange) {
 	from, to := x.Req.Flight.RecvNs, x.Resp.Flight.StartNs
 	if from == 0 || to <= from {
 		return
 	}
-	own, upto := to-from, from
-	for _, y := range t.Exchanges { // sorted by start, so overlapping children count once
+	o.waits = o.waits[:0]
+	for _, y := range t.Exchanges {
 		if y == x || y.Parent < 0 || t.Exchanges[y.Parent] != x {
 			continue
 		}
-		start, end := max(y.Req.Flight.StartNs, upto), to
+		end := to
 		if y.Resp != nil && y.Resp.Flight.RecvNs != 0 {
 			end = min(y.Resp.Flight.RecvNs, to)
 		}
-		if end > start {
-			own -= end - start
-			upto = end
+		o.waits = append(o.waits, interval{y.Req.Flight.StartNs, end})
+		if f := y.Connect; f != nil {
+			o.waits = append(o.waits, interval{f.StartNs, min(lastSeen(f), to)})
+		}
+	}
+	slices.SortFunc(o.waits, func(a, b interval) int { return cmp.Compare(a.from, b.from) })
+	own, upto := to-from, from
+	for _, w := range o.waits { // sorted, so what overlaps counts once
+		if start := max(w.from, upto); w.to > start {
+			own -= w.to - start
+			upto = w.to
 		}
 	}
 	o.processSeries(x).add(own)
@@ -132,17 +164,12 @@ func (o *Observer) processing(t *join.Tree, x *join.Exchange) {
 func (o *Observer) processSeries(x *join.Exchange) *Series {
 	f := &x.Req.Flight
 	key := processKey{f.RecvPid, f.RecvNetns}
-	now := o.names.known()
-	if s := o.paths[key]; s != nil && o.made == now {
+	if s := o.processes[key]; s != nil {
 		return s
-	}
-	if o.made != now || len(o.paths) > maxSeries {
-		clear(o.paths)
-		o.made = now
 	}
 	end := o.end(f, false)
 	s := o.series(Labels{end.Name(), end.Name(), "process " + end.Process, "process", string(classOfRole(end.Role)), "processing"})
-	o.paths[key] = s
+	o.processes[key] = s
 	return s
 }
 
@@ -163,7 +190,7 @@ func Keepable(t *join.Tree) (duration uint64, failed bool) {
 func lastSeen(f *bpf.Flight) uint64 {
 	at := f.StartNs
 	if n := stampCount(f); n > 0 {
-		at += uint64(f.Stamps[n-1].Delta)
+		at = stampAt(f, n-1)
 	}
 	return max(f.RecvEndNs, f.RecvNs, at)
 }

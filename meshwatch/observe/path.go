@@ -1,20 +1,49 @@
 package observe
 
 import (
+	"math"
+
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/netpath"
 )
 
-// path is what the stamps of one direction of a leg mean: worked out once, then compared and reused.
+// path is a way that flights go from one workload to another, and what its stamps mean. Worked out once, it is shared by all legs that
+// go there: few paths stay in the CPU's cache where thousands of legs would not. It does not change, but for pending.
 type path struct {
-	n      int
-	places [bpf.MaxStamps]uint32
-	known  known
-	recv   uint32 // process that read
-	steps  [bpf.MaxStamps]step
-	wait   step // last stamp to the read
+	n     int
+	known known
+	at    [bpf.MaxStamps]uint32 // where the stamps are taken
+	steps [bpf.MaxStamps]step
+	wait  step // last stamp to the read; without stat: there is none
+	// pending are times in ns that no Series has yet, n for each flight: the hops' and, last, the wait's. Adding those of many flights
+	// at once finds the bins of each Series in the cache.
+	pending []uint64 // guarded by Observer.counting
+	single  bool     // not in Observer.paths: nothing stays pending
+}
+
+const (
+	pendingFlights = 32   // of a path, then its Series get them
+	maxPaths       = 4096 // remembered, 5 KB each
+)
+
+// noTime is in pending for what a flight lacks.
+const noTime = ^uint64(0)
+
+// way is what makes a path another one.
+type way struct {
+	sender, receiver, direction string
+	role                        journey.Role // receiver's
+	n                           int
+	at                          [bpf.MaxStamps]uint32
+	known                       known
+}
+
+// legPath is the path of one direction of a leg.
+type legPath struct {
+	*path
+	recv uint32 // process that read
 }
 
 // step is one hop of a path.
@@ -27,17 +56,52 @@ type step struct {
 	stat  *Series
 }
 
-// matches says whether the flight went the same way as the path.
-func (p *path) matches(f *bpf.Flight, n int, now known) bool {
-	if p == nil || p.n != n || p.known != now || p.recv != f.RecvPid {
+// matches says whether a flight of the same leg went the same way.
+func (p *legPath) matches(f *bpf.Flight, n int, now known) bool {
+	if p == nil || p.n != n || p.recv != f.RecvPid || p.known != now {
 		return false
 	}
 	for i := range n {
-		if p.places[i] != f.Stamps[i].Place {
+		if p.at[i] != f.Stamps[i].Place {
 			return false
 		}
 	}
 	return true
+}
+
+// measure notes a flight's times. The caller has the lock.
+func (p *path) measure(f *bpf.Flight) {
+	if p.n == 0 {
+		return
+	}
+	at := stampAt(f, 0)
+	for i := 1; i < p.n; i++ {
+		next := stampAt(f, i)
+		p.pending = append(p.pending, next-min(at, next))
+		at = next
+	}
+	wait := noTime
+	if f.RecvNs != 0 {
+		wait = f.RecvNs - min(at, f.RecvNs)
+	}
+	if p.pending = append(p.pending, wait); p.single || len(p.pending) >= p.n*pendingFlights {
+		p.flush()
+	}
+}
+
+// flush gives what is pending to its Series. The caller has the lock.
+func (p *path) flush() {
+	for i := 1; i < p.n; i++ {
+		for k := i - 1; k < len(p.pending); k += p.n {
+			p.steps[i].stat.add(p.pending[k])
+		}
+	}
+	for k := p.n - 1; k < len(p.pending) && p.wait.stat != nil; k += p.n {
+		if ns := p.pending[k]; ns != noTime {
+			p.wait.stat.add(ns)
+		}
+	}
+	p.pending = p.pending[:0]
 }
 
 // stampCount is how many stamps of a flight are there.
@@ -51,43 +115,79 @@ func (o *Observer) pathOf(x *join.Exchange, m *join.Message, request bool) *path
 		dir = 1 - x.Client
 	}
 	slot := x.Leg.Cache(dir)
-	cached, _ := (*slot).(*path)
+	cached, _ := (*slot).(*legPath)
 	n, now := stampCount(f), o.names.known()
 	if cached.matches(f, n, now) {
-		return cached
+		return cached.path
 	}
-	p := o.makePath(x, f, request, n, now)
-	*slot = p
-	return p
-}
-
-func (o *Observer) makePath(x *join.Exchange, f *bpf.Flight, request bool, n int, now known) *path {
-	state := now.state
-	p := &path{n: n, known: now, recv: f.RecvPid}
-	from := o.end(f, true)
-	to := o.end(f, false)
-	sender, receiver := from.Name(), to.Name()
 	direction := "response"
 	if request {
 		direction = "request"
 	}
+	p := o.findPath(f, f, direction, n, now)
+	*slot = &legPath{p, f.RecvPid}
+	return p
+}
+
+// connectPath is the meaning of the stamps of the SYN that opened a connection for an exchange. A connection has but one, so no leg
+// remembers it.
+func (o *Observer) connectPath(x *join.Exchange) *path {
+	f := x.Connect
+	return o.findPath(f, &x.Req.Flight, "connect", stampCount(f), o.names.known())
+}
+
+// findPath is the path of a flight. ends is a flight that knows both ends: no socket reads a SYN.
+func (o *Observer) findPath(f, ends *bpf.Flight, direction string, n int, now known) *path {
+	from, to := o.end(ends, true), o.end(ends, false)
+	w := way{sender: from.Name(), receiver: to.Name(), direction: direction, role: to.Role, n: n, known: now}
 	for i := range n {
-		p.places[i] = f.Stamps[i].Place
-		if i == 0 {
-			continue
+		w.at[i] = f.Stamps[i].Place
+	}
+	o.mu.RLock()
+	p := o.paths[w]
+	o.mu.RUnlock()
+	if p == nil {
+		p = o.makePath(f, &w)
+		o.mu.Lock()
+		if p.single = len(o.paths) >= maxPaths; !p.single {
+			o.paths[w] = p
 		}
+		o.mu.Unlock()
+	}
+	return p
+}
+
+func (o *Observer) makePath(f *bpf.Flight, w *way) *path {
+	state, n, sender, receiver, direction := w.known.state, w.n, w.sender, w.receiver, w.direction
+	p := &path{n: n, known: w.known, at: w.at, pending: make([]uint64, 0, n*pendingFlights)}
+	for i := 1; i < n; i++ {
 		a, b := o.names.place(f.Stamps[i-1].Place), o.names.place(f.Stamps[i].Place)
 		p.steps[i] = o.step(state, a, state.Hop(a, b))
 		p.steps[i].stat = o.series(Labels{sender, receiver, p.steps[i].name.Name, p.steps[i].name.Kind, string(p.steps[i].class), direction})
 	}
-	if n > 0 {
-		last := o.names.place(f.Stamps[n-1].Place)
+	if n == 0 {
+		return p
+	}
+	last := o.names.place(f.Stamps[n-1].Place)
+	if direction != "connect" {
 		p.wait = o.step(state, last, netpath.HopName{Name: "socket wait", Kind: "socket-wait", Class: ""})
-		p.wait.class = classOfRole(to.Role)
+		p.wait.class = classOfRole(w.role)
 		p.wait.iface = ""
 		p.wait.stat = o.series(Labels{sender, receiver, "socket wait", "socket-wait", string(p.wait.class), direction})
+	} else if last.Hook != netpath.HookDelivered { // sent again so often that there was no room for the last stamps
+		p.wait = o.step(state, last, state.Hop(last, netpath.Place{Hook: netpath.HookRetransmit}))
+		p.wait.stat = o.series(Labels{sender, receiver, p.wait.name.Name, p.wait.name.Kind, string(p.wait.class), direction})
 	}
 	return p
+}
+
+// stampAt is when a stamp was taken. The recorder counts to 4.29 s only; a SYN that was on its way for longer was sent again, and
+// what it met after that is as good as its delivery.
+func stampAt(f *bpf.Flight, i int) uint64 {
+	if f.Stamps[i].Delta == math.MaxUint32 && uint32(f.Flags)&bpf.FlagSYN != 0 && f.RecvNs != 0 {
+		return f.RecvNs
+	}
+	return f.StartNs + uint64(f.Stamps[i].Delta)
 }
 
 func (o *Observer) step(state *netpath.State, from netpath.Place, name netpath.HopName) step {

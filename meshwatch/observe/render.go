@@ -17,7 +17,11 @@ func (o *Observer) exchange(x *join.Exchange) *journey.Exchange {
 		Protocol: "http/" + strconv.Itoa(int(h.Major)) + "." + strconv.Itoa(int(h.Minor)),
 		Method:   string(h.Method), Target: string(path), Host: string(h.Host),
 		RequestID: string(h.RequestID), Trace: h.Trace, Parent: x.Parent, Error: x.Error,
-		Request: o.renderFlight(x, x.Req, true),
+		Request: o.renderFlight(&x.Req.Flight, o.pathOf(x, x.Req, true)),
+	}
+	if x.Connect != nil {
+		f := o.renderFlight(x.Connect, o.connectPath(x))
+		e.Connect = &f
 	}
 	for i, v := range h.Captured {
 		if v == nil || i >= len(o.captures) {
@@ -30,7 +34,7 @@ func (o *Observer) exchange(x *join.Exchange) *journey.Exchange {
 	}
 	e.Leg = journey.Leg{Client: o.end(&x.Req.Flight, true), Server: o.end(&x.Req.Flight, false)}
 	if x.Resp != nil {
-		f := o.renderFlight(x, x.Resp, false)
+		f := o.renderFlight(&x.Resp.Flight, o.pathOf(x, x.Resp, false))
 		e.Response, e.Status = &f, x.Resp.Head.Status
 		if !e.Leg.Server.Known {
 			e.Leg.Server = o.end(&x.Resp.Flight, true)
@@ -82,9 +86,7 @@ func (o *Observer) end(f *bpf.Flight, sender bool) journey.End {
 	return e
 }
 
-func (o *Observer) renderFlight(x *join.Exchange, m *join.Message, request bool) journey.Flight {
-	f := &m.Flight
-	p := o.pathOf(x, m, request)
+func (o *Observer) renderFlight(f *bpf.Flight, p *path) journey.Flight {
 	out := journey.Flight{
 		Serial: f.Id, Start: f.StartNs, SendEnd: f.SendNs, Recv: f.RecvNs, RecvEnd: f.RecvEndNs,
 		Seq: f.Seq, Ack: f.Ack, Bytes: f.End - f.Seq, Retransmits: f.Retransmits, DropReason: f.DropReason,
@@ -93,14 +95,14 @@ func (o *Observer) renderFlight(x *join.Exchange, m *join.Message, request bool)
 		Hops:      make([]journey.Hop, 0, p.n),
 	}
 	for i := range p.n {
-		at := f.StartNs + uint64(f.Stamps[i].Delta)
+		at := stampAt(f, i)
 		pl := o.names.place(f.Stamps[i].Place)
 		out.Stamps[i] = journey.Stamp{At: at, Hook: journey.Hook(pl.Hook), Netns: pl.Netns, Ifindex: pl.Ifindex}
 		if i > 0 {
 			out.Hops = append(out.Hops, p.steps[i].hop(out.Stamps[i-1].At, max(at, out.Stamps[i-1].At)))
 		}
 	}
-	if p.n > 0 && f.RecvNs != 0 {
+	if p.wait.stat != nil && f.RecvNs != 0 {
 		last := out.Stamps[p.n-1].At
 		out.Hops = append(out.Hops, p.wait.hop(last, max(f.RecvNs, last)))
 	}

@@ -9,7 +9,7 @@ type Labels struct {
 	Hop         string
 	Kind        string
 	Class       string
-	Direction   string // request, response, or processing for the time inside a process
+	Direction   string // connect, request, response, or processing for the time inside a process
 }
 
 // Series is the distribution of one hop's time over all requests.

@@ -82,6 +82,12 @@ func (b *builder) legAttributes(i int, e *journey.Exchange) []attribute.KeyValue
 			reason = r.DropReason
 		}
 	}
+	if c := e.Connect; c != nil {
+		retransmits += c.Retransmits
+		if reason == 0 {
+			reason = c.DropReason
+		}
+	}
 	b.number(keyRetransmits, int(retransmits))
 	b.number(keyDropReason, int(reason))
 	if r := b.joins[i]; r != nil {
@@ -182,13 +188,17 @@ func (b *builder) relayAttributes(e *journey.Exchange) []attribute.KeyValue {
 	return b.end()
 }
 
-func (b *builder) hopAttributes(h *journey.Hop, response bool) []attribute.KeyValue {
+func (b *builder) connectAttributes(e *journey.Exchange) []attribute.KeyValue {
 	b.begin()
-	direction := "request"
-	if response {
-		direction = "response"
-	}
-	b.add(keyDirection.String(direction))
+	b.word(keyNetns, e.Leg.Client.NetName)
+	b.number(keyRetransmits, int(e.Connect.Retransmits))
+	b.number(keyDropReason, int(e.Connect.DropReason))
+	return b.end()
+}
+
+func (b *builder) hopAttributes(h *journey.Hop, d direction) []attribute.KeyValue {
+	b.begin()
+	b.add(keyDirection.String(d.String()))
 	b.word(keyHopKind, h.Kind)
 	b.word(keyHopClass, string(h.Class))
 	b.word(keyNetns, h.Net)

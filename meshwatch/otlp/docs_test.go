@@ -22,7 +22,7 @@ func TestDocumentedAttributes(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z][^`]+)` \\| ([a-z, ]+) \\| [^|]+ \\|$").FindAllStringSubmatch(string(page), -1) {
 		documented[m[1]] = m[2]
 	}
-	j := journeytest.Demo()
+	j := journeytest.LostSYN()
 	j.Verdict, j.Unjoined = verdict.Judge(j), "no-id"
 	e := j.Exchanges[2]
 	e.Status, e.Error, e.Method, e.Request.DropReason = 503, "503", "PURGE", 2
@@ -43,8 +43,10 @@ func TestDocumentedAttributes(t *testing.T) {
 	got := map[string]string{}
 	for name, on := range sent {
 		switch {
-		case len(on) == 4:
+		case len(on) == 5:
 			got[name] = "all"
+		case on["leg"] && on["connect"]:
+			got[name] = "leg, connect"
 		case on["leg"] && on["relay"]:
 			got[name] = "leg, relay"
 		case on["leg"] || strings.HasPrefix(name, "http.request.header."):
@@ -61,6 +63,9 @@ func TestDocumentedAttributes(t *testing.T) {
 }
 
 func spanKind(index int, s *Span) string {
+	if s.Name == "connect" {
+		return "connect"
+	}
 	for _, kv := range s.Attributes {
 		switch kv.Key {
 		case keySeq:

@@ -10,10 +10,33 @@ import (
 
 // What a span is of. The numbers go into span ids: never change them.
 const (
-	kindLeg   = 1
-	kindRelay = 2
-	kindHop   = 3
+	kindLeg     = 1
+	kindRelay   = 2
+	kindHop     = 3
+	kindConnect = 4
 )
+
+// direction is which flight of an exchange a hop is of. The numbers go into span ids, too.
+type direction uint8
+
+const (
+	request  direction = 0
+	response direction = 1
+	connect  direction = 2
+)
+
+func (d direction) String() string { return [...]string{"request", "response", "connect"}[d] }
+
+// flight is the exchange's in that direction.
+func (d direction) flight(e *journey.Exchange) *journey.Flight {
+	switch d {
+	case response:
+		return e.Response
+	case connect:
+		return e.Connect
+	}
+	return &e.Request
+}
 
 // legKey identifies an exchange within its trace: sequence and acknowledgement number of the request's first byte. Both pass
 // NAT unchanged, so an agent that sees only one end has the same key. Ports are left out as none survives every NAT.
@@ -25,17 +48,16 @@ func legKey(traceID [16]byte, e *journey.Exchange) uint64 {
 
 func legID(key uint64) trace.SpanID { return spanID(mix(key, kindLeg)) }
 
+func connectID(key uint64) trace.SpanID { return spanID(mix(key, kindConnect)) }
+
 func relayID(key uint64) trace.SpanID { return spanID(mix(key, kindRelay)) }
 
 // hopID also holds where the hop was and which ends this agent saw: the agents of two nodes count hops from zero each, and
 // may both have an "iptables FORWARD" in a namespace of the same number.
-func hopID(key uint64, e *journey.Exchange, response bool, index int) trace.SpanID {
-	f := &e.Request
-	if response {
-		f = e.Response
-	}
-	hop := &f.Hops[index]
-	h := mix(key, kindHop|bit(response)<<8|bit(e.Leg.Client.Known)<<9|bit(e.Leg.Server.Known)<<10|uint64(index)<<16) //nolint:gosec // small
+func hopID(key uint64, e *journey.Exchange, d direction, index int) trace.SpanID {
+	hop := &d.flight(e).Hops[index]
+	ends := bit(e.Leg.Client.Known)<<9 | bit(e.Leg.Server.Known)<<10
+	h := mix(key, kindHop|uint64(d&1)<<8|ends|uint64(d>>1)<<11|uint64(index)<<16) //nolint:gosec // small
 	h = mix(h, uint64(hop.Netns)<<32|uint64(text(hop.Name)))
 	return spanID(mix(h, uint64(text(hop.Kind))<<32|uint64(text(hop.Iface))))
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
-// Spans makes one span per leg, per relay (the stretch inside the process that received the leg) and per hop, both
-// directions. A parent among them stands before its children. Span ids depend only on the trace id and on what every agent
+// Spans makes one span per leg, per connection opened for one, per relay (the stretch inside the process that received the leg)
+// and per hop, both directions. A parent among them stands before its children. Span ids depend only on the trace id and on what every agent
 // sees of a leg, so the same journey always has the same ids.
 func Spans(j *journey.Journey, clock journey.Clock) []Span {
 	if len(j.Exchanges) == 0 {
@@ -35,12 +35,15 @@ func Spans(j *journey.Journey, clock journey.Clock) []Span {
 	}
 	for i, e := range j.Exchanges {
 		b.leg(i, e)
-		b.hops(i, e, false)
+		if e.Connect != nil {
+			b.connect(i, e)
+		}
+		b.hops(i, e, request)
 		if b.processed(i) {
 			b.relay(i, e)
 		}
 		if e.Response != nil {
-			b.hops(i, e, true)
+			b.hops(i, e, response)
 		}
 	}
 	return b.spans
@@ -50,6 +53,9 @@ func Spans(j *journey.Journey, clock journey.Clock) []Span {
 func SpanCount(j *journey.Journey) (n int) {
 	for _, e := range j.Exchanges {
 		n += 2 + len(e.Request.Hops)
+		if e.Connect != nil {
+			n += 1 + len(e.Connect.Hops)
+		}
 		if e.Response != nil {
 			n += len(e.Response.Hops)
 		}
@@ -136,7 +142,7 @@ func (b *builder) span(id, parent trace.SpanID, name string, w journey.Workload,
 }
 
 func (b *builder) leg(i int, e *journey.Exchange) {
-	s := b.span(legID(b.keys[i]), trace.SpanID{}, legName(e, b.owners[i].callee), b.owners[i].caller, e.Request.Start, e.End())
+	s := b.span(legID(b.keys[i]), trace.SpanID{}, legName(e, b.owners[i].callee), b.owners[i].caller, e.Began(), e.End())
 	s.Parent, s.Foreign, s.Link = b.hang(i, e)
 	s.Error = errorType(e) != ""
 	s.Attributes = b.legAttributes(i, e)
@@ -172,16 +178,27 @@ func (b *builder) stretch(i int, e *journey.Exchange) (from, to uint64) {
 	return from, to
 }
 
-func (b *builder) hops(i int, e *journey.Exchange, response bool) {
-	f := &e.Request
-	if response {
-		f = e.Response
+// connect is from the SYN's start to its delivery. What came back is part of the leg.
+func (b *builder) connect(i int, e *journey.Exchange) {
+	f := e.Connect
+	to := max(f.Start, f.Recv)
+	if n := len(f.Hops); n > 0 {
+		to = max(to, f.Hops[n-1].To)
 	}
-	leg := legID(b.keys[i])
+	s := b.span(connectID(b.keys[i]), legID(b.keys[i]), "connect", b.owners[i].caller, f.Start, to)
+	s.Attributes = b.connectAttributes(e)
+	b.hops(i, e, connect)
+}
+
+func (b *builder) hops(i int, e *journey.Exchange, d direction) {
+	f, parent := d.flight(e), legID(b.keys[i])
+	if d == connect {
+		parent = connectID(b.keys[i])
+	}
 	for k := range f.Hops {
 		h := &f.Hops[k]
-		s := b.span(hopID(b.keys[i], e, response, k), leg, h.Name, b.owners[i].caller, h.From, h.To)
-		s.Attributes = b.hopAttributes(h, response)
+		s := b.span(hopID(b.keys[i], e, d, k), parent, h.Name, b.owners[i].caller, h.From, h.To)
+		s.Attributes = b.hopAttributes(h, d)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.opentelemetry.io/otel/trace"
@@ -38,6 +39,40 @@ func TestDemoSpans(t *testing.T) {
 	j := journeytest.Demo()
 	j.Verdict = verdict.Judge(j)
 	golden(t, "demo.spans", dump(Spans(j, journeytest.Epoch)))
+}
+
+// A connection that was opened for an exchange is below its leg, which begins with it, and its hops are below the connection.
+func TestConnectSpans(t *testing.T) {
+	j := journeytest.LostSYN()
+	key := legKey(j.Trace(), j.Exchanges[4])
+	byID := map[trace.SpanID]*Span{}
+	spans := Spans(j, journeytest.Epoch)
+	for k := range spans {
+		byID[spans[k].ID] = &spans[k]
+	}
+	leg, c := byID[legID(key)], byID[connectID(key)]
+	if c == nil || c.Parent != leg.ID || c.Name != "connect" || c.Workload != leg.Workload || !c.Start.Equal(leg.Start) || c.End.Sub(c.Start) < time.Second {
+		t.Fatalf("connect %+v of leg %+v", c, leg)
+	}
+	var hops []string
+	for _, s := range spans {
+		if s.Parent == c.ID {
+			hops = append(hops, s.Name)
+			if s.Workload != leg.Workload || s.Start.Before(c.Start) || s.End.After(c.End) {
+				t.Errorf("%s from %v to %v of %s, the connect from %v to %v of %s", s.Name, s.Start, s.End, s.Workload.Name, c.Start, c.End, c.Workload.Name)
+			}
+		}
+	}
+	var want []string
+	for _, h := range j.Exchanges[4].Connect.Hops {
+		want = append(want, h.Name)
+	}
+	if diff := cmp.Diff(want, hops); diff != "" {
+		t.Errorf("hops (-want +got)\n%s", diff)
+	}
+	if n := SpanCount(j); len(spans) != n {
+		t.Errorf("%d spans, SpanCount said %d", len(spans), n)
+	}
 }
 
 // dump writes the spans as a tree: depth, service, name, offset and length, ids, attributes.

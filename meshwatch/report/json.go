@@ -80,6 +80,10 @@ func appendExchange(b []byte, p **journey.Exchange) []byte {
 	if len(e.Headers) > 0 {
 		b = appendHeaders(b, e.Headers)
 	}
+	if e.Connect != nil {
+		b = append(b, `,"connect":`...)
+		b = appendFlight(b, e.Connect)
+	}
 	b = append(b, `,"request":`...)
 	b = appendFlight(b, &e.Request)
 	if e.Response != nil {

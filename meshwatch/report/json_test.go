@@ -67,7 +67,7 @@ func fill(t *testing.T, v reflect.Value) {
 
 // The encoder written by hand says what encoding/json says of the same value.
 func TestSameAsEncodingJSON(t *testing.T) {
-	cases := []*journey.Journey{full(t), journeytest.Demo()}
+	cases := []*journey.Journey{full(t), journeytest.Demo(), journeytest.LostSYN()}
 	for seed := range uint64(200) {
 		cases = append(cases, journeytest.Random(rand.New(rand.NewPCG(seed, 3)), 8))
 	}
@@ -156,7 +156,7 @@ func TestDocumentedFields(t *testing.T) {
 	}
 }
 
-// paths collects field paths. The server end and the response have the fields of the client end and the request.
+// paths collects field paths. The server end has the fields of the client end, the response and the connect those of the request.
 func paths(all map[string]bool, at string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -165,6 +165,7 @@ func paths(all map[string]bool, at string, v any) {
 			all[p] = true
 			if name != "headers" {
 				p = strings.Replace(p, ".leg.server", ".leg.client", 1)
+				p = strings.Replace(p, "[].connect", "[].request", 1)
 				paths(all, strings.Replace(p, "[].response", "[].request", 1), value)
 			}
 		}

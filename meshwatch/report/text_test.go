@@ -60,6 +60,7 @@ func fanOut() *journey.Journey {
 func TestWaterfall(t *testing.T) {
 	golden(t, "waterfall.txt", draw(t, journeytest.Demo(), Style{}))
 	golden(t, "waterfall-hops.txt", draw(t, journeytest.Demo(), Style{Width: 140, AllHops: true}))
+	golden(t, "waterfall-connect.txt", draw(t, journeytest.LostSYN(), Style{}))
 	golden(t, "waterfall-color.txt", draw(t, fanOut(), Style{Width: 80, Color: true}))
 	golden(t, "waterfall-fanout.txt", draw(t, fanOut(), Style{Width: 80}))
 }

@@ -114,7 +114,7 @@ func (f *waterfall) exchange(i int, prefix, above string) {
 	if e.Error != "" || e.Status >= 500 {
 		color = red
 	}
-	open := span{e.Request.Start, e.End()}
+	open := span{e.Began(), e.End()}
 	what := join(" ", e.Method, e.Target, outcome(e))
 	title := endLabel(&e.Leg.Client) + " → " + endLabel(&e.Leg.Server)
 	if i > 0 && what != above {
@@ -127,6 +127,9 @@ func (f *waterfall) exchange(i int, prefix, above string) {
 	}
 	for _, d := range details {
 		f.print(dim, prefix+"│ "+clean(d))
+	}
+	if e.Connect != nil {
+		f.flight(prefix+"│ ", i, "connect", e.Connect, verdict.Connect)
 	}
 	f.flight(prefix+"│ ", i, "request", &e.Request, verdict.Request)
 	f.process(prefix+"│ ", i, e)
@@ -165,7 +168,7 @@ func (f *waterfall) details(i int, e *journey.Exchange) (lines []string) {
 	for _, m := range []struct {
 		name string
 		*journey.Flight
-	}{{"request", &e.Request}, {"response", e.Response}} {
+	}{{"connect", e.Connect}, {"request", &e.Request}, {"response", e.Response}} {
 		if m.Flight != nil && m.Retransmits > 0 {
 			lines = append(lines, fmt.Sprintf("%s: sent again %d×", m.name, m.Retransmits))
 		}
@@ -226,7 +229,7 @@ func (f *waterfall) process(prefix string, i int, e *journey.Exchange) {
 			if made.Response == nil && made.Error != "reset" { // nobody told the process that it was over
 				until = max(until, r.To)
 			}
-			waits = append(waits, span{made.Request.Start, until})
+			waits = append(waits, span{made.Began(), until})
 		}
 		f.line(prefix, clean(label), classColor(r.Class), Human(r.Own)+" own", f.bar(span{r.From, r.To}, cellOwn, waits))
 	}

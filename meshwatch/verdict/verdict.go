@@ -1,8 +1,8 @@
 // Package verdict says whose time a journey was. It is pure: values in, values out.
 //
 // Every instant of the root's duration is given to at most one owner: a hop to the hop's class, processing inside a process
-// to the role of that process. While a process waits for exchanges it made, the time is theirs; of several at once, of the
-// one that finishes last. Instants that nothing covers are in no share.
+// to the role of that process. While a process waits for exchanges it made, or for connections it opened for them, the time is
+// theirs; of several at once, of the one that finishes last. Instants that nothing covers are in no share.
 package verdict
 
 import (

@@ -7,13 +7,14 @@ type Part uint8
 
 // The parts of an exchange, in the order of time.
 const (
-	Request    Part = iota // a hop of the request flight
+	Connect    Part = iota // a hop of the SYN, where a connection was opened for the exchange
+	Request                // a hop of the request flight
 	Processing             // the server process: from request read to response sent, without its own outgoing exchanges
 	Response               // a hop of the response flight
 )
 
 // String is the part's name in tables and attributes.
-func (p Part) String() string { return [...]string{"request", "processing", "response"}[p] }
+func (p Part) String() string { return [...]string{"connect", "request", "processing", "response"}[p] }
 
 // piece is a row without its words: 24 bytes, so that a usual journey's pieces fit on the stack.
 type piece struct {
@@ -29,11 +30,12 @@ type node struct {
 	child, next int32
 	first       int32 // index of the exchange's first piece
 	done        bool
+	connected   bool // the same for its connect
 }
 
 // walk cuts a journey's duration into pieces. Each exchange owns a window of time and divides it among request, processing
-// and response; processing divides its own among the child exchanges. So no instant is counted twice, however
-// contradictory the times are.
+// and response; processing divides its own among the child exchanges and the connections opened for them. So no instant is
+// counted twice, however contradictory the times are.
 type walk struct {
 	j      *journey.Journey
 	tree   []node  // zeroed, one per exchange
@@ -49,11 +51,19 @@ func count(j *journey.Journey) (n int) {
 }
 
 func stretches(e *journey.Exchange) int {
-	n := len(e.Request.Hops) + 1
+	n := connects(e) + len(e.Request.Hops) + 1
 	if e.Response != nil {
 		n += len(e.Response.Hops)
 	}
 	return n
+}
+
+// connects is how many hops its connect has.
+func connects(e *journey.Exchange) int {
+	if e.Connect == nil {
+		return 0
+	}
+	return len(e.Connect.Hops)
 }
 
 func (w *walk) run() {
@@ -89,13 +99,21 @@ func (w *walk) exchange(i int32, from, to uint64) {
 	if e.Response != nil {
 		sent = clamp(e.Response.Start, read, to)
 	}
-	out := w.pieces[w.tree[i].first:]
+	w.connect(i, from, from) // no time, but a class, if nobody waited for it
+	out := w.pieces[int(w.tree[i].first)+connects(e):]
 	flight(out, Request, &e.Request, from, read)
 	p := &out[len(e.Request.Hops)]
 	p.part, p.class = Processing, serverClass(e)
 	p.own = w.children(i, read, sent)
 	if e.Response != nil {
 		flight(out[len(e.Request.Hops)+1:], Response, e.Response, sent, to)
+	}
+}
+
+// connect gives [from, to] to the hops of the connection opened for exchange i.
+func (w *walk) connect(i int32, from, to uint64) {
+	if e := w.j.Exchanges[i]; e.Connect != nil {
+		flight(w.pieces[w.tree[i].first:], Connect, e.Connect, from, to)
 	}
 }
 
@@ -110,21 +128,27 @@ func flight(out []piece, part Part, f *journey.Flight, from, to uint64) {
 	}
 }
 
-// children gives [from, to] to the exchanges that exchange i made, and returns what is left for its process. It goes
-// backwards from the end and always follows the child that finishes last before the cursor: the critical path.
+// children gives [from, to] to the exchanges that exchange i made and to the connections opened for them, and returns what
+// is left for its process. It goes backwards from the end and always follows what finishes last before the cursor: the
+// critical path.
 func (w *walk) children(i int32, from, to uint64) (own uint64) {
 	cursor := to
 	for {
-		c, end := w.last(i, cursor, to)
+		c, part, end := w.last(i, cursor, to)
 		if c == 0 {
 			break
 		}
-		w.tree[c].done = true
 		end = clamp(end, from, cursor)
-		start := clamp(w.j.Exchanges[c].Request.Start, from, end)
 		own += cursor - end
-		w.exchange(c, start, end)
-		cursor = start
+		if part == Connect {
+			w.tree[c].connected = true
+			cursor = clamp(w.j.Exchanges[c].Connect.Start, from, end)
+			w.connect(c, cursor, end)
+			continue
+		}
+		w.tree[c].done = true
+		cursor = clamp(w.j.Exchanges[c].Request.Start, from, end)
+		w.exchange(c, cursor, end)
 	}
 	for c := w.tree[i].child; c != 0; c = w.tree[c].next { // began when nobody waited for them: no time of their own
 		if !w.tree[c].done {
@@ -134,18 +158,22 @@ func (w *walk) children(i int32, from, to uint64) (own uint64) {
 	return own + cursor - from
 }
 
-// last finds the child of i that began before the cursor and ends last. Zero: none.
-func (w *walk) last(i int32, cursor, to uint64) (child int32, end uint64) {
+// last finds the child of i that began before the cursor and ends last, or its connect. Zero: none.
+func (w *walk) last(i int32, cursor, to uint64) (child int32, part Part, end uint64) {
 	for c := w.tree[i].child; c != 0; c = w.tree[c].next {
 		e := w.j.Exchanges[c]
-		if w.tree[c].done || e.Request.Start >= cursor {
-			continue
+		if !w.tree[c].done && e.Request.Start < cursor {
+			if at := w.over(c, e, to); child == 0 || at > end {
+				child, part, end = c, Request, at
+			}
 		}
-		if at := w.over(c, e, to); child == 0 || at > end {
-			child, end = c, at
+		if e.Connect != nil && !w.tree[c].connected && e.Connect.Start < cursor {
+			if at := arrival(e.Connect); child == 0 || at > end {
+				child, part, end = c, Connect, at
+			}
 		}
 	}
-	return child, end
+	return child, part, end
 }
 
 // over is when the caller no longer waited for exchange c. One that never got a response ends where the caller tried the
@@ -158,7 +186,9 @@ func (w *walk) over(c int32, e *journey.Exchange, to uint64) uint64 {
 	for s := w.tree[e.Parent].child; s != 0; s = w.tree[s].next {
 		r := w.j.Exchanges[s]
 		if s != c && r.Request.Start > e.Request.Start && r.Method == e.Method && r.Target == e.Target && r.Host == e.Host {
-			end = min(end, r.Request.Start)
+			if end = min(end, r.Request.Start); r.Began() > e.Request.Start {
+				end = min(end, r.Began())
+			}
 		}
 	}
 	return end

@@ -74,7 +74,10 @@ func endName(e *journey.End) string {
 }
 
 func hopOf(e *journey.Exchange, p *piece) *journey.Hop {
-	if p.part == Response {
+	switch p.part {
+	case Connect:
+		return &e.Connect.Hops[p.hop]
+	case Response:
 		return &e.Response.Hops[p.hop]
 	}
 	return &e.Request.Hops[p.hop]

@@ -30,7 +30,14 @@ var (
 // Demo is one request through the demo mesh: client → gateway → frontend's sidecar → frontend → its own sidecar →
 // backend's sidecar → backend, 6 legs. It took 4 ms, of which backend itself took 3. The root carries no trace context.
 // Each call makes a new one.
-func Demo() *journey.Journey {
+func Demo() *journey.Journey { return build(-1) }
+
+// LostSYN is Demo where the frontend's sidecar opens a connection to the backend for it, of which the node drops the first
+// packet: that costs a second.
+func LostSYN() *journey.Journey { return build(4) }
+
+// build makes the demo's journey. connected is the leg that is opened for it, -1: none.
+func build(connected int) *journey.Journey {
 	d := demo{now: demoStart}
 	legs := []journey.Leg{
 		leg(client.end("fortio", "", 40000, ingress, 80), ingress.end("haproxy", journey.RoleGateway, 80, client, 40000)),
@@ -50,6 +57,11 @@ func Demo() *journey.Journey {
 	pods := []pod{client, ingress, frontend, frontend, frontend, backend, backend}
 	for i := range legs {
 		e := d.exchange(i, legs[i])
+		if i == connected {
+			f := d.connect(uint32(i), pods[i], pods[i+1]) //nolint:gosec // six
+			e.Connect = &f
+			d.now += 50_000 // until the answer is back
+		}
 		j.Exchanges = append(j.Exchanges, e)
 		e.Request = d.flight(uint32(i), pods[i], pods[i+1], &e.Leg.Server) //nolint:gosec // six
 		d.now += think[i] / 2
@@ -119,6 +131,27 @@ func (d *demo) flight(serial uint32, from, to pod, reader *journey.End) journey.
 	})
 	d.now += 21_000
 	f.Recv, f.RecvEnd = d.now, d.now
+	return f
+}
+
+// connect is a SYN that is dropped once on the node, and sent again after a second.
+func (d *demo) connect(serial uint32, from, to pod) journey.Flight {
+	f := journey.Flight{Serial: 6000 + uint64(serial), Start: d.now, Seq: 0x0fffffff + serial*4096, Retransmits: 1, DropReason: 2}
+	d.stamp(&f, journey.HookOutput, from, 0)
+	up := func() {
+		d.hop(&f, "iptables OUTPUT", "iptables", journey.ClassNode, 1_500, from, "", journey.HookPostrouting, from, 0)
+		d.hop(&f, "iptables POSTROUTING", "iptables", journey.ClassNode, 1_000, from, "", journey.HookEgress, from, 2)
+		d.hop(&f, "veth", "veth", journey.ClassNode, 3_000, from, "eth0", journey.HookIngress, node, 11)
+		d.hop(&f, "bridge", "bridge", journey.ClassNode, 2_500, node, "v-"+from.name, journey.HookForward, node, 0)
+	}
+	up()
+	d.hop(&f, "forward to drop", "drop", journey.ClassUnknown, 2_000, node, "", journey.HookDrop, node, 11)
+	d.hop(&f, "retransmission wait", "retransmit", journey.ClassNetwork, 1_000_000_000, node, "", journey.HookOutput, from, 0)
+	up()
+	d.hop(&f, "iptables FORWARD", "iptables", journey.ClassNode, 1_200, node, "", journey.HookEgress, node, 12)
+	d.hop(&f, "veth", "veth", journey.ClassNode, 2_900, node, "v-"+to.name, journey.HookIngress, to, 2)
+	d.hop(&f, "iptables INPUT", "iptables", journey.ClassNode, 1_400, to, "", journey.HookDelivered, to, 0)
+	f.SendEnd, f.Recv, f.RecvEnd = d.now, d.now, d.now
 	return f
 }
 

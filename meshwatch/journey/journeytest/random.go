@@ -43,6 +43,10 @@ func randomExchange(r *rand.Rand, j *journey.Journey, i int) *journey.Exchange {
 	}
 	e.Leg.Server = randomEnd(r)
 	e.Request = randomFlight(r, from+r.Uint64N(length/2), r.Uint64N(length/4))
+	if i > 0 && r.IntN(3) == 0 {
+		f := randomFlight(r, from+r.Uint64N(length/2), r.Uint64N(length/4))
+		e.Connect = &f
+	}
 	if r.IntN(6) > 0 {
 		f := randomFlight(r, e.Request.Start+r.Uint64N(length), r.Uint64N(length/4))
 		e.Response = &f
