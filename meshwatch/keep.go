@@ -78,7 +78,7 @@ func spread(id [16]byte) uint64 {
 // tree is where the joiner gives what it found.
 func (a *Agent) tree(t *join.Tree) {
 	a.observer.Measure(t)
-	keep, limited := a.keep.wants(t, monotonic())
+	keep, limited := a.keep.wants(t, a.now)
 	if limited {
 		a.losses.Count("keep", "over-limit", 1)
 	}

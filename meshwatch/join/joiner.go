@@ -20,9 +20,9 @@ type Config struct {
 	Hold    time.Duration // a flight waits this long for one before it
 }
 
-// DefaultConfig has the times that suit a node whose agent gets CPU within some 10 ms.
+// DefaultConfig has the times that suit a node whose agent gets CPU within some 10 ms and looks at the ring every 80 ms at least.
 func DefaultConfig(p *head.Parser) Config {
-	return Config{Parser: p, Linger: 200 * time.Millisecond, Parents: time.Second, Expire: 60 * time.Second, Hold: 100 * time.Millisecond}
+	return Config{Parser: p, Linger: 200 * time.Millisecond, Parents: time.Second, Expire: 60 * time.Second, Hold: 250 * time.Millisecond}
 }
 
 // Joiner makes trees of flights. One goroutine owns it.
