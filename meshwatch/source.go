@@ -19,10 +19,10 @@ import (
 
 // Status is for `meshwatch status` and /metrics.
 func (a *Agent) Status() control.Status {
-	c, at := a.counts.Load(), a.attached.Counts()
+	c, at, seen := a.counts.Load(), a.attached.Counts(), a.watcher.Counts()
 	s := control.Status{
 		Version: a.env.Version, Pid: os.Getpid(), Started: a.started, Recording: a.recorder.Ring().Enabled(), Depth: a.depth(),
-		Attached: control.Attached{Namespaces: at.Namespaces, Links: at.Links},
+		Attached: control.Attached{Namespaces: at.Namespaces, Links: at.Links, Denied: seen.Denied, Conflicts: seen.Conflicts},
 		Ring: control.Ring{
 			Records: a.recorder.Ring().Len(), Read: c.Reader.Read, Open: c.Reader.Open, Lag: c.Reader.Lag, MapBytes: a.recorder.MapMemory(),
 		},
@@ -60,11 +60,7 @@ func (a *Agent) allLosses() []loss.Row {
 	for reason, n := range kernel {
 		rows = append(rows, loss.Row{Stage: "recorder", Reason: reason, Count: n})
 	}
-	c := a.watcher.Counts()
-	rows = append(rows,
-		loss.Row{Stage: "netpath", Reason: "process-denied", Count: c.Denied},
-		loss.Row{Stage: "netpath", Reason: "namespace-unreadable", Count: c.Failed},
-		loss.Row{Stage: "netpath", Reason: "place-conflict", Count: c.Conflicts})
+	rows = append(rows, loss.Row{Stage: "netpath", Reason: "namespace-unreadable", Count: a.watcher.Counts().Failed})
 	slices.SortFunc(rows, func(x, y loss.Row) int { return cmp.Or(cmp.Compare(x.Stage, y.Stage), cmp.Compare(x.Reason, y.Reason)) })
 	return rows
 }

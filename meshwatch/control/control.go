@@ -44,8 +44,10 @@ type Status struct {
 
 // Attached is where the programs are.
 type Attached struct {
-	Namespaces int `json:"namespaces"`
-	Links      int `json:"links"`
+	Namespaces int    `json:"namespaces"`
+	Links      int    `json:"links"`
+	Denied     uint64 `json:"denied"`    // processes whose namespace may not be looked at, now
+	Conflicts  uint64 `json:"conflicts"` // places, now, that a stamp does not tell apart: their hops are named by hook alone
 }
 
 // Ring is the memory that the kernel writes flights to and the agent reads.

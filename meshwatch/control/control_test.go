@@ -35,7 +35,7 @@ func (f *fake) Status() Status {
 	defer f.mu.Unlock()
 	return Status{
 		Version: "v1", Pid: os.Getpid(), Started: time.Unix(1767323045, 0).UTC(), Recording: f.recording, Depth: "all hooks",
-		Attached: Attached{3, 8}, Ring: Ring{16384, 12, 1, 2, 6 << 20}, Joiner: Joiner{12, 6, 6, 1, 5, 0, 1},
+		Attached: Attached{3, 8, 1, 2}, Ring: Ring{16384, 12, 1, 2, 6 << 20}, Joiner: Joiner{12, 6, 6, 1, 5, 0, 1},
 		Export: Export{true, "http://localhost:4318", "connected"}, Topology: Topology{File: "t.yaml", Addresses: 4, Loaded: time.Unix(1767323000, 0).UTC()},
 		Memory: 50 << 20, Losses: []loss.Row{{Stage: "relay", Reason: "no-id", Count: 7}},
 	}

@@ -6,19 +6,24 @@ import (
 	"github.com/meshwatch/meshwatch/bpf"
 )
 
-// opens keeps the SYN of a leg's connection for the first request on it. One that never comes is no loss: connections are
-// also opened for later, and for what is not HTTP.
-func (l *Leg) opens(f *bpf.Flight) {
-	if l.syn != nil && l.sentAgain(f) {
+// opens keeps the SYN of a leg's connection, as it is now, for the first request on it. One that never comes is no loss:
+// connections are also opened for later, and for what is not HTTP. more: it has not been delivered.
+func (l *Leg) opens(f *bpf.Flight) (more bool) {
+	more = f.RecvNs == 0
+	switch {
+	case l.syn == nil || !l.sentAgain(f):
+		syn := *f
+		l.syn = &syn
+	case l.syn.Id == f.Id:
+		*l.syn = *f
+	case !more:
 		sendAgain(l.syn, f)
-		return
 	}
-	syn := *f
-	l.syn = &syn
+	return more
 }
 
 // sentAgain says whether f is the SYN that opened this leg, sent again. Usually that is one flight; it is two where the
-// first one's record was already overwritten, or final as only the answer was lost.
+// first one was delivered and only the answer was lost.
 func (l *Leg) sentAgain(f *bpf.Flight) bool {
 	return l.syn != nil && l.syn.SendSk == f.SendSk && l.syn.Seq == f.Seq
 }

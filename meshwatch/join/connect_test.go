@@ -165,19 +165,17 @@ func TestConnectWithoutRequest(t *testing.T) {
 	w.end(nil)
 }
 
-// A SYN sent again and again keeps within its record, and what has no room counts as such.
+// A SYN delivered again and again, as no answer comes, keeps within its record, and what has no room counts as such.
 func TestConnectManyTimes(t *testing.T) {
 	w := openWorld(t)
 	in, out := w.conn(1, 100), w.conn(100, 2)
 	in.ask("/in", id1)
 	first := out.syn(0)
-	w.j.Flight(lost(first), nil)
+	w.j.Flight(first, nil)
 	const times = 2 * uint64(bpf.MaxStamps)
-	for i := range times {
+	for range times {
 		again := out.syn(1000)
-		if again.Seq = first.Seq; i < times-1 {
-			lost(again)
-		}
+		again.Seq = first.Seq
 		w.j.Flight(again, nil)
 	}
 	out.ask("/out", id1)
@@ -186,12 +184,36 @@ func TestConnectManyTimes(t *testing.T) {
 	out.answer(200)
 	in.answer(200)
 	w.end(nil)
-	if f == nil || uint64(f.Nstamps) != 1+times+1 || f.RecvNs-f.StartNs != times*(1001*ms)+ms/2 {
+	if f == nil || uint64(f.Nstamps) != 2*(1+times) || f.RecvNs-f.StartNs != times*(1001*ms)+ms/2 {
 		t.Fatalf("connect %+v", f)
 	}
-	for i := 1; i < bpf.MaxStamps; i++ {
-		if want := min(uint64(i)*1001*ms, 1<<32-1); uint64(f.Stamps[i].Delta) != want || f.Stamps[i].Place != 1<<28 {
+	for i := 2; i < bpf.MaxStamps; i += 2 {
+		if want := min(uint64(i/2)*1001*ms, 1<<32-1); uint64(f.Stamps[i].Delta) != want || f.Stamps[i].Place != 1<<28 {
 			t.Errorf("stamp %d at %d ns, want %d", i, f.Stamps[i].Delta, want)
 		}
+	}
+}
+
+// A SYN that is not delivered yet is followed, while what comes after it on its connection does not wait.
+func TestConnectIsFollowed(t *testing.T) {
+	w := openWorld(t)
+	in, out := w.conn(1, 100), w.conn(100, 2)
+	in.ask("/in", id1)
+	f := out.syn(0)
+	delivered := *f
+	if !w.j.Flight(lost(f), nil) || !w.j.Update(f) {
+		t.Error("nothing more is wanted of a SYN on its way")
+	}
+	if w.j.Update(&delivered) {
+		t.Error("more is wanted of a SYN that was delivered")
+	}
+	out.ask("/out", id1)
+	var got *bpf.Flight
+	w.j.emit = func(tree *Tree) { got = tree.Exchanges[1].Connect }
+	out.answer(200)
+	in.answer(200)
+	w.end(nil)
+	if diff := cmp.Diff(&delivered, got); diff != "" {
+		t.Errorf("connect (-want +got):\n%s", diff)
 	}
 }

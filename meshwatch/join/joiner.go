@@ -108,8 +108,7 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (more bool) {
 	if flags&bpf.FlagSYN != 0 {
 		s := &l.dirs[d]
 		s.last, s.end, s.seen = uint32(f.Id), f.Seq+1, true //nolint:gosec // low half, as Flight.Prev
-		l.opens(f)
-		return false
+		return l.opens(f)
 	}
 	if !j.ready(l, d, f) {
 		j.hold(l, d, f, b)
@@ -131,6 +130,9 @@ func (j *Joiner) Update(f *bpf.Flight) (more bool) {
 		return false
 	}
 	l, s := h.leg, &h.leg.dirs[h.side]
+	if uint32(f.Flags)&bpf.FlagSYN != 0 {
+		return l.opens(f)
+	}
 	if s.last != uint32(f.Id) { //nolint:gosec // low half, as Flight.Prev
 		return l.refresh(f)
 	}

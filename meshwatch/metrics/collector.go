@@ -59,6 +59,8 @@ var ofStatus = []metric{
 	gauge("recording", "1 while flights are recorded.", func(s *control.Status) float64 { return truth(s.Recording) }),
 	gauge("attached_namespaces", "Network namespaces with programs.", func(s *control.Status) float64 { return float64(s.Attached.Namespaces) }),
 	gauge("attached_links", "Links with programs.", func(s *control.Status) float64 { return float64(s.Attached.Links) }),
+	gauge("denied_processes", "Processes whose network namespace may not be looked at.", func(s *control.Status) float64 { return float64(s.Attached.Denied) }),
+	gauge("place_conflicts", "Places that a stamp does not tell apart.", func(s *control.Status) float64 { return float64(s.Attached.Conflicts) }),
 	gauge("ring_records", "Flights that the recorder's memory holds.", func(s *control.Status) float64 { return float64(s.Ring.Records) }),
 	gauge("ring_lag_records", "Flights that wait to be read; at meshwatch_ring_records they are lost.", func(s *control.Status) float64 { return float64(s.Ring.Lag) }),
 	gauge("bpf_map_bytes", "Memory of all BPF maps.", func(s *control.Status) float64 { return float64(s.Ring.MapBytes) }),

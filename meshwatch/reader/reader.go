@@ -125,10 +125,16 @@ func (r *Reader) Close() {
 	r.open = r.open[:0]
 }
 
-// ready says whether a record can be given out. It may have been read after now.
+// ready says whether a record can be given out. It may have been read after now. A SYN need not have been delivered: it may go
+// to another node, and what follows it waits for it.
 func ready(f *bpf.Flight, now uint64) bool {
+	if isSYN(f) {
+		return true
+	}
 	return f.RecvNs != 0 && (f.SendNs != 0 || int64(now-f.RecvNs) > int64(senderGrace)) //nolint:gosec // a difference
 }
+
+func isSYN(f *bpf.Flight) bool { return uint32(f.Flags)&bpf.FlagSYN != 0 }
 
 // recheck looks again at what was not final.
 func (r *Reader) recheck(now uint64) {
@@ -180,7 +186,7 @@ func (r *Reader) lookAt(w *waiting, now, age uint64) bool {
 // tryTake gives out a record if it is ready. The slot may be taken by a new flight while it is copied.
 func (r *Reader) tryTake(w *waiting, now uint64) (done, tried bool) {
 	at := r.ring.At(w.serial)
-	if at.RecvNs == 0 { // the usual reason to wait, without a copy
+	if at.RecvNs == 0 && !isSYN(at) { // the usual reason to wait, without a copy
 		return false, false
 	}
 	r.work = *at
@@ -208,7 +214,7 @@ func (r *Reader) tryTake(w *waiting, now uint64) (done, tried bool) {
 	if r.work.Watched != 0 {
 		at.Watched = 0 // written for the flight before, too late
 	}
-	if r.work.SendNs == 0 {
+	if r.work.SendNs == 0 && !isSYN(&r.work) {
 		r.lost.noSender.Add(1)
 	}
 	return true, true
@@ -228,7 +234,7 @@ func (r *Reader) update(w *waiting) bool {
 	}
 	at.Watched = 0
 	r.watched--
-	if r.work.SendNs == 0 {
+	if r.work.SendNs == 0 && !isSYN(&r.work) {
 		r.lost.noSender.Add(1)
 	}
 	return true

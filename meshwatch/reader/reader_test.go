@@ -192,6 +192,15 @@ func TestReader(t *testing.T) {
 			b.poll(ms)
 		}, given: []string{"1 h1", "1 to 16", "2 h2", "1 to 17", "3 h3"}},
 
+		"a SYN does not wait for its delivery": {do: func(b *bench) {
+			f := b.write()
+			f.Flags, f.SendNs, f.HeadLen, b.more[1] = bpf.Flags(bpf.FlagSYN), 0, 0, true
+			b.poll(ms)
+			b.poll(11 * uint64(time.Second))
+			b.more[1] = false
+			b.poll(ms)
+		}, given: []string{"1 ", "1 to -16", "1 to -16"}},
+
 		"a mark that came too late does not stay": {do: func(b *bench) {
 			f := b.write()
 			f.Watched = 1

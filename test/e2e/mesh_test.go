@@ -117,14 +117,21 @@ func TestJaeger(t *testing.T) {
 	for protocol, endpoint := range map[string]string{"grpc": backend.GRPC, "http/protobuf": backend.HTTP} {
 		t.Run(protocol, func(t *testing.T) {
 			a := start(t, l, "", "OTEL_EXPORTER_OTLP_PROTOCOL="+protocol, "OTEL_EXPORTER_OTLP_ENDPOINT="+endpoint)
+			cut(t, l, "frontend", "backend")
 			id := send(t, l, "/?call=backend&call=backend2")
 			j := a.journeys(1, withID(id))[0]
 			if len(j.Exchanges) < len(sixLegs) {
 				t.Fatalf("legs %v", shape(j))
 			}
+			if j.Exchanges[4].Connect == nil {
+				t.Error("no connect")
+			}
 			spans := 2*len(j.Exchanges) - 1
 			for _, e := range j.Exchanges {
 				spans += len(e.Request.Hops) + len(e.Response.Hops)
+				if e.Connect != nil {
+					spans += 1 + len(e.Connect.Hops)
+				}
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), within)
 			defer cancel()

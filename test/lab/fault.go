@@ -30,6 +30,7 @@ type Fault struct {
 	Pod     string        `json:"pod"`               // default backend
 	Delay   time.Duration `json:"delay_ns"`          // app; default 50 ms
 	Percent float64       `json:"percent,omitempty"` // sidecar: of one CPU, default 2; loss: of packets, default 5
+	SYN     bool          `json:"syn,omitempty"`     // loss: every other SYN instead, and nothing else
 	Rules   int           `json:"rules,omitempty"`   // iptables: rules per chain, default 2,000 (about 1.5 ms a message)
 }
 
@@ -93,7 +94,7 @@ func (l *Lab) apply(f Fault, p Pod) error {
 		return l.throttle(p.Name, f.Percent)
 	case FaultLoss:
 		return l.each(p, func(cmd, addr string) error {
-			return commandIn(l.NodeNetns(), "", cmd, append([]string{"-I"}, lossRule(addr, f.Percent)...)...)
+			return commandIn(l.NodeNetns(), "", cmd, append([]string{"-I"}, lossRule(addr, f)...)...)
 		})
 	default:
 		return errors.Join(l.addUselessRules(p.Netns, "OUTPUT", f.Rules), l.addUselessRules(l.NodeNetns(), "FORWARD", f.Rules))
@@ -124,7 +125,7 @@ func (l *Lab) undo(f Fault, p Pod) error {
 		return l.unthrottle(p.Name)
 	case FaultLoss:
 		return l.each(p, func(cmd, addr string) error {
-			return commandIn(l.NodeNetns(), "", cmd, append([]string{"-D"}, lossRule(addr, f.Percent)...)...)
+			return commandIn(l.NodeNetns(), "", cmd, append([]string{"-D"}, lossRule(addr, f)...)...)
 		})
 	default:
 		return errors.Join(removeUselessRules(p.Netns, "OUTPUT"), removeUselessRules(l.NodeNetns(), "FORWARD"))
@@ -148,9 +149,13 @@ func (l *Lab) each(p Pod, fn func(cmd, addr string) error) error {
 	return errors.Join(fn("iptables", p.V4.String()), fn("ip6tables", p.V6.String()))
 }
 
-// lossRule drops a share of the TCP packets to a pod where the bridge hands them to iptables.
-func lossRule(addr string, percent float64) []string {
-	probability := strconv.FormatFloat(percent/100, 'f', 6, 64)
+// lossRule drops a share of the TCP packets to a pod, or every other SYN, where the bridge hands them to iptables.
+func lossRule(addr string, f Fault) []string {
+	if f.SYN {
+		return []string{"FORWARD", "-d", addr, "-p", "tcp", "--syn",
+			"-m", "statistic", "--mode", "nth", "--every", "2", "--packet", "0", "-j", "DROP"}
+	}
+	probability := strconv.FormatFloat(f.Percent/100, 'f', 6, 64)
 	return []string{"FORWARD", "-d", addr, "-p", "tcp",
 		"-m", "statistic", "--mode", "random", "--probability", probability, "-j", "DROP"}
 }
