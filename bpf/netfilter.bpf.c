@@ -12,12 +12,20 @@ extern int bpf_dynptr_from_skb(struct __sk_buff *skb, u64 flags, struct bpf_dynp
 static __always_inline u32 place_of(const struct bpf_nf_ctx *ctx, u32 hook)
 {
 	const struct nf_hook_state *st = ctx->state;
-	struct net_device *dev = hook == HOOK_FORWARD || hook == HOOK_INPUT || hook == HOOK_DELIVERED ? st->in : st->out;
+	struct net_device *dev = hook == HOOK_OUTPUT || hook == HOOK_POSTROUTING ? st->out : st->in;
 
 	return place(hook, st->net->ns.inum, dev ? dev->ifindex : 0);
 }
 
-static __always_inline u32 first_bytes(struct bpf_nf_ctx *ctx, u32 off)
+/* Here skb->data is the network header, and the kernel has trimmed what a link padded. */
+static __always_inline int packet_here(const struct bpf_nf_ctx *ctx, struct packet *p)
+{
+	struct sk_buff *skb = ctx->skb;
+
+	return packet_read(skb->data, skb->len - skb->data_len, skb->len, skb->protocol, p);
+}
+
+static __noinline u32 first_bytes(struct bpf_nf_ctx *ctx, u32 off)
 {
 	struct bpf_dynptr d;
 	u32 b = 0;
@@ -32,54 +40,48 @@ SEC("netfilter")
 int mw_nf_output(struct bpf_nf_ctx *ctx)
 {
 	struct packet p = {};
-	struct socket *s = 0;
+	struct origin o = {};
 	struct flight *f;
 	struct sock *sk;
 	enum start how;
 	u64 now;
 
-	if (!enabled() || !packet_parse(ctx->skb, &p))
+	if (!enabled() || !packet_here(ctx, &p))
 		return NF_ACCEPT;
 	sk = ctx->skb->sk;
+	if (likely(sk))
+		start_touch(sk, &p);
 	now = bpf_ktime_get_ns();
-	how = sk ? start_wanted(sk, &p, now, &s) : START_NO;
-	if (how >= START_IF_PLAUSIBLE)
+	how = likely(sk) ? start_wanted(sk, &p, now, &o) : START_NO;
+	if (unlikely(how >= START_IF_PLAUSIBLE))
 		how = start_decide(how, first_bytes(ctx, p.payload_off));
-	f = how == START_NO || !s ? packet_flight(&p) : flight_start(sk, s, &p, now, how);
+	if (likely(how != START_NO && sk && o.s)) {
+		flight_start(sk, &o, &p, now, how, place_of(ctx, HOOK_OUTPUT));
+		return NF_ACCEPT;
+	}
+	f = packet_flight(&p);
 	if (f)
 		stamp_at(f, now, place_of(ctx, HOOK_OUTPUT));
 	return NF_ACCEPT;
 }
 
-static __always_inline int stamp_here(struct bpf_nf_ctx *ctx, u32 hook)
+/* Before the rules of POST_ROUTING, FORWARD and LOCAL_IN. One program for the three, so that its code stays in the cache. */
+SEC("netfilter")
+int mw_nf_stamp(struct bpf_nf_ctx *ctx)
 {
 	struct packet p = {};
 	struct flight *f;
+	u32 hook;
 
-	if (!enabled() || !packet_parse(ctx->skb, &p))
+	if (!enabled() || !packet_here(ctx, &p))
 		return NF_ACCEPT;
 	f = packet_flight(&p);
-	if (f)
-		stamp_at(f, bpf_ktime_get_ns(), place_of(ctx, hook));
+	if (!f)
+		return NF_ACCEPT;
+	hook = ctx->state->hook;
+	hook = hook == NF_INET_POST_ROUTING ? HOOK_POSTROUTING : hook == NF_INET_FORWARD ? HOOK_FORWARD : HOOK_INPUT;
+	stamp_at(f, bpf_ktime_get_ns(), place_of(ctx, hook));
 	return NF_ACCEPT;
-}
-
-SEC("netfilter")
-int mw_nf_postrt(struct bpf_nf_ctx *ctx)
-{
-	return stamp_here(ctx, HOOK_POSTROUTING);
-}
-
-SEC("netfilter")
-int mw_nf_forward(struct bpf_nf_ctx *ctx)
-{
-	return stamp_here(ctx, HOOK_FORWARD);
-}
-
-SEC("netfilter")
-int mw_nf_input(struct bpf_nf_ctx *ctx)
-{
-	return stamp_here(ctx, HOOK_INPUT);
 }
 
 /* The last hook before the receiving socket. A SYN is complete here: nobody reads it. */
@@ -90,7 +92,7 @@ int mw_nf_deliver(struct bpf_nf_ctx *ctx)
 	struct flight *f;
 	u64 *entry, now;
 
-	if (!enabled() || !packet_parse(ctx->skb, &p))
+	if (!enabled() || !packet_here(ctx, &p))
 		return NF_ACCEPT;
 	f = index_find(p.seq, p.src, p.dst, &entry);
 	if (!f)
@@ -98,8 +100,11 @@ int mw_nf_deliver(struct bpf_nf_ctx *ctx)
 	now = bpf_ktime_get_ns();
 	stamp_at(f, now, place_of(ctx, HOOK_DELIVERED));
 	if (p.syn) {
-		f->recv_ns = f->recv_end_ns = f->send_ns = now;
+		no_receiver(f, now);
 		f->recv_netns = ctx->state->net->ns.inum;
+		f->send_ns = now;
+		barrier();
+		f->recv_ns = now;
 		*entry = 0;
 	}
 	return NF_ACCEPT;

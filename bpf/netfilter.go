@@ -32,7 +32,10 @@ func loadNetfilterProgs(l loader) (*Netfilter, error) {
 }
 
 // Links are attached programs. A link that is collected detaches: keep it until Close.
-type Links struct{ links []link.Link }
+type Links struct {
+	links  []link.Link
+	egress link.Link // of TC.Attach: one of them
+}
 
 // Close detaches.
 func (l *Links) Close() error { return closeAll(l.links) }
@@ -44,9 +47,9 @@ func (n *Netfilter) Attach() (*Links, error) {
 	for _, family := range []uint32{nfprotoIPv4, nfprotoIPv6} {
 		for _, h := range []link.NetfilterOptions{
 			{Program: n.objs.MwNfDeliver, Hook: hookInput, Priority: last},
-			{Program: n.objs.MwNfInput, Hook: hookInput, Priority: first},
-			{Program: n.objs.MwNfForward, Hook: hookForward, Priority: first},
-			{Program: n.objs.MwNfPostrt, Hook: hookPostrt, Priority: first},
+			{Program: n.objs.MwNfStamp, Hook: hookInput, Priority: first},
+			{Program: n.objs.MwNfStamp, Hook: hookForward, Priority: first},
+			{Program: n.objs.MwNfStamp, Hook: hookPostrt, Priority: first},
 			{Program: n.objs.MwNfOutput, Hook: hookOutput, Priority: first},
 		} {
 			h.ProtocolFamily = link.NetfilterProtocolFamily(family)

@@ -40,25 +40,29 @@ type netfilterFlight struct {
 	HeadTotal   uint16
 	SendPort    uint16
 	SendPeer    uint16
-	RecvPort    uint16
-	RecvPeer    uint16
-	Stamps      [23]netfilterStamp
-	DropReason  uint32
-	Retransmits uint32
-	SendNs      uint64
+	Prev        uint32
 	SendSk      uint64
+	SendNs      uint64
 	SendPid     uint32
 	SendTid     uint32
 	SendNetns   uint32
-	Prev        uint32
-	SendAddr    [16]uint8
-	SendPaddr   [16]uint8
+	SendAddr4   uint32
+	SendPaddr4  uint32
+	DropReason  uint32
+	Retransmits uint32
+	Pad         uint32
+	Stamps      [21]netfilterStamp
 	RecvEndNs   uint64
 	RecvSk      uint64
 	RecvPid     uint32
 	RecvTid     uint32
 	RecvNetns   uint32
-	Pad         uint32
+	RecvPort    uint16
+	RecvPeer    uint16
+	RecvAddr4   uint32
+	RecvPaddr4  uint32
+	SendAddr    [16]uint8
+	SendPaddr   [16]uint8
 	RecvAddr    [16]uint8
 	RecvPaddr   [16]uint8
 }
@@ -77,16 +81,6 @@ const (
 	netfilterFlightFlagFLIGHT_RECV_IPV6 netfilterFlightFlag = 128
 )
 
-type netfilterHeads struct {
-	_ structs.HostLayout
-	B [4195328]uint8
-}
-
-type netfilterIndexSet struct {
-	_ structs.HostLayout
-	E [8]uint64
-}
-
 type netfilterLoss uint32
 
 const (
@@ -104,20 +98,6 @@ const (
 	netfilterLossLOSS_MAX            netfilterLoss = 11
 )
 
-type netfilterSocketSet struct {
-	_ structs.HostLayout
-	S [4]struct {
-		_      structs.HostLayout
-		Sk     uint64
-		Next   uint32
-		Pend   uint32
-		OutId  uint32
-		InId   uint32
-		Flags  uint32
-		RawRun uint32
-	}
-}
-
 type netfilterStamp struct {
 	_     structs.HostLayout
 	Delta uint32
@@ -128,22 +108,19 @@ type netfilterStamp struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	netfilterMapMwControl    = "mw_control"
-	netfilterMapMwFlights    = "mw_flights"
-	netfilterMapMwHeads      = "mw_heads"
-	netfilterMapMwIndex      = "mw_index"
 	netfilterMapMwLosses     = "mw_losses"
-	netfilterMapMwSockets    = "mw_sockets"
 	netfilterProgMwNfDeliver = "mw_nf_deliver"
-	netfilterProgMwNfForward = "mw_nf_forward"
-	netfilterProgMwNfInput   = "mw_nf_input"
 	netfilterProgMwNfOutput  = "mw_nf_output"
-	netfilterProgMwNfPostrt  = "mw_nf_postrt"
+	netfilterProgMwNfStamp   = "mw_nf_stamp"
 	netfilterVarIndexMask    = "index_mask"
 	netfilterVarLiveNs       = "live_ns"
+	netfilterVarMwControl    = "mw_control"
+	netfilterVarMwFlights    = "mw_flights"
+	netfilterVarMwHeads      = "mw_heads"
+	netfilterVarMwIndex      = "mw_index"
+	netfilterVarMwSockets    = "mw_sockets"
 	netfilterVarRingMask     = "ring_mask"
 	netfilterVarSocketsMask  = "sockets_mask"
-	netfilterVarStartAtTc    = "start_at_tc"
 )
 
 // loadNetfilter returns the embedded CollectionSpec for netfilter.
@@ -189,22 +166,15 @@ type netfilterSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type netfilterProgramSpecs struct {
 	MwNfDeliver *ebpf.ProgramSpec `ebpf:"mw_nf_deliver"`
-	MwNfForward *ebpf.ProgramSpec `ebpf:"mw_nf_forward"`
-	MwNfInput   *ebpf.ProgramSpec `ebpf:"mw_nf_input"`
 	MwNfOutput  *ebpf.ProgramSpec `ebpf:"mw_nf_output"`
-	MwNfPostrt  *ebpf.ProgramSpec `ebpf:"mw_nf_postrt"`
+	MwNfStamp   *ebpf.ProgramSpec `ebpf:"mw_nf_stamp"`
 }
 
 // netfilterMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type netfilterMapSpecs struct {
-	MwControl *ebpf.MapSpec `ebpf:"mw_control"`
-	MwFlights *ebpf.MapSpec `ebpf:"mw_flights"`
-	MwHeads   *ebpf.MapSpec `ebpf:"mw_heads"`
-	MwIndex   *ebpf.MapSpec `ebpf:"mw_index"`
-	MwLosses  *ebpf.MapSpec `ebpf:"mw_losses"`
-	MwSockets *ebpf.MapSpec `ebpf:"mw_sockets"`
+	MwLosses *ebpf.MapSpec `ebpf:"mw_losses"`
 }
 
 // netfilterVariableSpecs contains global variables before they are loaded into the kernel.
@@ -213,9 +183,13 @@ type netfilterMapSpecs struct {
 type netfilterVariableSpecs struct {
 	IndexMask   *ebpf.VariableSpec `ebpf:"index_mask"`
 	LiveNs      *ebpf.VariableSpec `ebpf:"live_ns"`
+	MwControl   *ebpf.VariableSpec `ebpf:"mw_control"`
+	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
+	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
+	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
+	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
 	SocketsMask *ebpf.VariableSpec `ebpf:"sockets_mask"`
-	StartAtTc   *ebpf.VariableSpec `ebpf:"start_at_tc"`
 }
 
 // netfilterObjects contains all objects after they have been loaded into the kernel.
@@ -238,22 +212,12 @@ func (o *netfilterObjects) Close() error {
 //
 // It can be passed to loadNetfilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type netfilterMaps struct {
-	MwControl *ebpf.Map `ebpf:"mw_control"`
-	MwFlights *ebpf.Map `ebpf:"mw_flights"`
-	MwHeads   *ebpf.Map `ebpf:"mw_heads"`
-	MwIndex   *ebpf.Map `ebpf:"mw_index"`
-	MwLosses  *ebpf.Map `ebpf:"mw_losses"`
-	MwSockets *ebpf.Map `ebpf:"mw_sockets"`
+	MwLosses *ebpf.Map `ebpf:"mw_losses"`
 }
 
 func (m *netfilterMaps) Close() error {
 	return _NetfilterClose(
-		m.MwControl,
-		m.MwFlights,
-		m.MwHeads,
-		m.MwIndex,
 		m.MwLosses,
-		m.MwSockets,
 	)
 }
 
@@ -263,9 +227,13 @@ func (m *netfilterMaps) Close() error {
 type netfilterVariables struct {
 	IndexMask   *ebpf.Variable `ebpf:"index_mask"`
 	LiveNs      *ebpf.Variable `ebpf:"live_ns"`
+	MwControl   *ebpf.Variable `ebpf:"mw_control"`
+	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
+	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
+	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
+	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`
 	SocketsMask *ebpf.Variable `ebpf:"sockets_mask"`
-	StartAtTc   *ebpf.Variable `ebpf:"start_at_tc"`
 }
 
 // netfilterPrograms contains all programs after they have been loaded into the kernel.
@@ -273,19 +241,15 @@ type netfilterVariables struct {
 // It can be passed to loadNetfilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type netfilterPrograms struct {
 	MwNfDeliver *ebpf.Program `ebpf:"mw_nf_deliver"`
-	MwNfForward *ebpf.Program `ebpf:"mw_nf_forward"`
-	MwNfInput   *ebpf.Program `ebpf:"mw_nf_input"`
 	MwNfOutput  *ebpf.Program `ebpf:"mw_nf_output"`
-	MwNfPostrt  *ebpf.Program `ebpf:"mw_nf_postrt"`
+	MwNfStamp   *ebpf.Program `ebpf:"mw_nf_stamp"`
 }
 
 func (p *netfilterPrograms) Close() error {
 	return _NetfilterClose(
 		p.MwNfDeliver,
-		p.MwNfForward,
-		p.MwNfInput,
 		p.MwNfOutput,
-		p.MwNfPostrt,
+		p.MwNfStamp,
 	)
 }
 

@@ -3,10 +3,13 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 )
 
 // Recorder is the loaded flight recorder. It starts switched off and attached to nothing.
@@ -46,13 +49,13 @@ func Load(o Options) (_ *Recorder, err error) {
 	if err != nil {
 		return nil, err
 	}
-	load := loader{sizes: o.Sizes, opts: &ebpf.CollectionOptions{MapReplacements: shared}, startAtTC: o.NoNetfilter}
+	load := loader{sizes: o.Sizes, opts: &ebpf.CollectionOptions{MapReplacements: shared}}
 	if !o.NoNetfilter {
 		if r.Netfilter, err = loadNetfilterProgs(load); err != nil {
 			return nil, err
 		}
 	}
-	if r.TC, err = loadTCProgs(load); err != nil {
+	if r.TC, err = loadTCProgs(load, o.NoNetfilter); err != nil {
 		return nil, err
 	}
 	if r.Sockets, err = loadSocketProgs(load); err != nil {
@@ -64,38 +67,55 @@ func Load(o Options) (_ *Recorder, err error) {
 	return r, nil
 }
 
-// loadMaps makes the maps once; the programs of every object use the same.
+// loadMaps makes the maps once; the programs of every object use the same. Those that programs address directly are data sections
+// in the objects, as small as C allows (SHARED in c/flight.h), and here arrays of one value of the size asked for.
 func (r *Recorder) loadMaps(s Sizes) (map[string]*ebpf.Map, error) {
 	spec, err := loadSocket()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded objects: %w", err)
 	}
-	spec.Programs = nil
-	spec.Maps["mw_flights"].MaxEntries = uint32(s.Flights)
-	spec.Maps["mw_index"].MaxEntries = uint32(s.Index / indexWays)
-	spec.Maps["mw_sockets"].MaxEntries = uint32(s.Sockets / socketWays)
 	shared := map[string]*ebpf.Map{}
-	for name, m := range spec.Maps {
-		if len(name) < 3 || name[:3] != "mw_" {
+	for key, m := range spec.Maps {
+		name := strings.TrimPrefix(key, ".data.")
+		if !strings.HasPrefix(name, "mw_") {
 			continue // .rodata is each object's own
+		}
+		m.Name = name
+		if name != key {
+			resize(key, m, s)
 		}
 		made, err := ebpf.NewMap(m)
 		if err != nil {
 			return nil, fmt.Errorf("make map %s: %w", name, explain(err))
 		}
 		r.maps = append(r.maps, made)
-		shared[name] = made
+		shared[key] = made
 	}
 	r.losses = shared["mw_losses"]
-	r.ring, err = mapRing(shared["mw_control"], shared["mw_flights"], shared["mw_heads"], s.Flights)
+	r.ring, err = mapRing(shared[".data.mw_control"], shared[".data.mw_flights"], shared[".data.mw_heads"], s.Flights)
 	return shared, err
+}
+
+// resize makes a data section as large as the recorder's sizes say.
+func resize(key string, m *ebpf.MapSpec, s Sizes) {
+	switch key {
+	case ".data.mw_flights":
+		m.ValueSize = uint32(s.Flights) * uint32(unsafe.Sizeof(Flight{}))
+	case ".data.mw_heads":
+		m.ValueSize = headsSize + HeadBytes
+	case ".data.mw_index":
+		m.ValueSize = uint32(s.Index) * entrySize
+	case ".data.mw_sockets":
+		m.ValueSize = uint32(s.Sockets) * socketSize
+	}
+	m.Flags |= unix.BPF_F_MMAPABLE
+	m.Contents, m.Key, m.Value = nil, nil, nil
 }
 
 // loader loads one object with the shared maps.
 type loader struct {
-	sizes     Sizes
-	opts      *ebpf.CollectionOptions
-	startAtTC bool
+	sizes Sizes
+	opts  *ebpf.CollectionOptions
 }
 
 func (l loader) load(name string, spec *ebpf.CollectionSpec, err error, into any) error {
@@ -104,16 +124,13 @@ func (l loader) load(name string, spec *ebpf.CollectionSpec, err error, into any
 	}
 	for key, m := range spec.Maps {
 		if shared, ok := l.opts.MapReplacements[key]; ok {
-			m.MaxEntries = shared.MaxEntries()
+			m.ValueSize, m.Key, m.Value = shared.ValueSize(), nil, nil
 		}
 	}
 	vars := map[string]any{
 		"ring_mask":    uint32(l.sizes.Flights - 1),
 		"index_mask":   uint32(l.sizes.Index/indexWays - 1),
 		"sockets_mask": uint32(l.sizes.Sockets/socketWays - 1),
-	}
-	if l.startAtTC {
-		vars["start_at_tc"] = uint32(1)
 	}
 	for k, v := range vars {
 		if variable, ok := spec.Variables[k]; ok {

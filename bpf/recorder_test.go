@@ -41,6 +41,17 @@ func inNewNetns(t *testing.T) {
 
 func startRecorder(t *testing.T, o Options) *Recorder {
 	t.Helper()
+	r := startRecorderOnly(t, o)
+	if r.Netfilter != nil {
+		attach(t, r.Netfilter.Attach)
+	}
+	attach(t, func() (*Links, error) { return r.TC.Attach(1) })
+	return r
+}
+
+// startRecorderOnly is startRecorder with nothing attached in the test's namespace.
+func startRecorderOnly(t *testing.T, o Options) *Recorder {
+	t.Helper()
 	privileged(t)
 	r, err := Load(o)
 	if err != nil {
@@ -52,10 +63,6 @@ func startRecorder(t *testing.T, o Options) *Recorder {
 		}
 	})
 	inNewNetns(t)
-	if r.Netfilter != nil {
-		attach(t, r.Netfilter.Attach)
-	}
-	attach(t, func() (*Links, error) { return r.TC.Attach(1) })
 	if err := r.Sockets.Attach(); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +93,8 @@ func recorded(t *testing.T, r *Recorder, port uint16, n int) []Flight {
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
 		got = got[:0]
 		for id := uint64(1); id <= r.Ring().Last(); id++ {
-			f := *r.Ring().At(id)
+			var f Flight
+			r.Ring().Copy(&f, id)
 			if f.Id == id && uint32(f.Flags)&(FlagSYN|FlagClose) == 0 && (f.SendPort == port || f.SendPeer == port) && f.RecvNs != 0 && f.SendNs != 0 {
 				got = append(got, f)
 			}

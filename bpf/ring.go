@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 	"unsafe"
@@ -33,6 +34,16 @@ const (
 	FlagReset    = uint32(netfilterFlightFlagFLIGHT_RESET)
 	FlagClose    = uint32(netfilterFlightFlagFLIGHT_CLOSE)
 	FlagRecvIPv6 = uint32(netfilterFlightFlagFLIGHT_RECV_IPV6)
+)
+
+// Want is what whoever got a record wants of it.
+type Want uint8
+
+// What may be wanted.
+const (
+	Done   Want = iota // nothing more
+	Again              // to see it again, if it is still there
+	Follow             // to see it until it is over: the recorder must not overwrite it
 )
 
 // Ring is the recorder's memory, mapped. The programs write while it is read: a value is valid only if its
@@ -80,8 +91,40 @@ func (r *Ring) Len() uint64 { return uint64(len(r.flights)) }
 // Last is the highest serial claimed so far; the first is 1.
 func (r *Ring) Last() uint64 { return atomic.LoadUint64(&r.control.NextId) }
 
-// At is the record in which serial id is or was. Its memory is the kernel's: copy, then ask ID.
+// At is the record in which serial id is or was. Its memory is the kernel's, and not all of it is valid: see Copy.
 func (r *Ring) At(id uint64) *Flight { return &r.flights[id&uint64(len(r.flights)-1)] }
+
+// Copy copies the record in which serial id is or was. Then ask ID whether it was that one. The programs write only what they
+// know: in the record, the receiver's fields and RecvEndNs are those of an older flight while RecvNs is 0, stamps are valid below
+// Nstamps, and IPv4 addresses have fields of their own. In the copy, the receiver is zero as long as nobody has read the message,
+// and the addresses are where IPv6 ones are.
+func (r *Ring) Copy(to *Flight, id uint64) {
+	at := r.At(id)
+	received := atomic.LoadUint64(&at.RecvNs) != 0 // first: it is written last
+	*to = *at
+	to.settle(received)
+}
+
+// settle makes a copy of a record what Copy promises.
+func (f *Flight) settle(received bool) {
+	if !received {
+		f.RecvNs, f.RecvEndNs, f.RecvSk, f.RecvPid, f.RecvTid, f.RecvNetns, f.RecvPort, f.RecvPeer = 0, 0, 0, 0, 0, 0, 0, 0
+		f.RecvAddr4, f.RecvPaddr4 = 0, 0
+		f.Flags &^= netfilterFlightFlagFLIGHT_RECV_IPV6
+	}
+	if f.Flags&netfilterFlightFlagFLIGHT_IPV6 == 0 {
+		f.SendAddr, f.SendPaddr = ipv4(f.SendAddr4), ipv4(f.SendPaddr4)
+	}
+	if f.Flags&netfilterFlightFlagFLIGHT_RECV_IPV6 == 0 {
+		f.RecvAddr, f.RecvPaddr = ipv4(f.RecvAddr4), ipv4(f.RecvPaddr4)
+	}
+}
+
+// ipv4 is an address as the programs store it: its bytes in memory are in network order.
+func ipv4(a uint32) (out [16]byte) {
+	binary.NativeEndian.PutUint32(out[:], a)
+	return out
+}
 
 // ID reads the serial that the record at id's slot holds now; 0 while it is being written.
 func (r *Ring) ID(id uint64) uint64 { return atomic.LoadUint64(&r.At(id).Id) }

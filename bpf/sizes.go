@@ -37,6 +37,8 @@ func (s Sizes) Validate() error {
 const (
 	indexWays  = 8       // INDEX_WAYS in c/flight.h
 	socketWays = 4       // SOCKET_WAYS
+	socketSize = 32      // struct socket
+	entrySize  = 8       // of struct index_set
 	headsSize  = 4 << 20 // HEADS_SIZE
 	// HeadBytes is how much of one message is captured at most.
 	HeadBytes = 1024

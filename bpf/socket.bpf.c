@@ -33,22 +33,24 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 	upto = tp->write_seq;
 	start = upto - ret;
 	f = flight_by_id(s->out_id);
-	if (f && f->send_sk == sock_id(sk) && !(f->flags & FLIGHT_SYN) && seq_diff(start, f->seq) >= 0) {
+	if (f && !(f->flags & FLIGHT_SYN) && seq_diff(start, f->seq) >= 0) {
 		f->end = upto; /* taken back by flight_start if another flight begins with it later */
-		if (f->seq == start || !(s->flags & SOCKET_TURNED)) {
+		if (f->seq == start || !s->turned) {
 			f->send_ns = bpf_ktime_get_ns();
 			if (!f->send_pid) {
 				who = bpf_get_current_pid_tgid();
 				f->send_pid = who >> 32;
 				f->send_tid = (u32)who;
 			}
+			if (f->flags & (FLIGHT_HTTP | FLIGHT_OPAQUE))
+				s->raw_run = 0;
 		}
 	}
 	/* queued behind the window, or corked with its neighbours: its first packet comes later */
-	if (start == s->next && seq_diff(tp->snd_nxt, start) <= 0 && (!f || f->seq != start) &&
-	    (!(s->flags & SOCKET_PEND) || seq_diff(tp->snd_nxt, s->pend) > 0)) {
+	if ((!f || f->seq != start) && start == s->next && seq_diff(tp->snd_nxt, start) <= 0 &&
+	    (!s->pending || seq_diff(tp->snd_nxt, s->pend) > 0)) {
 		s->pend = start;
-		s->flags |= SOCKET_PEND;
+		s->pending = 1;
 	}
 	s->next = upto;
 	return 0;
@@ -58,20 +60,22 @@ static __always_inline void received(struct flight *f, struct sock *sk, u64 now)
 {
 	u64 who = bpf_get_current_pid_tgid();
 
+	f->recv_end_ns = now;
 	f->recv_sk = sock_id(sk);
 	f->recv_pid = who >> 32;
 	f->recv_tid = (u32)who;
 	f->recv_netns = sk->__sk_common.skc_net.net->ns.inum;
 	f->recv_port = sk->__sk_common.skc_num;
 	f->recv_peer = bpf_ntohs(sk->__sk_common.skc_dport);
-	if (sk->__sk_common.skc_family == AF_INET6) {
+	if (unlikely(speaks_ipv6(sk))) {
 		copy_addr(f->recv_addr, &sk->__sk_common.skc_v6_rcv_saddr);
 		copy_addr(f->recv_paddr, &sk->__sk_common.skc_v6_daddr);
 		f->flags |= FLIGHT_RECV_IPV6;
 	} else {
-		*(u32 *)f->recv_addr = sk->__sk_common.skc_rcv_saddr;
-		*(u32 *)f->recv_paddr = sk->__sk_common.skc_daddr;
+		f->recv_addr4 = sk->__sk_common.skc_rcv_saddr;
+		f->recv_paddr4 = sk->__sk_common.skc_daddr;
 	}
+	barrier();
 	f->recv_ns = now;
 }
 
@@ -84,66 +88,84 @@ struct reading {
 	u32 upto; /* exclusive */
 };
 
-/* Ends the flight that starts at r->at; 1 when there is none. Callback of bpf_loop. */
+/* The flight that starts at r->at. */
+static __always_inline struct flight *read_find(const struct reading *r, u64 **entry)
+{
+	return index_find(r->at, bpf_ntohs(r->sk->__sk_common.skc_dport), r->sk->__sk_common.skc_num, entry);
+}
+
+/* Ends a flight; false when it is not for this socket. */
+static __always_inline int read_end(struct reading *r, struct flight *f, u64 *entry)
+{
+	/* its acknowledgement must lie within what this socket has sent: 16 MB is a large window */
+	if (unlikely(CAST(r->sk, struct tcp_sock)->snd_nxt - f->ack > 1 << 24)) {
+		lose(LOSS_AMBIGUOUS);
+		return 0;
+	}
+	*entry = 0;
+	f->recv_upto = r->upto;
+	received(f, r->sk, r->now);
+	r->s->in_id = (u32)f->id;
+	r->at = f->end;
+	return 1;
+}
+
+/* Callback of bpf_loop; 1 ends it. */
 static long read_flight(u32 i, void *ctx)
 {
 	struct reading *r = ctx;
-	struct sock *sk = r->sk;
 	struct flight *f;
 	u64 *entry;
 
 	if (seq_diff(r->upto, r->at) <= 0)
 		return 1;
-	f = index_find(r->at, bpf_ntohs(sk->__sk_common.skc_dport), sk->__sk_common.skc_num, &entry);
-	if (!f)
-		return 1;
-	/* its acknowledgement must lie within what this socket has sent: 16 MB is a large window */
-	if (CAST(sk, struct tcp_sock)->snd_nxt - f->ack > 1 << 24) {
-		lose(LOSS_AMBIGUOUS);
-		return 1;
-	}
-	*entry = 0;
-	received(f, sk, r->now);
-	r->s->in_id = (u32)f->id;
-	f->recv_upto = r->upto;
-	*(volatile u64 *)&f->recv_end_ns = r->now;
-	r->at = f->end;
-	return 0;
+	f = read_find(r, &entry);
+	return !f || !read_end(r, f, entry);
 }
 
 #define FLIGHTS_PER_READ 64 /* that one read may end: as many as a head may have pieces */
+
+/* The rest of a read: nothing starts at its beginning, or something begins further on. */
+static __noinline void read_other(struct reading *r, int first)
+{
+	if (first) { /* more of the message before? Its record has left the cache, so it is asked last */
+		struct flight *f = flight_by_id(r->s->in_id);
+
+		if (!f || f->recv_upto != r->at)
+			return;
+		f->recv_upto = r->upto;
+		f->recv_end_ns = r->now;
+		if (seq_diff(f->end, r->at) <= 0) /* of a write that has not returned yet */
+			return;
+		r->at = f->end;
+	}
+	bpf_loop(FLIGHTS_PER_READ, read_flight, r, 0);
+}
 
 /* A read returned ret bytes up to copied_seq. It may cover several flights, and a flight may take several reads. */
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(mw_recv, struct sock *sk, int ret, int flags)
 {
-	struct reading r = {.sk = sk};
+	struct reading r = {.sk = sk}, copy;
 	struct tcp_sock *tp;
 	struct flight *f;
-	u32 start;
+	int none;
+	u64 *entry;
 
 	if (ret <= 0 || flags & MSG_PEEK || !enabled() || !is_tcp(sk))
 		return 0;
 	tp = CAST(sk, struct tcp_sock);
 	r.upto = tp->copied_seq;
-	r.at = start = r.upto - ret;
+	r.at = r.upto - ret;
+	touch(socket_first(sock_id(sk)));
+	f = read_find(&r, &entry);
 	r.s = socket_find(sock_id(sk)) ?: socket_make(sock_id(sk), tp->write_seq);
-	if (!r.s)
-		return 0;
-	r.s->flags |= SOCKET_TURNED;
+	r.s->turned = 1;
 	r.now = bpf_ktime_get_ns();
-	f = flight_by_id(r.s->in_id);
-	if (f && (f->recv_sk != sock_id(sk) || f->recv_upto != r.at))
-		f = 0;
-	if (f && seq_diff(f->end, r.at) > 0) {
-		f->recv_upto = r.upto; /* more of the message before */
-		f->recv_end_ns = r.now;
-		r.at = f->end;
-	}
-	bpf_loop(FLIGHTS_PER_READ, read_flight, &r, 0);
-	if (f && r.at == start) { /* also more of it, of a write that has not returned yet: nothing starts here */
-		f->recv_upto = r.upto;
-		f->recv_end_ns = r.now;
+	none = !f || !read_end(&r, f, entry);
+	if (unlikely(none || seq_diff(r.upto, r.at) > 0)) {
+		copy = r; /* so that r itself can stay in registers */
+		read_other(&copy, none);
 	}
 	return 0;
 }

@@ -8,124 +8,27 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
-	"structs"
 
 	"github.com/cilium/ebpf"
 )
-
-type socketControl struct {
-	_       structs.HostLayout
-	Enabled uint32
-	Pad0    [15]uint32
-	NextId  uint64
-	Pad1    [7]uint64
-	HeadPos uint32
-	Pad2    [15]uint32
-}
-
-type socketFlight struct {
-	_         structs.HostLayout
-	Id        uint64
-	StartNs   uint64
-	RecvNs    uint64
-	Seq       uint32
-	End       uint32
-	RecvUpto  uint32
-	Ack       uint32
-	Nstamps   uint32
-	Flags     uint16
-	Watched   uint16
-	HeadPos   uint32
-	HeadLen   uint16
-	HeadTotal uint16
-	SendPort  uint16
-	SendPeer  uint16
-	RecvPort  uint16
-	RecvPeer  uint16
-	Stamps    [23]struct {
-		_     structs.HostLayout
-		Delta uint32
-		Place uint32
-	}
-	DropReason  uint32
-	Retransmits uint32
-	SendNs      uint64
-	SendSk      uint64
-	SendPid     uint32
-	SendTid     uint32
-	SendNetns   uint32
-	Prev        uint32
-	SendAddr    [16]uint8
-	SendPaddr   [16]uint8
-	RecvEndNs   uint64
-	RecvSk      uint64
-	RecvPid     uint32
-	RecvTid     uint32
-	RecvNetns   uint32
-	Pad         uint32
-	RecvAddr    [16]uint8
-	RecvPaddr   [16]uint8
-}
-
-type socketHeads struct {
-	_ structs.HostLayout
-	B [4195328]uint8
-}
-
-type socketIndexSet struct {
-	_ structs.HostLayout
-	E [8]uint64
-}
-
-type socketLoss uint32
-
-const (
-	socketLossLOSS_RING_LIVE      socketLoss = 0
-	socketLossLOSS_INDEX_FULL     socketLoss = 1
-	socketLossLOSS_SOCKET_FULL    socketLoss = 2
-	socketLossLOSS_STAMPS_FULL    socketLoss = 3
-	socketLossLOSS_RAW_BUDGET     socketLoss = 4
-	socketLossLOSS_COALESCED      socketLoss = 5
-	socketLossLOSS_NONLINEAR      socketLoss = 6
-	socketLossLOSS_AMBIGUOUS      socketLoss = 7
-	socketLossLOSS_HEAD_COPY      socketLoss = 8
-	socketLossLOSS_UNKNOWN_SOCKET socketLoss = 9
-	socketLossLOSS_CONT_LIMIT     socketLoss = 10
-	socketLossLOSS_MAX            socketLoss = 11
-)
-
-type socketSocketSet struct {
-	_ structs.HostLayout
-	S [4]struct {
-		_      structs.HostLayout
-		Sk     uint64
-		Next   uint32
-		Pend   uint32
-		OutId  uint32
-		InId   uint32
-		Flags  uint32
-		RawRun uint32
-	}
-}
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	socketMapMwControl   = "mw_control"
-	socketMapMwFlights   = "mw_flights"
-	socketMapMwHeads     = "mw_heads"
-	socketMapMwIndex     = "mw_index"
 	socketMapMwLosses    = "mw_losses"
-	socketMapMwSockets   = "mw_sockets"
 	socketProgMwRecv     = "mw_recv"
 	socketProgMwSend     = "mw_send"
 	socketProgMwState    = "mw_state"
 	socketVarIndexMask   = "index_mask"
 	socketVarLiveNs      = "live_ns"
+	socketVarMwControl   = "mw_control"
+	socketVarMwFlights   = "mw_flights"
+	socketVarMwHeads     = "mw_heads"
+	socketVarMwIndex     = "mw_index"
+	socketVarMwSockets   = "mw_sockets"
 	socketVarRingMask    = "ring_mask"
 	socketVarSocketsMask = "sockets_mask"
-	socketVarStartAtTc   = "start_at_tc"
 )
 
 // loadSocket returns the embedded CollectionSpec for socket.
@@ -179,12 +82,7 @@ type socketProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketMapSpecs struct {
-	MwControl *ebpf.MapSpec `ebpf:"mw_control"`
-	MwFlights *ebpf.MapSpec `ebpf:"mw_flights"`
-	MwHeads   *ebpf.MapSpec `ebpf:"mw_heads"`
-	MwIndex   *ebpf.MapSpec `ebpf:"mw_index"`
-	MwLosses  *ebpf.MapSpec `ebpf:"mw_losses"`
-	MwSockets *ebpf.MapSpec `ebpf:"mw_sockets"`
+	MwLosses *ebpf.MapSpec `ebpf:"mw_losses"`
 }
 
 // socketVariableSpecs contains global variables before they are loaded into the kernel.
@@ -193,9 +91,13 @@ type socketMapSpecs struct {
 type socketVariableSpecs struct {
 	IndexMask   *ebpf.VariableSpec `ebpf:"index_mask"`
 	LiveNs      *ebpf.VariableSpec `ebpf:"live_ns"`
+	MwControl   *ebpf.VariableSpec `ebpf:"mw_control"`
+	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
+	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
+	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
+	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
 	SocketsMask *ebpf.VariableSpec `ebpf:"sockets_mask"`
-	StartAtTc   *ebpf.VariableSpec `ebpf:"start_at_tc"`
 }
 
 // socketObjects contains all objects after they have been loaded into the kernel.
@@ -218,22 +120,12 @@ func (o *socketObjects) Close() error {
 //
 // It can be passed to loadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketMaps struct {
-	MwControl *ebpf.Map `ebpf:"mw_control"`
-	MwFlights *ebpf.Map `ebpf:"mw_flights"`
-	MwHeads   *ebpf.Map `ebpf:"mw_heads"`
-	MwIndex   *ebpf.Map `ebpf:"mw_index"`
-	MwLosses  *ebpf.Map `ebpf:"mw_losses"`
-	MwSockets *ebpf.Map `ebpf:"mw_sockets"`
+	MwLosses *ebpf.Map `ebpf:"mw_losses"`
 }
 
 func (m *socketMaps) Close() error {
 	return _SocketClose(
-		m.MwControl,
-		m.MwFlights,
-		m.MwHeads,
-		m.MwIndex,
 		m.MwLosses,
-		m.MwSockets,
 	)
 }
 
@@ -243,9 +135,13 @@ func (m *socketMaps) Close() error {
 type socketVariables struct {
 	IndexMask   *ebpf.Variable `ebpf:"index_mask"`
 	LiveNs      *ebpf.Variable `ebpf:"live_ns"`
+	MwControl   *ebpf.Variable `ebpf:"mw_control"`
+	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
+	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
+	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
+	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`
 	SocketsMask *ebpf.Variable `ebpf:"sockets_mask"`
-	StartAtTc   *ebpf.Variable `ebpf:"start_at_tc"`
 }
 
 // socketPrograms contains all programs after they have been loaded into the kernel.

@@ -8,123 +8,26 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
-	"structs"
 
 	"github.com/cilium/ebpf"
 )
-
-type tcControl struct {
-	_       structs.HostLayout
-	Enabled uint32
-	Pad0    [15]uint32
-	NextId  uint64
-	Pad1    [7]uint64
-	HeadPos uint32
-	Pad2    [15]uint32
-}
-
-type tcFlight struct {
-	_         structs.HostLayout
-	Id        uint64
-	StartNs   uint64
-	RecvNs    uint64
-	Seq       uint32
-	End       uint32
-	RecvUpto  uint32
-	Ack       uint32
-	Nstamps   uint32
-	Flags     uint16
-	Watched   uint16
-	HeadPos   uint32
-	HeadLen   uint16
-	HeadTotal uint16
-	SendPort  uint16
-	SendPeer  uint16
-	RecvPort  uint16
-	RecvPeer  uint16
-	Stamps    [23]struct {
-		_     structs.HostLayout
-		Delta uint32
-		Place uint32
-	}
-	DropReason  uint32
-	Retransmits uint32
-	SendNs      uint64
-	SendSk      uint64
-	SendPid     uint32
-	SendTid     uint32
-	SendNetns   uint32
-	Prev        uint32
-	SendAddr    [16]uint8
-	SendPaddr   [16]uint8
-	RecvEndNs   uint64
-	RecvSk      uint64
-	RecvPid     uint32
-	RecvTid     uint32
-	RecvNetns   uint32
-	Pad         uint32
-	RecvAddr    [16]uint8
-	RecvPaddr   [16]uint8
-}
-
-type tcHeads struct {
-	_ structs.HostLayout
-	B [4195328]uint8
-}
-
-type tcIndexSet struct {
-	_ structs.HostLayout
-	E [8]uint64
-}
-
-type tcLoss uint32
-
-const (
-	tcLossLOSS_RING_LIVE      tcLoss = 0
-	tcLossLOSS_INDEX_FULL     tcLoss = 1
-	tcLossLOSS_SOCKET_FULL    tcLoss = 2
-	tcLossLOSS_STAMPS_FULL    tcLoss = 3
-	tcLossLOSS_RAW_BUDGET     tcLoss = 4
-	tcLossLOSS_COALESCED      tcLoss = 5
-	tcLossLOSS_NONLINEAR      tcLoss = 6
-	tcLossLOSS_AMBIGUOUS      tcLoss = 7
-	tcLossLOSS_HEAD_COPY      tcLoss = 8
-	tcLossLOSS_UNKNOWN_SOCKET tcLoss = 9
-	tcLossLOSS_CONT_LIMIT     tcLoss = 10
-	tcLossLOSS_MAX            tcLoss = 11
-)
-
-type tcSocketSet struct {
-	_ structs.HostLayout
-	S [4]struct {
-		_      structs.HostLayout
-		Sk     uint64
-		Next   uint32
-		Pend   uint32
-		OutId  uint32
-		InId   uint32
-		Flags  uint32
-		RawRun uint32
-	}
-}
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	tcMapMwControl    = "mw_control"
-	tcMapMwFlights    = "mw_flights"
-	tcMapMwHeads      = "mw_heads"
-	tcMapMwIndex      = "mw_index"
-	tcMapMwLosses     = "mw_losses"
-	tcMapMwSockets    = "mw_sockets"
-	tcProgMwTcEgress  = "mw_tc_egress"
-	tcProgMwTcIngress = "mw_tc_ingress"
-	tcVarIndexMask    = "index_mask"
-	tcVarLiveNs       = "live_ns"
-	tcVarRingMask     = "ring_mask"
-	tcVarSocketsMask  = "sockets_mask"
-	tcVarStartAtTc    = "start_at_tc"
+	tcMapMwLosses    = "mw_losses"
+	tcProgMwTc       = "mw_tc"
+	tcProgMwTcStart  = "mw_tc_start"
+	tcVarIndexMask   = "index_mask"
+	tcVarLiveNs      = "live_ns"
+	tcVarMwControl   = "mw_control"
+	tcVarMwFlights   = "mw_flights"
+	tcVarMwHeads     = "mw_heads"
+	tcVarMwIndex     = "mw_index"
+	tcVarMwSockets   = "mw_sockets"
+	tcVarRingMask    = "ring_mask"
+	tcVarSocketsMask = "sockets_mask"
 )
 
 // loadTc returns the embedded CollectionSpec for tc.
@@ -169,20 +72,15 @@ type tcSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcProgramSpecs struct {
-	MwTcEgress  *ebpf.ProgramSpec `ebpf:"mw_tc_egress"`
-	MwTcIngress *ebpf.ProgramSpec `ebpf:"mw_tc_ingress"`
+	MwTc      *ebpf.ProgramSpec `ebpf:"mw_tc"`
+	MwTcStart *ebpf.ProgramSpec `ebpf:"mw_tc_start"`
 }
 
 // tcMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcMapSpecs struct {
-	MwControl *ebpf.MapSpec `ebpf:"mw_control"`
-	MwFlights *ebpf.MapSpec `ebpf:"mw_flights"`
-	MwHeads   *ebpf.MapSpec `ebpf:"mw_heads"`
-	MwIndex   *ebpf.MapSpec `ebpf:"mw_index"`
-	MwLosses  *ebpf.MapSpec `ebpf:"mw_losses"`
-	MwSockets *ebpf.MapSpec `ebpf:"mw_sockets"`
+	MwLosses *ebpf.MapSpec `ebpf:"mw_losses"`
 }
 
 // tcVariableSpecs contains global variables before they are loaded into the kernel.
@@ -191,9 +89,13 @@ type tcMapSpecs struct {
 type tcVariableSpecs struct {
 	IndexMask   *ebpf.VariableSpec `ebpf:"index_mask"`
 	LiveNs      *ebpf.VariableSpec `ebpf:"live_ns"`
+	MwControl   *ebpf.VariableSpec `ebpf:"mw_control"`
+	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
+	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
+	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
+	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
 	SocketsMask *ebpf.VariableSpec `ebpf:"sockets_mask"`
-	StartAtTc   *ebpf.VariableSpec `ebpf:"start_at_tc"`
 }
 
 // tcObjects contains all objects after they have been loaded into the kernel.
@@ -216,22 +118,12 @@ func (o *tcObjects) Close() error {
 //
 // It can be passed to loadTcObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcMaps struct {
-	MwControl *ebpf.Map `ebpf:"mw_control"`
-	MwFlights *ebpf.Map `ebpf:"mw_flights"`
-	MwHeads   *ebpf.Map `ebpf:"mw_heads"`
-	MwIndex   *ebpf.Map `ebpf:"mw_index"`
-	MwLosses  *ebpf.Map `ebpf:"mw_losses"`
-	MwSockets *ebpf.Map `ebpf:"mw_sockets"`
+	MwLosses *ebpf.Map `ebpf:"mw_losses"`
 }
 
 func (m *tcMaps) Close() error {
 	return _TcClose(
-		m.MwControl,
-		m.MwFlights,
-		m.MwHeads,
-		m.MwIndex,
 		m.MwLosses,
-		m.MwSockets,
 	)
 }
 
@@ -241,23 +133,27 @@ func (m *tcMaps) Close() error {
 type tcVariables struct {
 	IndexMask   *ebpf.Variable `ebpf:"index_mask"`
 	LiveNs      *ebpf.Variable `ebpf:"live_ns"`
+	MwControl   *ebpf.Variable `ebpf:"mw_control"`
+	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
+	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
+	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
+	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`
 	SocketsMask *ebpf.Variable `ebpf:"sockets_mask"`
-	StartAtTc   *ebpf.Variable `ebpf:"start_at_tc"`
 }
 
 // tcPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadTcObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcPrograms struct {
-	MwTcEgress  *ebpf.Program `ebpf:"mw_tc_egress"`
-	MwTcIngress *ebpf.Program `ebpf:"mw_tc_ingress"`
+	MwTc      *ebpf.Program `ebpf:"mw_tc"`
+	MwTcStart *ebpf.Program `ebpf:"mw_tc_start"`
 }
 
 func (p *tcPrograms) Close() error {
 	return _TcClose(
-		p.MwTcEgress,
-		p.MwTcIngress,
+		p.MwTc,
+		p.MwTcStart,
 	)
 }
 

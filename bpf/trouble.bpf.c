@@ -18,7 +18,7 @@ int BPF_PROG(mw_retransmit, struct sock *sk, struct sk_buff *skb)
 		return 0;
 	s = socket_find(sock_id(sk));
 	f = s ? flight_by_id(s->out_id) : 0;
-	if (!f || f->send_sk != sock_id(sk))
+	if (!f)
 		return 0;
 	seq = *(u32 *)skb->cb; /* struct tcp_skb_cb begins with the sequence number, net/tcp.h */
 	if (seq_diff(seq, f->seq) < 0)
@@ -35,8 +35,13 @@ int BPF_PROG(mw_drop, struct sk_buff *skb, void *location, u32 reason)
 	struct net_device *dev;
 	struct packet p = {};
 	struct flight *f;
+	u32 net, tail;
 
-	if (!enabled() || !packet_parse(skb, &p))
+	if (!enabled())
+		return 0;
+	net = skb->network_header;
+	tail = skb->tail;
+	if (!packet_read(skb->head + net, tail > net ? tail - net : 0, skb->len, skb->protocol, &p))
 		return 0;
 	f = packet_flight(&p);
 	if (!f)
@@ -55,10 +60,10 @@ static __always_inline void reset_on(struct sock *sk)
 	if (!s)
 		return;
 	f = flight_by_id(s->out_id);
-	if (f && f->send_sk == sock_id(sk))
+	if (f)
 		f->flags |= FLIGHT_RESET;
 	f = flight_by_id(s->in_id);
-	if (f && f->recv_sk == sock_id(sk))
+	if (f)
 		f->flags |= FLIGHT_RESET;
 }
 

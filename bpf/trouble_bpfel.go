@@ -8,125 +8,28 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
-	"structs"
 
 	"github.com/cilium/ebpf"
 )
-
-type troubleControl struct {
-	_       structs.HostLayout
-	Enabled uint32
-	Pad0    [15]uint32
-	NextId  uint64
-	Pad1    [7]uint64
-	HeadPos uint32
-	Pad2    [15]uint32
-}
-
-type troubleFlight struct {
-	_         structs.HostLayout
-	Id        uint64
-	StartNs   uint64
-	RecvNs    uint64
-	Seq       uint32
-	End       uint32
-	RecvUpto  uint32
-	Ack       uint32
-	Nstamps   uint32
-	Flags     uint16
-	Watched   uint16
-	HeadPos   uint32
-	HeadLen   uint16
-	HeadTotal uint16
-	SendPort  uint16
-	SendPeer  uint16
-	RecvPort  uint16
-	RecvPeer  uint16
-	Stamps    [23]struct {
-		_     structs.HostLayout
-		Delta uint32
-		Place uint32
-	}
-	DropReason  uint32
-	Retransmits uint32
-	SendNs      uint64
-	SendSk      uint64
-	SendPid     uint32
-	SendTid     uint32
-	SendNetns   uint32
-	Prev        uint32
-	SendAddr    [16]uint8
-	SendPaddr   [16]uint8
-	RecvEndNs   uint64
-	RecvSk      uint64
-	RecvPid     uint32
-	RecvTid     uint32
-	RecvNetns   uint32
-	Pad         uint32
-	RecvAddr    [16]uint8
-	RecvPaddr   [16]uint8
-}
-
-type troubleHeads struct {
-	_ structs.HostLayout
-	B [4195328]uint8
-}
-
-type troubleIndexSet struct {
-	_ structs.HostLayout
-	E [8]uint64
-}
-
-type troubleLoss uint32
-
-const (
-	troubleLossLOSS_RING_LIVE      troubleLoss = 0
-	troubleLossLOSS_INDEX_FULL     troubleLoss = 1
-	troubleLossLOSS_SOCKET_FULL    troubleLoss = 2
-	troubleLossLOSS_STAMPS_FULL    troubleLoss = 3
-	troubleLossLOSS_RAW_BUDGET     troubleLoss = 4
-	troubleLossLOSS_COALESCED      troubleLoss = 5
-	troubleLossLOSS_NONLINEAR      troubleLoss = 6
-	troubleLossLOSS_AMBIGUOUS      troubleLoss = 7
-	troubleLossLOSS_HEAD_COPY      troubleLoss = 8
-	troubleLossLOSS_UNKNOWN_SOCKET troubleLoss = 9
-	troubleLossLOSS_CONT_LIMIT     troubleLoss = 10
-	troubleLossLOSS_MAX            troubleLoss = 11
-)
-
-type troubleSocketSet struct {
-	_ structs.HostLayout
-	S [4]struct {
-		_      structs.HostLayout
-		Sk     uint64
-		Next   uint32
-		Pend   uint32
-		OutId  uint32
-		InId   uint32
-		Flags  uint32
-		RawRun uint32
-	}
-}
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	troubleMapMwControl     = "mw_control"
-	troubleMapMwFlights     = "mw_flights"
-	troubleMapMwHeads       = "mw_heads"
-	troubleMapMwIndex       = "mw_index"
 	troubleMapMwLosses      = "mw_losses"
-	troubleMapMwSockets     = "mw_sockets"
 	troubleProgMwDrop       = "mw_drop"
 	troubleProgMwRetransmit = "mw_retransmit"
 	troubleProgMwRstIn      = "mw_rst_in"
 	troubleProgMwRstOut     = "mw_rst_out"
 	troubleVarIndexMask     = "index_mask"
 	troubleVarLiveNs        = "live_ns"
+	troubleVarMwControl     = "mw_control"
+	troubleVarMwFlights     = "mw_flights"
+	troubleVarMwHeads       = "mw_heads"
+	troubleVarMwIndex       = "mw_index"
+	troubleVarMwSockets     = "mw_sockets"
 	troubleVarRingMask      = "ring_mask"
 	troubleVarSocketsMask   = "sockets_mask"
-	troubleVarStartAtTc     = "start_at_tc"
 )
 
 // loadTrouble returns the embedded CollectionSpec for trouble.
@@ -181,12 +84,7 @@ type troubleProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type troubleMapSpecs struct {
-	MwControl *ebpf.MapSpec `ebpf:"mw_control"`
-	MwFlights *ebpf.MapSpec `ebpf:"mw_flights"`
-	MwHeads   *ebpf.MapSpec `ebpf:"mw_heads"`
-	MwIndex   *ebpf.MapSpec `ebpf:"mw_index"`
-	MwLosses  *ebpf.MapSpec `ebpf:"mw_losses"`
-	MwSockets *ebpf.MapSpec `ebpf:"mw_sockets"`
+	MwLosses *ebpf.MapSpec `ebpf:"mw_losses"`
 }
 
 // troubleVariableSpecs contains global variables before they are loaded into the kernel.
@@ -195,9 +93,13 @@ type troubleMapSpecs struct {
 type troubleVariableSpecs struct {
 	IndexMask   *ebpf.VariableSpec `ebpf:"index_mask"`
 	LiveNs      *ebpf.VariableSpec `ebpf:"live_ns"`
+	MwControl   *ebpf.VariableSpec `ebpf:"mw_control"`
+	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
+	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
+	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
+	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
 	SocketsMask *ebpf.VariableSpec `ebpf:"sockets_mask"`
-	StartAtTc   *ebpf.VariableSpec `ebpf:"start_at_tc"`
 }
 
 // troubleObjects contains all objects after they have been loaded into the kernel.
@@ -220,22 +122,12 @@ func (o *troubleObjects) Close() error {
 //
 // It can be passed to loadTroubleObjects or ebpf.CollectionSpec.LoadAndAssign.
 type troubleMaps struct {
-	MwControl *ebpf.Map `ebpf:"mw_control"`
-	MwFlights *ebpf.Map `ebpf:"mw_flights"`
-	MwHeads   *ebpf.Map `ebpf:"mw_heads"`
-	MwIndex   *ebpf.Map `ebpf:"mw_index"`
-	MwLosses  *ebpf.Map `ebpf:"mw_losses"`
-	MwSockets *ebpf.Map `ebpf:"mw_sockets"`
+	MwLosses *ebpf.Map `ebpf:"mw_losses"`
 }
 
 func (m *troubleMaps) Close() error {
 	return _TroubleClose(
-		m.MwControl,
-		m.MwFlights,
-		m.MwHeads,
-		m.MwIndex,
 		m.MwLosses,
-		m.MwSockets,
 	)
 }
 
@@ -245,9 +137,13 @@ func (m *troubleMaps) Close() error {
 type troubleVariables struct {
 	IndexMask   *ebpf.Variable `ebpf:"index_mask"`
 	LiveNs      *ebpf.Variable `ebpf:"live_ns"`
+	MwControl   *ebpf.Variable `ebpf:"mw_control"`
+	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
+	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
+	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
+	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`
 	SocketsMask *ebpf.Variable `ebpf:"sockets_mask"`
-	StartAtTc   *ebpf.Variable `ebpf:"start_at_tc"`
 }
 
 // troublePrograms contains all programs after they have been loaded into the kernel.

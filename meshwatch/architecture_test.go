@@ -93,7 +93,7 @@ func TestArchitectureMaps(t *testing.T) {
 	source := read(t, "../bpf/c/flight.h", "../bpf/losses.go")
 	table := rows(t, "map | holds")
 	var names []string
-	for _, m := range regexp.MustCompile(`\} (mw_\w+) SEC\("\.maps"\)`).FindAllStringSubmatch(source, -1) {
+	for _, m := range regexp.MustCompile(`(?:\} |SHARED\()(mw_\w+)(?: SEC\("\.maps"\)|\))`).FindAllStringSubmatch(source, -1) {
 		names = append(names, m[1])
 	}
 	same(t, "maps", names, column(table, 0))

@@ -9,7 +9,7 @@
 #include <bpf/bpf_endian.h>
 
 /* Enough for the longest path of one node (socket to socket through two pods and a bridge is 10) and one retransmission of it. */
-#define MAX_STAMPS 23
+#define MAX_STAMPS 21
 #define HEAD_BYTES 1024 /* captured of one message at most */
 
 /* Hook numbers: journey.Hook in Go. */
@@ -60,11 +60,14 @@ struct stamp {
 };
 
 /* One application message. Written by whoever sees it next, read in place by Go when it is final. In lines of 64 bytes, by who
- * uses them together: a stamp touches the first and one of the next three. */
+ * uses them together: a start writes the first two, a stamp the first and the one it falls in, the reader's socket the first and
+ * the fifth; the last is for IPv6 alone. A line that is not written costs nothing, so what is not reset on start is valid only
+ * when something else says so: the receiver's fields and recv_end_ns if recv_ns is not 0, stamps below nstamps, addresses by flags.
+ */
 struct flight {
 	u64 id; /* serial from 1; 0 while being written */
 	u64 start_ns;
-	u64 recv_ns;   /* first byte was read; 0: not yet */
+	u64 recv_ns;   /* first byte was read; 0: not yet. Written after the receiver's fields */
 	u32 seq;       /* of the first byte */
 	u32 end;       /* exclusive; grows with each write of the burst */
 	u32 recv_upto; /* exclusive; sequence read so far */
@@ -76,40 +79,47 @@ struct flight {
 	u16 head_len;		    /* bytes captured of this flight */
 	u16 head_total;		    /* captured of the message: with the flights it continues */
 	u16 send_port, send_peer; /* as the sending socket sees its own and its peer's port */
-	u16 recv_port, recv_peer;
+	u32 prev;		    /* low 32 bits of the id of the flight before it on this socket, 0: none known */
 
-	struct stamp stamps[MAX_STAMPS];
+	u64 send_sk; /* sock_id: identity of an end while the connection lives */
+	u64 send_ns; /* last write of the message returned; 0: not yet */
+	u32 send_pid, send_tid;
+	u32 send_netns;		    /* inode number */
+	u32 send_addr4, send_paddr4; /* network byte order, as all addresses; without FLIGHT_IPV6 */
 	u32 drop_reason;
 	u32 retransmits;
-
-	u64 send_ns; /* last write of the message returned; 0: not yet */
-	u64 send_sk; /* sock_id: identity of an end while the connection lives */
-	u32 send_pid, send_tid;
-	u32 send_netns; /* inode number */
-	u32 prev;	/* low 32 bits of the id of the flight before it on this socket, 0: none known */
-	u8 send_addr[16], send_paddr[16]; /* network byte order, IPv4 in the first 4 bytes */
+	u32 pad;
+	struct stamp stamps[MAX_STAMPS];
 
 	u64 recv_end_ns; /* latest read of this message */
 	u64 recv_sk;
 	u32 recv_pid, recv_tid;
 	u32 recv_netns;
-	u32 pad;
-	u8 recv_addr[16], recv_paddr[16];
+	u16 recv_port, recv_peer;
+	u32 recv_addr4, recv_paddr4; /* without FLIGHT_RECV_IPV6 */
+
+	u8 send_addr[16], send_paddr[16]; /* with FLIGHT_IPV6; Go fills them in for IPv4, in the first 4 bytes */
+	u8 recv_addr[16], recv_paddr[16]; /* with FLIGHT_RECV_IPV6 */
 };
 _Static_assert(sizeof(struct flight) == 6 * 64, "a flight is six cache lines");
+_Static_assert(__builtin_offsetof(struct flight, send_sk) == 64, "a start writes two lines");
+_Static_assert(__builtin_offsetof(struct flight, recv_end_ns) >= 4 * 64, "the receiver has a line");
+_Static_assert(__builtin_offsetof(struct flight, send_addr) == 5 * 64, "IPv6 addresses have a line");
 
-/* State of one sending or receiving socket. */
+/* State of one sending or receiving socket. Sender and receiver may write at the same time: no two of them share a word that is
+ * read, changed and written back. */
 struct socket {
 	u64 sk;
 	u32 next;    /* end of the last write: where the next one starts */
-	u32 pend;    /* start of a write that was queued, not sent */
+	u32 pend;    /* start of a write that was queued, not sent; if pending */
 	u32 out_id;  /* low 32 bits of the latest flight sent */
+	u32 out_seq; /* where it starts */
 	u32 in_id;   /* low 32 bits of the latest flight read */
-	u32 flags;   /* SOCKET_* */
-	u32 raw_run; /* flights in a row that were neither HTTP nor TLS */
+	u8 turned;   /* something was read since the last flight started, or nothing was ever sent */
+	u8 pending;
+	u8 raw_run;  /* flights in a row that were not known to be HTTP or TLS when their write returned; at most RAW_FREE_RUN + 1 */
+	u8 pieces;   /* of the head being sent, after the first */
 };
-#define SOCKET_TURNED 1 /* something was read since the last flight started, or nothing was ever sent */
-#define SOCKET_PEND 2	/* pend is valid */
 
 #define SOCKET_WAYS 4
 struct socket_set {
@@ -137,56 +147,27 @@ const volatile u32 ring_mask = 0;
 const volatile u32 index_mask = 0;
 const volatile u32 sockets_mask = 0;
 const volatile u64 live_ns = 1000000000; /* an unfinished flight this young is not overwritten if another slot is near */
-const volatile u32 start_at_tc = 0;	 /* no netfilter links here: tc egress starts flights */
 
-/* control block; one entry. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct control);
-} mw_control SEC(".maps");
+/* The maps below are arrays of one value, which Go makes as large as it wants before load and which all programs share. The
+ * programs address them directly, as data sections: no look-up, no check for null. Named after the section, see recorder.go.
+ */
+#define SHARED(name) __attribute__((aligned(64))) SEC(".data." #name)
+
+/* The control block. */
+struct control mw_control SHARED(mw_control) = {};
 
 /* id & ring_mask → flight. Claimed by whoever starts a flight; nobody deletes; when full the oldest finished one is overwritten. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1); /* set before load */
-	__type(key, u32);
-	__type(value, struct flight);
-} mw_flights SEC(".maps");
+struct flight mw_flights[1] SHARED(mw_flights) = {};
 
-/* One entry: a ring of captured bytes, HEAD_BYTES longer than HEADS_SIZE so that a copy never wraps. */
+/* A ring of captured bytes, HEAD_BYTES longer than HEADS_SIZE so that a copy never wraps. */
 #define HEADS_SIZE (4 << 20) /* 300 ms of 40,000 heads a second: unread ones are copied after 50 ms */
-struct heads {
-	u8 b[HEADS_SIZE + HEAD_BYTES];
-};
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct heads);
-} mw_heads SEC(".maps");
+u8 mw_heads[64] SHARED(mw_heads) = {};
 
 /* hash(sequence) → unfinished flights that start there. Deleted by the first read; when a set is full the oldest goes, counted. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE); /* for its alignment: other arrays' values begin 8 bytes before a line */
-	__uint(max_entries, 1); /* set before load */
-	__type(key, u32);
-	__type(value, struct index_set);
-} mw_index SEC(".maps");
+struct index_set mw_index[1] SHARED(mw_index) = {};
 
 /* hash(sock_id) → state. Created when a connection opens or is first seen, deleted when it closes. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE); /* for its alignment: other arrays' values begin 8 bytes before a line */
-	__uint(max_entries, 1); /* set before load */
-	__type(key, u32);
-	__type(value, struct socket_set);
-} mw_sockets SEC(".maps");
+struct socket_set mw_sockets[1] SHARED(mw_sockets) = {};
 
 /* enum loss → count. */
 struct {
@@ -199,7 +180,11 @@ struct {
 extern void *bpf_rdonly_cast(const void *obj, u32 btf_id) __ksym;
 #define CAST(p, type) ((type *)bpf_rdonly_cast((const void *)(p), bpf_core_type_id_kernel(type)))
 
-static __always_inline void lose(enum loss reason)
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* Rare, so not in the way of what is usual: code that is fetched for nothing costs more than a call. */
+static __noinline void lose(enum loss reason)
 {
 	u64 *n = bpf_map_lookup_elem(&mw_losses, &reason);
 
@@ -207,27 +192,23 @@ static __always_inline void lose(enum loss reason)
 		(*n)++;
 }
 
-static __always_inline struct control *control(void)
+/* The compiler takes a data section for as large as it is declared: what is added to a pointer from here, it knows nothing of. */
+static __always_inline void *section(void *start)
 {
-	u32 zero = 0;
-
-	return bpf_map_lookup_elem(&mw_control, &zero);
+	asm volatile("" : "+r"(start));
+	return start;
 }
 
 static __always_inline int enabled(void)
 {
-	struct control *c = control();
-
-	return c && *(volatile u32 *)&c->enabled;
+	return *(volatile u32 *)&mw_control.enabled;
 }
 
 /* Identity of a socket as a number. The verifier refuses arithmetic on a kernel pointer but for its distance from another pointer:
  * the control block stays where it is. */
 static __always_inline u64 sock_id(const struct sock *sk)
 {
-	struct control *c = control();
-
-	return c ? (u64)sk - (u64)c : 0;
+	return (u64)sk - (u64)section(&mw_control);
 }
 
 /* Signed distance between sequence numbers, right across the wrap. */
@@ -236,9 +217,10 @@ static __always_inline s32 seq_diff(u32 a, u32 b)
 	return (s32)(a - b);
 }
 
+/* Fibonacci hashing: the upper bits are the good ones. */
 static __always_inline u32 hash32(u32 x)
 {
-	return (x * 0x9e3779b1u) >> 12; /* Fibonacci hashing; sequence numbers share their low bits more than their high ones */
+	return x * 0x9e3779b1u;
 }
 
 static __always_inline u32 place(u32 hook, u32 netns, u32 ifindex)
@@ -246,47 +228,59 @@ static __always_inline u32 place(u32 hook, u32 netns, u32 ifindex)
 	return hook << 28 | (netns & 0x3fff) << 14 | (ifindex & 0x3fff);
 }
 
+static __always_inline struct flight *flight_slot(u32 id)
+{
+	return (struct flight *)section(mw_flights) + (id & ring_mask);
+}
+
 /* The record of a flight, if it has not been overwritten since. id is its low 32 bits. */
 static __always_inline struct flight *flight_by_id(u32 id)
 {
-	u32 slot = id & ring_mask;
-	struct flight *f = bpf_map_lookup_elem(&mw_flights, &slot);
+	struct flight *f = flight_slot(id);
 
-	if (!f || (u32)f->id != id || !id)
-		return 0;
-	return f;
+	return id && (u32)f->id == id ? f : 0;
 }
 
-static __always_inline struct index_set *index_of(u32 seq)
+static __always_inline struct index_set *index_of(u32 hash)
 {
-	u32 i = hash32(seq) & index_mask;
-
-	return bpf_map_lookup_elem(&mw_index, &i);
+	return (struct index_set *)section(mw_index) + (hash >> 12 & index_mask);
 }
 
-/* The unfinished flight that starts at seq. src and dst are the packet's ports: one of them survives any NAT. A set holds a
- * sequence number once. */
+/* The entry of its set that a sequence number takes if it is free: most are found there at once. */
+static __always_inline u64 *index_first(u32 seq)
+{
+	u32 hash = hash32(seq);
+
+	return &index_of(hash)->e[hash >> 9 & (INDEX_WAYS - 1)];
+}
+
+/* The entry of the unfinished flight that starts at seq. A set holds a sequence number once. */
+static __always_inline u64 *index_entry(u32 seq)
+{
+	struct index_set *set = index_of(hash32(seq));
+	u64 *hit = index_first(seq);
+
+	if (likely((u32)*hit == seq))
+		return hit;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < INDEX_WAYS; i++)
+		if ((u32)set->e[i] == seq)
+			return &set->e[i];
+	return 0;
+}
+
+/* The unfinished flight that starts at seq. src and dst are the packet's ports: one of them survives any NAT. */
 static __always_inline struct flight *index_find(u32 seq, u16 src, u16 dst, u64 **entry)
 {
-	struct index_set *set = index_of(seq);
+	u64 *hit = index_entry(seq);
 	struct flight *f;
-	u64 *hit = 0;
 
-	if (!set)
-		return 0;
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < INDEX_WAYS; i++) {
-		if ((u32)set->e[i] == seq) {
-			hit = &set->e[i];
-			break;
-		}
-	}
-	if (!hit || !*hit)
+	if (!hit)
 		return 0;
 	f = flight_by_id(*hit >> 32);
 	if (!f || f->seq != seq)
 		return 0;
-	if (f->send_port != src && f->send_peer != dst) {
+	if (unlikely(f->send_port != src && f->send_peer != dst)) {
 		lose(LOSS_AMBIGUOUS);
 		return 0;
 	}
@@ -299,7 +293,7 @@ static __always_inline void stamp_at(struct flight *f, u64 now, u32 where)
 	u32 n = __sync_fetch_and_add(&f->nstamps, 1);
 	u64 delta = now - f->start_ns;
 
-	if (n >= MAX_STAMPS) {
+	if (unlikely(n >= MAX_STAMPS)) {
 		lose(LOSS_STAMPS_FULL);
 		return;
 	}
@@ -307,49 +301,40 @@ static __always_inline void stamp_at(struct flight *f, u64 now, u32 where)
 	f->stamps[n].delta = delta > 0xffffffffu ? 0xffffffffu : delta;
 }
 
-static __always_inline struct socket_set *sockets_of(u64 sk)
+static __always_inline struct socket_set *sockets_of(u32 hash)
 {
-	u32 i = hash32((u32)(sk >> 6)) & sockets_mask;
+	return (struct socket_set *)section(mw_sockets) + (hash >> 12 & sockets_mask);
+}
 
-	return bpf_map_lookup_elem(&mw_sockets, &i);
+/* Fetches a line that will be needed: several at a time cost hardly more than one, and a clock read waits for all of them. */
+static __always_inline void touch(const void *line)
+{
+	(void)*(const volatile u64 *)line;
+}
+
+static __always_inline u32 socket_hash(u64 sk)
+{
+	return hash32((u32)(sk >> 6));
+}
+
+/* Where in its set a socket is looked for first. */
+static __always_inline struct socket *socket_first(u64 sk)
+{
+	u32 hash = socket_hash(sk);
+
+	return &sockets_of(hash)->s[hash >> 10 & (SOCKET_WAYS - 1)];
 }
 
 static __always_inline struct socket *socket_find(u64 sk)
 {
-	struct socket_set *set = sockets_of(sk);
+	struct socket_set *set = sockets_of(socket_hash(sk));
+	struct socket *s = socket_first(sk);
 
-	if (!set)
-		return 0;
+	if (likely(s->sk == sk))
+		return s;
+#pragma clang loop unroll(disable)
 	for (int i = 0; i < SOCKET_WAYS; i++)
 		if (set->s[i].sk == sk)
 			return &set->s[i];
 	return 0;
-}
-
-/* A fresh state for sk, in place of a free, its own or the less recently used one. */
-static __always_inline struct socket *socket_make(u64 sk, u32 next)
-{
-	struct socket_set *set = sockets_of(sk);
-	struct socket *s;
-
-	if (!set)
-		return 0;
-	s = &set->s[0];
-	for (int i = 0; i < SOCKET_WAYS; i++) {
-		if (set->s[i].sk == sk || !set->s[i].sk) {
-			s = &set->s[i];
-			break;
-		}
-		if (seq_diff(set->s[i].out_id, s->out_id) < 0)
-			s = &set->s[i];
-	}
-	if (s->sk && s->sk != sk)
-		lose(LOSS_SOCKET_FULL);
-	s->sk = sk;
-	s->next = next;
-	s->out_id = 0;
-	s->in_id = 0;
-	s->raw_run = 0;
-	s->flags = SOCKET_TURNED;
-	return s;
 }

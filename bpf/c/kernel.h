@@ -29,15 +29,15 @@ typedef u16 __sum16;
 #define TCP_ESTABLISHED 1 /* net/tcp_states.h */
 #define TCP_CLOSE 7	  /* net/tcp_states.h */
 #define NF_ACCEPT 1	  /* linux/netfilter.h */
+#define NF_INET_FORWARD 2	  /* linux/netfilter.h */
+#define NF_INET_POST_ROUTING 4
 #define TCX_NEXT -1	  /* linux/bpf.h enum tcx_action_base */
 #define TCP_FLAG_SYN 0x02 /* byte 13 of the TCP header, RFC 9293 */
 #define TCP_FLAG_ACK 0x10
 
 enum bpf_map_type {
-	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 };
-#define BPF_F_MMAPABLE (1U << 10) /* linux/bpf.h */
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -96,6 +96,7 @@ struct sk_buff {
 	unsigned char *head;
 	unsigned char *data;
 	char cb[48];
+	u8 tc_at_ingress : 1;
 };
 struct nf_hook_state {
 	u8 hook;
@@ -141,7 +142,7 @@ struct tcphdr {
 };
 
 
-/* Context of a tc program: only its address is used, see bpf_cast_to_kern_ctx. linux/bpf.h */
+/* Context of a tc program, up to the last field used. linux/bpf.h */
 struct __sk_buff {
 	u32 len;
 	u32 pkt_type;
@@ -154,6 +155,12 @@ struct __sk_buff {
 	u32 priority;
 	u32 ingress_ifindex;
 	u32 ifindex;
+	u32 tc_index;
+	u32 cb[5];
+	u32 hash;
+	u32 tc_classid;
+	u32 data;
+	u32 data_end;
 };
 struct bpf_dynptr {
 	u64 __opaque[2];

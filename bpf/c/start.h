@@ -14,9 +14,10 @@ enum start {
 	START_CONT,	    /* more of a head that is not complete, unless the first bytes look like a message */
 };
 
-static __always_inline int looks_like_http(u32 b)
+/* What a message's first four bytes, read little-endian, say it is: FLIGHT_HTTP, FLIGHT_OPAQUE or 0. */
+static __noinline u32 kind_of(u32 b)
 {
-	switch (b) { /* first four bytes, read little-endian */
+	switch (b) {
 	case 0x20544547: /* "GET " */
 	case 0x54534f50: /* "POST" */
 	case 0x20545550: /* "PUT " */
@@ -27,114 +28,210 @@ static __always_inline int looks_like_http(u32 b)
 	case 0x4e4e4f43: /* "CONN" */
 	case 0x43415254: /* "TRAC" */
 	case 0x50545448: /* "HTTP" */
-		return 1;
+		return FLIGHT_HTTP;
 	}
+	/* A TLS record header: type 20 to 23, legacy version 3.0 to 3.4 (RFC 8446 §5.1). */
+	if ((b & 0xff) >= 20 && (b & 0xff) <= 23 && (b >> 8 & 0xff) == 3 && (b >> 16 & 0xff) <= 4)
+		return FLIGHT_OPAQUE;
 	return 0;
 }
 
-/* A TLS record header: type 20 to 23, legacy version 3.0 to 3.4 (RFC 8446 §5.1). */
-static __always_inline int looks_like_tls(u32 b)
+/* A fresh state for sk, in place of its own, a free or the less recently used one. */
+static __noinline struct socket *socket_make(u64 sk, u32 next)
 {
-	return (b & 0xff) >= 20 && (b & 0xff) <= 23 && (b >> 8 & 0xff) == 3 && (b >> 16 & 0xff) <= 4;
+	struct socket_set *set = sockets_of(socket_hash(sk));
+	struct socket *s = socket_first(sk);
+
+	if (s->sk && s->sk != sk) {
+#pragma clang loop unroll(disable)
+		for (int i = 0; i < SOCKET_WAYS; i++) {
+			struct socket *t = &set->s[i];
+
+			if (t->sk == sk) {
+				s = t;
+				break;
+			}
+			if (s->sk && (!t->sk || seq_diff(t->out_id, s->out_id) < 0))
+				s = t;
+		}
+	}
+	if (s->sk && s->sk != sk)
+		lose(LOSS_SOCKET_FULL);
+	s->sk = sk;
+	s->next = next;
+	s->out_id = 0;
+	s->in_id = 0;
+	s->raw_run = 0;
+	s->pieces = 0;
+	s->pending = 0;
+	s->turned = 1;
+	return s;
 }
 
-/* A message starts after a change of direction, or where its first bytes say so. Called once per data packet at its first hook. */
-static __always_inline enum start start_wanted(struct sock *sk, const struct packet *p, u64 now, struct socket **out)
+/* What start_wanted found out on its way. */
+struct origin {
+	struct socket *s;
+	struct flight *prev; /* the flight before on this socket; 0: there is none, or it cannot matter */
+};
+
+/* The usual case: the packet begins a write, and something was read since the last one. Decided by the socket's own line alone. */
+static __always_inline int start_usual(const struct socket *s, const struct packet *p)
 {
-	struct socket *s = socket_find(sock_id(sk));
+	return s->next == p->seq && s->turned && s->out_seq != p->seq && s->raw_run <= RAW_FREE_RUN;
+}
+
+/* Whether a message that is neither HTTP nor TLS, as far as known, is within the socket's budget. */
+static __always_inline int raw_within(struct socket *s, u64 now)
+{
+	struct flight *prev;
+
+	if (s->raw_run <= RAW_FREE_RUN) {
+		s->raw_run++;
+		return 1;
+	}
+	prev = flight_by_id(s->out_id);
+	if (!prev || prev->flags & (FLIGHT_HTTP | FLIGHT_OPAQUE | FLIGHT_SYN))
+		s->raw_run = 1;
+	else if (now - prev->start_ns < RAW_SPACING_NS)
+		return 0;
+	return 1;
+}
+
+/* All other cases. A message starts after a change of direction, or where its first bytes say so. */
+static __noinline enum start start_other(struct sock *sk, const struct packet *p, u64 now, struct origin *o)
+{
+	struct socket *s = o->s;
 	struct flight *prev;
 
 	if (p->syn) {
-		*out = s ?: socket_make(sock_id(sk), p->seq + 1);
-		if (*out && (prev = flight_by_id((*out)->out_id)) && prev->seq == p->seq)
-			return START_NO; /* SYN sent again */
-		return START_YES;
+		if (!s)
+			o->s = s = socket_make(sock_id(sk), p->seq + 1);
+		return s->out_id && s->out_seq == p->seq ? START_NO : START_YES; /* no: SYN sent again */
 	}
 	if (!s) {
 		struct tcp_sock *tp = CAST(sk, struct tcp_sock);
 
 		if (tp->snd_nxt != p->seq)
 			return START_NO;
-		*out = socket_make(sock_id(sk), tp->write_seq);
+		o->s = socket_make(sock_id(sk), tp->write_seq);
 		if (!tp->packets_out)
 			return START_YES;
 		lose(LOSS_UNKNOWN_SOCKET);
 		return START_IF_PLAUSIBLE;
 	}
-	*out = s;
 	if (p->seq != s->next) {
-		if (!(s->flags & SOCKET_PEND) || s->pend - p->seq >= p->payload)
+		if (!s->pending || s->pend - p->seq >= p->payload)
 			return START_NO;
-		s->flags &= ~SOCKET_PEND;
+		s->pending = 0;
 		if (p->seq != s->pend) {
-			if (s->flags & SOCKET_TURNED)
+			if (s->turned)
 				lose(LOSS_COALESCED);
 			return START_NO;
 		}
+		o->prev = flight_by_id(s->out_id); /* it may have been given what was queued behind it */
 	}
-	prev = flight_by_id(s->out_id);
-	if (prev && prev->seq == p->seq)
+	if (s->out_id && s->out_seq == p->seq)
 		return START_NO; /* sent again before the write returned */
-	if (s->flags & SOCKET_TURNED) {
-		if (!prev || prev->flags & (FLIGHT_HTTP | FLIGHT_OPAQUE | FLIGHT_SYN)) {
-			s->raw_run = 0;
-		} else if (++s->raw_run > RAW_FREE_RUN && now - prev->start_ns < RAW_SPACING_NS) {
-			lose(LOSS_RAW_BUDGET);
-			s->flags &= ~SOCKET_TURNED; /* it counts as more of the one before, so that no byte is without a flight */
-			return START_IF_PLAUSIBLE;
-		}
-		return START_YES;
+	if (s->turned) {
+		if (raw_within(s, now))
+			return START_YES;
+		lose(LOSS_RAW_BUDGET);
+		s->turned = 0; /* it counts as more of the one before, so that no byte is without a flight */
+		return START_IF_PLAUSIBLE;
 	}
+	o->prev = prev = flight_by_id(s->out_id);
 	/* of less than 4 bytes nobody knows yet what they are */
 	if (prev && !(prev->flags & (FLIGHT_HEAD_END | FLIGHT_OPAQUE)) && (prev->flags & FLIGHT_HTTP || prev->head_total < 4)) {
-		if (s->raw_run < CONT_LIMIT)
+		if (s->pieces < CONT_LIMIT)
 			return START_CONT;
 		lose(LOSS_CONT_LIMIT);
 	}
 	return START_IF_PLAUSIBLE;
 }
 
+/* Whether a flight starts with this packet. Called once per data packet at its first hook. */
+static __always_inline enum start start_wanted(struct sock *sk, const struct packet *p, u64 now, struct origin *o)
+{
+	struct packet copy;
+
+	o->prev = 0;
+	o->s = socket_find(sock_id(sk));
+	if (likely(o->s && start_usual(o->s, p))) {
+		o->s->raw_run++;
+		return START_YES;
+	}
+	copy = *p; /* so that p itself can stay in registers */
+	return start_other(sk, &copy, now, o);
+}
+
+/* Fetches what a start writes and has been long out of the cache. */
+static __always_inline void start_touch(struct sock *sk, const struct packet *p)
+{
+	struct flight *f = flight_slot((u32)*(volatile u64 *)&mw_control.next_id + 1);
+
+	touch(&f->id);
+	touch(&f->send_sk);
+	touch(socket_first(sock_id(sk)));
+	touch(index_first(p->seq));
+}
+
 /* Decides what start_wanted left open, by the first bytes of the payload: 0 when they are not to be had. */
 static __always_inline enum start start_decide(enum start how, u32 first)
 {
-	if (looks_like_http(first) || looks_like_tls(first))
-		return START_YES;
-	return how == START_CONT ? START_CONT : START_NO;
+	return kind_of(first) ? START_YES : how == START_CONT ? START_CONT : START_NO;
 }
 
-/* Claims a record: the next slot whose flight is finished, overwritten long ago or too old to wait for. */
-static __always_inline struct flight *flight_claim(u64 now, u64 *id)
+/* Whether the slot of f can be used again: its flight is finished, overwritten long ago or too old to wait for. */
+static __always_inline int flight_over(const struct flight *f, u64 now)
 {
-	struct control *c = control();
-	struct flight *f = 0;
+	return !f->watched && (!f->id || (f->recv_ns && seq_diff(f->recv_upto, f->end) >= 0) || now - f->start_ns > live_ns);
+}
 
-	if (!c)
-		return 0;
-	for (int i = 0; i < 4; i++) {
-		u32 slot;
+/* One of the next three slots after one that is not over, else the last of them anyway. */
+static __noinline u64 flight_further(u64 now)
+{
+	u64 id = 0;
 
-		*id = __sync_fetch_and_add(&c->next_id, 1) + 1;
-		slot = *id & ring_mask;
-		f = bpf_map_lookup_elem(&mw_flights, &slot);
-		if (!f)
-			return 0;
-		if (!f->watched && (!f->id || (f->recv_ns && seq_diff(f->recv_upto, f->end) >= 0) || now - f->start_ns > live_ns))
-			return f;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 3; i++) {
+		id = __sync_fetch_and_add(&mw_control.next_id, 1) + 1;
+		if (flight_over(flight_slot(id), now))
+			return id;
 	}
 	lose(LOSS_RING_LIVE);
+	return id;
+}
+
+/* Claims a record. Its id is 0 until flight_publish. */
+static __always_inline struct flight *flight_claim(u64 now, u64 *id)
+{
+	struct flight *f;
+
+	*id = __sync_fetch_and_add(&mw_control.next_id, 1) + 1;
+	f = flight_slot(*id);
+	if (unlikely(!flight_over(f, now))) {
+		*id = flight_further(now);
+		f = flight_slot(*id);
+	}
+	*(volatile u64 *)&f->id = 0;
+	barrier();
 	return f;
 }
 
-/* Puts a flight in its set: in place of one with the same sequence number, else of a free entry, else of the oldest. */
-static __always_inline void index_insert(u32 seq, u32 id)
+static __always_inline void flight_publish(struct flight *f, u64 id)
 {
-	struct index_set *set = index_of(seq);
-	u32 age = 0;
-	u64 *to;
+	barrier();
+	*(volatile u64 *)&f->id = id;
+}
 
-	if (!set)
-		return;
-	to = &set->e[0];
+/* The entry of a set whose usual one is taken: that of the same sequence number, else a free one, else the oldest. */
+static __noinline u64 *index_other(u32 seq, u32 id)
+{
+	struct index_set *set = index_of(hash32(seq));
+	u64 *to = &set->e[0];
+	struct flight *f;
+	u32 age = 0;
+
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < INDEX_WAYS; i++) {
 		u64 e = set->e[i];
@@ -147,12 +244,19 @@ static __always_inline void index_insert(u32 seq, u32 id)
 			to = &set->e[i];
 		}
 	}
-	if (*to) {
-		struct flight *f = flight_by_id(*to >> 32);
+	f = *to ? flight_by_id(*to >> 32) : 0;
+	if (f && !f->recv_ns)
+		lose(LOSS_INDEX_FULL);
+	return to;
+}
 
-		if (f && !f->recv_ns)
-			lose(LOSS_INDEX_FULL);
-	}
+/* Makes a flight findable. */
+static __always_inline void index_insert(u32 seq, u32 id)
+{
+	u64 *to = index_first(seq);
+
+	if (unlikely(*to))
+		to = index_other(seq, id);
 	*to = (u64)id << 32 | seq;
 }
 
@@ -165,58 +269,78 @@ static __always_inline void copy_addr(u8 *to, const struct in6_addr *from)
 	t[1] = f[1];
 }
 
-/* Fills f with a message that starts with this packet on sk, and makes it findable. */
-static __always_inline struct flight *flight_start(struct sock *sk, struct socket *s, const struct packet *p, u64 now, u32 how)
+/* Whether a socket's addresses are IPv6 ones. One that speaks IPv4 on an IPv6 socket has them as IPv4 too. */
+static __always_inline int speaks_ipv6(const struct sock *sk)
 {
-	struct flight *f, *prev;
+	const u64 *a = (const u64 *)sk->__sk_common.skc_v6_daddr.in6_u.u6_addr8;
+
+	return sk->__sk_common.skc_family == AF_INET6 && (a[0] || (u32)a[1] != bpf_htonl(0xffff));
+}
+
+/* Fills f with a message that starts with this packet on sk, and makes it findable. where is its first stamp's place, 0 for none. */
+static __always_inline struct flight *flight_start(struct sock *sk, const struct origin *o, const struct packet *p, u64 now, u32 how, u32 where)
+{
+	struct flight *f, *prev = o->prev;
+	struct socket *s = o->s;
+	u32 flags = p->syn ? FLIGHT_SYN : 0, head_total = 0;
 	u64 id;
 
+	if (unlikely(how == START_CONT)) {
+		flags |= FLIGHT_CONT | FLIGHT_HTTP; /* or so it is hoped */
+		head_total = prev ? prev->head_total : HEAD_BYTES;
+		s->pieces++;
+	} else {
+		s->pieces = 0;
+	}
+	if (unlikely(prev) && seq_diff(prev->end, p->seq) > 0)
+		prev->end = p->seq; /* it had been given what was queued behind it */
 	f = flight_claim(now, &id);
-	if (!f)
-		return 0;
-	*(volatile u64 *)&f->id = 0;
 	f->start_ns = now;
-	f->send_ns = f->recv_ns = f->recv_end_ns = 0;
+	f->recv_ns = 0;
 	f->seq = p->seq;
 	f->end = p->seq + p->payload;
 	f->recv_upto = p->seq;
 	f->watched = 0;
 	f->ack = p->ack;
-	f->prev = s->out_id;
-	f->nstamps = 0;
-	f->head_len = f->head_total = 0;
-	f->retransmits = f->drop_reason = 0;
-	f->flags = (sk->__sk_common.skc_family == AF_INET6 ? FLIGHT_IPV6 : 0) | (p->syn ? FLIGHT_SYN : 0);
-	prev = flight_by_id(s->out_id);
-	if (prev && prev->send_sk == s->sk && seq_diff(prev->end, p->seq) > 0)
-		prev->end = p->seq; /* it had been given what was queued behind it */
-	if (how == START_CONT) {
-		f->flags |= FLIGHT_CONT | FLIGHT_HTTP; /* or so it is hoped */
-		f->head_total = prev ? prev->head_total : HEAD_BYTES;
-		s->raw_run++;
-	}
-	f->send_sk = sock_id(sk);
-	f->recv_sk = 0;
-	f->send_pid = f->send_tid = f->recv_pid = f->recv_tid = 0;
-	f->send_netns = sk->__sk_common.skc_net.net->ns.inum;
-	f->recv_netns = 0;
+	f->nstamps = !!where; /* nobody else knows the flight yet: no need to count atomically */
+	f->head_pos = 0;
+	f->head_len = 0;
+	f->head_total = head_total;
 	f->send_port = sk->__sk_common.skc_num;
 	f->send_peer = bpf_ntohs(sk->__sk_common.skc_dport);
-	f->recv_port = f->recv_peer = 0;
-	if (f->flags & FLIGHT_IPV6) {
+	f->prev = s->out_id;
+	f->send_sk = s->sk;
+	f->send_ns = 0;
+	f->send_pid = f->send_tid = 0;
+	f->send_netns = sk->__sk_common.skc_net.net->ns.inum;
+	if (unlikely(speaks_ipv6(sk))) {
+		flags |= FLIGHT_IPV6;
 		copy_addr(f->send_addr, &sk->__sk_common.skc_v6_rcv_saddr);
 		copy_addr(f->send_paddr, &sk->__sk_common.skc_v6_daddr);
 	} else {
-		*(u32 *)f->send_addr = sk->__sk_common.skc_rcv_saddr;
-		*(u32 *)f->send_paddr = sk->__sk_common.skc_daddr;
+		f->send_addr4 = sk->__sk_common.skc_rcv_saddr;
+		f->send_paddr4 = sk->__sk_common.skc_daddr;
 	}
+	f->drop_reason = f->retransmits = 0;
+	f->flags = flags;
+	f->stamps[0].place = where;
+	f->stamps[0].delta = 0;
 	s->out_id = (u32)id;
-	s->flags &= ~SOCKET_TURNED;
-	if (p->syn)
-		s->flags |= SOCKET_TURNED;
-	*(volatile u64 *)&f->id = id;
+	s->out_seq = p->seq;
+	s->turned = p->syn;
+	flight_publish(f, id);
 	index_insert(p->seq, (u32)id);
 	return f;
+}
+
+/* Says that nobody has read this flight's message. */
+static __always_inline void no_receiver(struct flight *f, u64 now)
+{
+	f->recv_sk = 0;
+	f->recv_pid = f->recv_tid = f->recv_netns = 0;
+	f->recv_port = f->recv_peer = 0;
+	f->recv_addr4 = f->recv_paddr4 = 0;
+	f->recv_end_ns = now;
 }
 
 /* Notes that a socket is closed, so that nobody waits for what can no longer come and its identity may be used again. Ports
@@ -226,19 +350,19 @@ static __always_inline void flight_close(const struct socket *s, u64 now, int re
 	u64 id;
 	struct flight *f = flight_claim(now, &id);
 
-	if (!f)
-		return;
-	*(volatile u64 *)&f->id = 0;
-	f->start_ns = f->send_ns = f->recv_ns = f->recv_end_ns = now;
+	f->start_ns = f->send_ns = f->recv_ns = now;
 	f->seq = f->end = f->recv_upto = s->next;
 	f->watched = 0;
 	f->ack = 0;
-	f->prev = s->out_id;
 	f->nstamps = 0;
-	f->head_len = f->head_total = 0;
-	f->retransmits = f->drop_reason = 0;
 	f->flags = FLIGHT_CLOSE | (reset ? FLIGHT_RESET : 0);
+	f->head_len = f->head_total = 0;
+	f->send_port = f->send_peer = 0;
+	f->prev = s->out_id;
 	f->send_sk = s->sk;
-	f->recv_sk = 0;
-	*(volatile u64 *)&f->id = id;
+	f->send_pid = f->send_tid = f->send_netns = 0;
+	f->send_addr4 = f->send_paddr4 = 0;
+	f->drop_reason = f->retransmits = 0;
+	no_receiver(f, now);
+	flight_publish(f, id);
 }

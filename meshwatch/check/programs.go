@@ -118,7 +118,8 @@ func message(r *bpf.Recorder) Result {
 			if ring.ID(id) != id {
 				continue
 			}
-			f := *ring.At(id)
+			var f bpf.Flight
+			ring.Copy(&f, id)
 			if f.RecvPort == port && f.RecvNs != 0 && f.SendNs != 0 && uint32(f.Flags)&bpf.FlagSYN == 0 {
 				ring.Enable(false)
 				return Result{Feature: feature, State: Works, Why: fmt.Sprintf("from write to read, with %d hooks between", f.Nstamps)}

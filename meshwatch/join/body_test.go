@@ -16,13 +16,13 @@ type growing struct {
 	c    *conn
 	side int
 	f    bpf.Flight
-	more bool // what the joiner said last
+	want bpf.Want // what the joiner said last
 }
 
 // begin gives the joiner a flight of which only the first bytes, its head, have been written and read.
 func (c *conn) begin(side int, msg string) *growing {
 	f, b := c.flight(side, msg)
-	return &growing{c: c, side: side, f: f, more: c.w.j.Flight(&f, b)}
+	return &growing{c: c, side: side, f: f, want: c.w.j.Flight(&f, b)}
 }
 
 // grow writes n more bytes and reads them a poll later.
@@ -36,8 +36,8 @@ func (g *growing) grow(n int) {
 			g.f.End += uint32(n)
 			g.c.seq[g.side] = g.f.End
 		}
-		if g.more {
-			g.more = w.j.Update(&g.f)
+		if g.want != bpf.Done {
+			g.want = w.j.Update(&g.f)
 		}
 		w.j.Tick(w.now)
 	}
@@ -63,7 +63,7 @@ func TestLongResponses(t *testing.T) {
 		head   string
 		do     func(w *world, c *conn, resp *growing)
 		want   string
-		watch  bool // the joiner wants more in the end
+		watch  bool // the joiner follows it in the end
 		unsaid bool // that it is over is told by later things only
 	}{
 		"its length": {head: ok(200, ""), want: "1-2 / 200"},
@@ -78,7 +78,7 @@ func TestLongResponses(t *testing.T) {
 		}},
 		"longer than sequence numbers count": {head: "HTTP/1.1 200 OK\r\nContent-Length: 9000000000\r\n\r\n", want: "1-2 / 200", do: func(w *world, _ *conn, resp *growing) {
 			for range 9 {
-				if !resp.more {
+				if resp.want != bpf.Follow {
 					t.Error("taken for whole before its end")
 				}
 				resp.grow(1000000000)
@@ -130,8 +130,8 @@ func TestLongResponses(t *testing.T) {
 			if tt.do != nil {
 				tt.do(w, c, resp)
 			}
-			if resp.more != tt.watch {
-				t.Errorf("more is wanted: %v", resp.more)
+			if (resp.want == bpf.Follow) != tt.watch {
+				t.Errorf("more is wanted: %v", resp.want)
 			}
 			w.now += 300 * ms
 			w.j.Tick(w.now)
@@ -180,7 +180,7 @@ func TestAnsweredBeforeAllWasSent(t *testing.T) {
 	}
 	up.grow(20000)
 	c.say(0, get("/not", "")+strings.Repeat("x", 10000-len(get("/not", ""))))
-	if w.j.Update(&up.f) {
+	if w.j.Update(&up.f) != bpf.Done {
 		t.Error("more is wanted of an upload that is over")
 	}
 	c.ask("/next", "")
@@ -196,7 +196,7 @@ func TestOrderWaitsForGrowth(t *testing.T) {
 	up.f.End += 9000
 	c.seq[0] = up.f.End
 	c.answer(200) // before the joiner hears that there was more
-	if !up.more {
+	if up.want != bpf.Follow {
 		t.Fatal("nothing more is wanted")
 	}
 	up.grow(0)

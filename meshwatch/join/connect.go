@@ -7,19 +7,21 @@ import (
 )
 
 // opens keeps the SYN of a leg's connection, as it is now, for the first request on it. One that never comes is no loss:
-// connections are also opened for later, and for what is not HTTP. more: it has not been delivered.
-func (l *Leg) opens(f *bpf.Flight) (more bool) {
-	more = f.RecvNs == 0
+// connections are also opened for later, and for what is not HTTP. It is followed until it is delivered.
+func (l *Leg) opens(f *bpf.Flight) (want bpf.Want) {
+	if f.RecvNs == 0 {
+		want = bpf.Follow
+	}
 	switch {
 	case l.syn == nil || !l.sentAgain(f):
 		syn := *f
 		l.syn = &syn
 	case l.syn.Id == f.Id:
 		*l.syn = *f
-	case !more:
+	case want == bpf.Done:
 		sendAgain(l.syn, f)
 	}
-	return more
+	return want
 }
 
 // sentAgain says whether f is the SYN that opened this leg, sent again. Usually that is one flight; it is two where the

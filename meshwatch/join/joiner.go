@@ -82,9 +82,9 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 	}
 }
 
-// Flight takes one record whose first byte was read, with the bytes captured of it. Both are copied. more: the message goes
-// on, or waits for one before it, so Update wants to hear of the record until it says no.
-func (j *Joiner) Flight(f *bpf.Flight, b []byte) (more bool) {
+// Flight takes one record whose first byte was read, with the bytes captured of it. Both are copied. It wants to follow a message
+// that goes on, and to see one again that waits for another one before it.
+func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want bpf.Want) {
 	j.Stats.Flights++
 	if id := uint32(f.Id); j.Stats.Flights == 1 { //nolint:gosec // low half, as Flight.Prev
 		j.latest, j.recent, j.horizon = id, id, id
@@ -94,15 +94,15 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (more bool) {
 	flags := uint32(f.Flags)
 	if flags&bpf.FlagClose != 0 {
 		j.closed(f)
-		return false
+		return bpf.Done
 	}
 	if f.SendPid == j.cfg.SelfID || f.RecvPid == j.cfg.SelfID {
-		return false
+		return bpf.Done
 	}
 	l, d := j.leg(f)
 	if l == nil {
 		j.lost.stale.Add(1)
-		return false
+		return bpf.Done
 	}
 	l.used = j.now
 	if flags&bpf.FlagSYN != 0 {
@@ -112,22 +112,24 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (more bool) {
 	}
 	if !j.ready(l, d, f) {
 		j.hold(l, d, f, b)
-		return true
+		return bpf.Again
 	}
 	j.consume(l, d, f, b)
 	s := &l.dirs[d]
-	more = s.last == uint32(f.Id) && s.goesOn() //nolint:gosec // low half, as Flight.Prev
+	if s.last == uint32(f.Id) { //nolint:gosec // low half, as Flight.Prev
+		want = s.wants()
+	}
 	if len(l.held) > 0 {
 		j.release(l)
 	}
-	return more
+	return want
 }
 
 // Update takes a record again of which Flight or Update wanted more.
-func (j *Joiner) Update(f *bpf.Flight) (more bool) {
+func (j *Joiner) Update(f *bpf.Flight) bpf.Want {
 	h, ok := j.halves[f.SendSk]
 	if !ok || h.leg.after(f) {
-		return false
+		return bpf.Done
 	}
 	l, s := h.leg, &h.leg.dirs[h.side]
 	if uint32(f.Flags)&bpf.FlagSYN != 0 {
@@ -144,15 +146,15 @@ func (j *Joiner) Update(f *bpf.Flight) (more bool) {
 		m.update(f, j.now)
 		j.settle(s)
 	}
-	return s.goesOn()
+	return s.wants()
 }
 
-// goesOn says whether more of a stream's latest message is expected.
-func (s *stream) goesOn() bool {
-	if s.cur != nil {
-		return !s.cur.over()
+// wants is Follow as long as more of a stream's latest message is expected.
+func (s *stream) wants() bpf.Want {
+	if s.cur != nil && !s.cur.over() || s.cur == nil && s.rest && before(s.end, s.restEnd) {
+		return bpf.Follow
 	}
-	return s.rest && before(s.end, s.restEnd)
+	return bpf.Done
 }
 
 // closed ends a socket's side of its leg.

@@ -166,15 +166,15 @@ func (j *Joiner) hold(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 	j.holding[l] = struct{}{}
 }
 
-// refresh takes a held flight as it is now; false: it is not held.
-func (l *Leg) refresh(f *bpf.Flight) bool {
+// refresh takes a held flight as it is now.
+func (l *Leg) refresh(f *bpf.Flight) bpf.Want {
 	for i := range l.held {
 		if h := &l.held[i]; h.f.Id == f.Id {
 			h.f = *f
-			return true
+			return bpf.Again
 		}
 	}
-	return false
+	return bpf.Done
 }
 
 // release consumes the held flights that have become ready, or all that waited too long.

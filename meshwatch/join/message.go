@@ -77,7 +77,7 @@ func (j *Joiner) newMessage(l *Leg, dir uint8, f *bpf.Flight, b []byte) *Message
 	if n := len(j.freeMessages); n > 0 {
 		m, j.freeMessages = j.freeMessages[n-1], j.freeMessages[:n-1]
 	} else {
-		m = &Message{buf: make([]byte, 0, bpf.HeadBytes)}
+		m = &Message{}
 	}
 	m.Flight, m.leg, m.dir = *f, l, dir
 	m.buf = append(m.buf[:0], b...)

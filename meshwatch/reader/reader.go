@@ -15,15 +15,16 @@ type Ring interface {
 	Last() uint64
 	ID(serial uint64) uint64
 	At(serial uint64) *bpf.Flight
+	Copy(to *bpf.Flight, serial uint64)
 	Head(buf []byte, f *bpf.Flight) ([]byte, bool)
 }
 
 // Sink takes what is read. The flight and its head are valid until the call returns.
 type Sink interface {
-	// Flight takes a record once. more: Update is wanted until it says no.
-	Flight(f *bpf.Flight, head []byte) (more bool)
-	// Update takes a record of which Flight wanted more, as it is now, at each poll.
-	Update(f *bpf.Flight) (more bool)
+	// Flight takes a record once.
+	Flight(f *bpf.Flight, head []byte) bpf.Want
+	// Update takes a record of which more is wanted, as it is now, at each poll, until Done.
+	Update(f *bpf.Flight) bpf.Want
 }
 
 // Times in ns.
@@ -41,16 +42,16 @@ const (
 
 // Reader reads one ring. One goroutine owns it.
 type Reader struct {
-	ring    Ring
-	sink    Sink
-	next    uint64
-	open    []waiting
-	watched int // in open: given out, and more is wanted
-	free    []*kept
-	work    bpf.Flight
-	head    []byte
-	lost    losses
-	stats   Stats
+	ring  Ring
+	sink  Sink
+	next  uint64
+	open  []waiting
+	given int // in open: given out, and more is wanted
+	free  []*kept
+	work  bpf.Flight
+	head  []byte
+	lost  losses
+	stats Stats
 }
 
 // Stats count records since the start.
@@ -64,10 +65,11 @@ type losses struct{ lapped, headLapped, unfinished, noSender, noEnd *loss.Counte
 
 // waiting is a record that was not ready when it was first seen, or of which more is wanted.
 type waiting struct {
-	serial uint64
-	since  uint64
-	given  bool
-	copy   *kept
+	serial   uint64
+	since    uint64
+	given    bool
+	followed bool
+	copy     *kept
 }
 
 // kept is a copy of one.
@@ -99,7 +101,7 @@ func (r *Reader) Poll(now uint64) (fresh int) {
 		r.next = last + 1 - n
 	}
 	for ; r.next <= last; r.next++ {
-		if r.watched > 0 && uint32(r.ring.At(r.next).Flags)&bpf.FlagClose != 0 {
+		if r.given > 0 && uint32(r.ring.At(r.next).Flags)&bpf.FlagClose != 0 {
 			r.recheck(now) // what the closed socket did last comes before its end
 		}
 		w := waiting{serial: r.next, since: now}
@@ -189,7 +191,7 @@ func (r *Reader) tryTake(w *waiting, now uint64) (done, tried bool) {
 	if at.RecvNs == 0 && !isSYN(at) { // the usual reason to wait, without a copy
 		return false, false
 	}
-	r.work = *at
+	r.ring.Copy(&r.work, w.serial)
 	if !ready(&r.work, now) {
 		return false, false
 	}
@@ -204,45 +206,52 @@ func (r *Reader) tryTake(w *waiting, now uint64) (done, tried bool) {
 			head = k.head // it waited longer than the ring of heads lasts
 		}
 	}
-	w.given = r.give(&r.work, head)
+	want := r.give(&r.work, head)
 	r.drop(w)
-	if w.given {
-		at.Watched = 1
-		r.watched++
-		return false, true
+	if want != bpf.Done {
+		w.given = true
+		r.given++
 	}
-	if r.work.Watched != 0 {
-		at.Watched = 0 // written for the flight before, too late
-	}
-	if r.work.SendNs == 0 && !isSYN(&r.work) {
-		r.lost.noSender.Add(1)
-	}
-	return true, true
+	return r.mark(w, at, want), true
 }
 
 // update tells of the rest of a record that was given out. True: nobody wants more, or there is none.
 func (r *Reader) update(w *waiting) bool {
 	at := r.ring.At(w.serial)
-	r.work = *at
+	r.ring.Copy(&r.work, w.serial)
 	if r.work.Id != w.serial || r.ring.ID(w.serial) != w.serial {
-		r.lost.noEnd.Add(1)
-		r.watched--
+		if w.followed {
+			r.lost.noEnd.Add(1)
+		}
+		r.given--
 		return true
 	}
-	if r.sink.Update(&r.work) {
-		return false
+	done := r.mark(w, at, r.sink.Update(&r.work))
+	if done {
+		r.given--
 	}
-	at.Watched = 0
-	r.watched--
-	if r.work.SendNs == 0 && !isSYN(&r.work) {
+	return done
+}
+
+// mark tells the recorder whether the record in r.work is followed. True: nobody wants more of it.
+func (r *Reader) mark(w *waiting, at *bpf.Flight, want bpf.Want) bool {
+	w.followed = want == bpf.Follow
+	switch {
+	case w.followed && r.work.Watched == 0:
+		at.Watched = 1
+	case !w.followed && r.work.Watched != 0: // it was, or that was written for the flight before, too late
+		at.Watched = 0
+	}
+	if want == bpf.Done && r.work.SendNs == 0 && !isSYN(&r.work) {
 		r.lost.noSender.Add(1)
 	}
-	return true
+	return want == bpf.Done
 }
 
 // copyOut keeps what a record holds now, in case its slot is taken. False: it was taken.
 func (r *Reader) copyOut(w *waiting) bool {
-	f := *r.ring.At(w.serial)
+	var f bpf.Flight
+	r.ring.Copy(&f, w.serial)
 	head, ok := r.ring.Head(r.head[:0], &f)
 	if f.Id != w.serial || r.ring.ID(w.serial) != w.serial {
 		return false
@@ -272,7 +281,7 @@ func (r *Reader) giveUp(w *waiting) {
 	r.drop(w)
 }
 
-func (r *Reader) give(f *bpf.Flight, head []byte) (more bool) {
+func (r *Reader) give(f *bpf.Flight, head []byte) bpf.Want {
 	if len(head) < int(f.HeadLen) {
 		r.lost.headLapped.Add(1)
 	}

@@ -30,6 +30,8 @@ func (r *fakeRing) Last() uint64                 { return r.last }
 func (r *fakeRing) ID(serial uint64) uint64      { return r.At(serial).Id }
 func (r *fakeRing) At(serial uint64) *bpf.Flight { return &r.records[serial%r.Len()] }
 
+func (r *fakeRing) Copy(to *bpf.Flight, serial uint64) { *to = *r.At(serial) }
+
 // Head comes between the copy of a record and the look whether it is still the same: here the recorder takes it away.
 func (r *fakeRing) Head(buf []byte, f *bpf.Flight) ([]byte, bool) {
 	if change := r.torn[f.Id]; change != nil {
@@ -50,25 +52,25 @@ type bench struct {
 	lost   loss.Set
 	now    uint64
 	given  []string
-	first  int             // records given out, without updates
-	more   map[uint64]bool // serials of which more is wanted
+	first  int                 // records given out, without updates
+	want   map[uint64]bpf.Want // by serial
 }
 
 func newBench(n int) *bench {
-	b := &bench{fakeRing: newFakeRing(n), now: uint64(time.Hour), more: map[uint64]bool{}}
+	b := &bench{fakeRing: newFakeRing(n), now: uint64(time.Hour), want: map[uint64]bpf.Want{}}
 	b.reader = New(b.fakeRing, &b.lost, b)
 	return b
 }
 
-func (b *bench) Flight(f *bpf.Flight, head []byte) (more bool) {
+func (b *bench) Flight(f *bpf.Flight, head []byte) bpf.Want {
 	b.given = append(b.given, fmt.Sprintf("%d %s", f.Id, head))
 	b.first++
-	return b.more[f.Id]
+	return b.want[f.Id]
 }
 
-func (b *bench) Update(f *bpf.Flight) (more bool) {
+func (b *bench) Update(f *bpf.Flight) bpf.Want {
 	b.given = append(b.given, fmt.Sprintf("%d to %d", f.Id, int32(f.RecvUpto)))
-	return b.more[f.Id]
+	return b.want[f.Id]
 }
 
 // write claims the next record for an unread flight with its own serial as its head.
@@ -136,14 +138,14 @@ func TestReader(t *testing.T) {
 		"more is wanted until all is read": {do: func(b *bench) {
 			f := b.write()
 			b.read(f)
-			f.RecvUpto, b.more[1] = f.Seq+1, true
+			f.RecvUpto, b.want[1] = f.Seq+1, bpf.Follow
 			b.poll(ms)
 			if f.Watched == 0 {
 				panic("the recorder may overwrite it")
 			}
 			b.poll(11 * uint64(time.Second))
 			b.read(f)
-			b.more[1] = false
+			b.want[1] = bpf.Done
 			b.poll(ms)
 			if f.Watched != 0 {
 				panic("the recorder cannot use the record again")
@@ -154,25 +156,52 @@ func TestReader(t *testing.T) {
 		"more is wanted, and its sender returns late": {do: func(b *bench) {
 			f := b.write()
 			b.read(f)
-			f.SendNs, b.more[1] = 0, true
+			f.SendNs, b.want[1] = 0, bpf.Follow
 			b.poll(senderGrace + ms)
 			f.SendNs = b.now
-			b.more[1] = false
+			b.want[1] = bpf.Done
 			b.poll(ms)
 		}, given: []string{"1 h1", "1 to 16"}},
 
 		"more is wanted, and its sender is never seen": {do: func(b *bench) {
 			f := b.write()
 			b.read(f)
-			f.SendNs, b.more[1] = 0, true
+			f.SendNs, b.want[1] = 0, bpf.Follow
 			b.poll(senderGrace + ms)
-			b.more[1] = false
+			b.want[1] = bpf.Done
 			b.poll(ms)
 		}, given: []string{"1 h1", "1 to 16"}, losses: []string{"sender-not-seen 1"}},
 
+		"to be seen again, and it is overwritten": {do: func(b *bench) {
+			f := b.write()
+			b.read(f)
+			b.want[1] = bpf.Again
+			b.poll(ms)
+			b.poll(ms)
+			if f.Watched != 0 {
+				panic("the recorder cannot use the record again")
+			}
+			b.At(1).Id = 5
+			b.poll(ms)
+		}, given: []string{"1 h1", "1 to 16"}},
+
+		"seen again, then followed": {do: func(b *bench) {
+			f := b.write()
+			b.read(f)
+			b.want[1] = bpf.Again
+			b.poll(ms)
+			b.want[1] = bpf.Follow
+			b.poll(ms)
+			if f.Watched == 0 {
+				panic("the recorder may overwrite it")
+			}
+			b.want[1] = bpf.Done
+			b.poll(ms)
+		}, given: []string{"1 h1", "1 to 16", "1 to 16"}},
+
 		"more is wanted, and it is overwritten": {do: func(b *bench) {
 			b.read(b.write())
-			b.more[1] = true
+			b.want[1] = bpf.Follow
 			b.poll(ms)
 			b.At(1).Id = 5
 			b.poll(ms)
@@ -181,7 +210,7 @@ func TestReader(t *testing.T) {
 		"what a closed socket did last comes before its end": {do: func(b *bench) {
 			f := b.write()
 			b.read(f)
-			b.more[1] = true
+			b.want[1] = bpf.Follow
 			b.poll(ms)
 			between := b.write()
 			b.read(between)
@@ -194,10 +223,10 @@ func TestReader(t *testing.T) {
 
 		"a SYN does not wait for its delivery": {do: func(b *bench) {
 			f := b.write()
-			f.Flags, f.SendNs, f.HeadLen, b.more[1] = bpf.Flags(bpf.FlagSYN), 0, 0, true
+			f.Flags, f.SendNs, f.HeadLen, b.want[1] = bpf.Flags(bpf.FlagSYN), 0, 0, bpf.Follow
 			b.poll(ms)
 			b.poll(11 * uint64(time.Second))
-			b.more[1] = false
+			b.want[1] = bpf.Done
 			b.poll(ms)
 		}, given: []string{"1 ", "1 to -16", "1 to -16"}},
 

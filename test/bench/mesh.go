@@ -33,9 +33,9 @@ type stage struct {
 func defaultPlan() plan {
 	return plan{
 		connections: 64, warm: 2 * time.Second, share: 2.0 / 3,
-		agent:    stage{20, 450 * time.Millisecond, 230 * time.Millisecond},
+		agent:    stage{20, 800 * time.Millisecond, 380 * time.Millisecond},
 		kernel:   stage{45, 80 * time.Millisecond, 15 * time.Millisecond},
-		cpu:      stage{8, 600 * time.Millisecond, 230 * time.Millisecond},
+		cpu:      stage{12, time.Second, 380 * time.Millisecond},
 		programs: 3 * time.Second, steady: 6 * time.Second,
 	}
 }

@@ -1,0 +1,144 @@
+package bpf
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestSettle(t *testing.T) {
+	v4 := [16]byte{10, 0, 0, 1}
+	v6 := [16]byte{0xfd, 15: 1}
+	for name, tt := range map[string]struct {
+		received   bool
+		have, want Flight
+	}{
+		"unread: the receiver is that of an older flight": {
+			have: Flight{Id: 7, RecvNs: 1, RecvEndNs: 2, RecvSk: 3, RecvPid: 4, RecvTid: 5, RecvNetns: 6, RecvPort: 7, RecvPeer: 8, RecvAddr4: 9,
+				RecvPaddr4: 10, RecvAddr: v6, RecvPaddr: v6, Flags: netfilterFlightFlagFLIGHT_RECV_IPV6},
+			want: Flight{Id: 7},
+		},
+		"IPv4": {
+			received: true,
+			have: Flight{SendAddr4: 0x0100000a, RecvNs: 1, RecvSk: 2, RecvPaddr4: 0x0100000a, SendAddr: v6, SendPaddr: v6, RecvAddr: v6,
+				RecvPaddr: v6},
+			want: Flight{SendAddr4: 0x0100000a, RecvNs: 1, RecvSk: 2, RecvPaddr4: 0x0100000a, SendAddr: v4, RecvPaddr: v4},
+		},
+		"IPv6": {
+			received: true,
+			have: Flight{SendAddr4: 5, RecvNs: 1, SendAddr: v6, RecvPaddr: v6,
+				Flags: netfilterFlightFlagFLIGHT_IPV6 | netfilterFlightFlagFLIGHT_RECV_IPV6},
+			want: Flight{SendAddr4: 5, RecvNs: 1, SendAddr: v6, RecvPaddr: v6,
+				Flags: netfilterFlightFlagFLIGHT_IPV6 | netfilterFlightFlagFLIGHT_RECV_IPV6},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := tt.have
+			got.settle(tt.received)
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("settled (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A record that is used again says nothing of who read the message before.
+func TestUnreadHasNoReceiver(t *testing.T) {
+	s := DefaultSizes()
+	s.Flights = 1024
+	r := startRecorder(t, Options{Sizes: s})
+	client, server, port := pair(t, "tcp", "127.0.0.1:0")
+	for range s.Flights {
+		say(t, client, server, "GET / HTTP/1.1\r\n\r\n")
+		say(t, server, client, "HTTP/1.1 200 OK\r\n\r\n")
+	}
+	last := recorded(t, r, port, s.Flights-10)
+	if id := last[len(last)-1].Id; id < 2*uint64(s.Flights) {
+		t.Fatalf("the last serial is %d: no record was used again", id)
+	}
+	if _, err := io.WriteString(client, "GET /unread HTTP/1.1\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	var f Flight
+	r.Ring().Copy(&f, r.Ring().Last())
+	if head, _ := r.Ring().Head(nil, &f); string(head) != "GET /unread HTTP/1.1\r\n\r\n" {
+		t.Fatalf("the last flight is %q", head)
+	}
+	got := []uint64{f.RecvNs, f.RecvEndNs, f.RecvSk, uint64(f.RecvPid), uint64(f.RecvTid), uint64(f.RecvNetns), uint64(f.RecvPort), uint64(f.RecvPeer)}
+	if diff := cmp.Diff(make([]uint64, len(got)), got); diff != "" || f.RecvAddr != [16]byte{} || f.RecvPaddr != [16]byte{} {
+		t.Errorf("an unread message has a receiver:\n%s%v %v", diff, f.RecvAddr, f.RecvPaddr)
+	}
+	if r.Ring().At(f.Id).RecvSk == 0 {
+		t.Error("the record itself has no old receiver: this test shows nothing")
+	}
+}
+
+// IPv4 on an IPv6 socket, as servers have it that listen on both, is IPv4.
+func TestMappedAddressesAreIPv4(t *testing.T) {
+	r := startRecorder(t, Options{Sizes: DefaultSizes()})
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(t.Context(), "tcp", "[::]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	port := uint16(ln.Addr().(*net.TCPAddr).Port)
+	client, err := net.DialTCP("tcp4", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(port)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	say(t, client, server, "GET / HTTP/1.1\r\n\r\n")
+	say(t, server, client, "HTTP/1.1 200 OK\r\n\r\n")
+	lo := [16]byte{127, 0, 0, 1}
+	for _, f := range recorded(t, r, port, 2) {
+		if uint32(f.Flags)&(FlagIPv6|FlagRecvIPv6) != 0 || f.SendAddr != lo || f.SendPaddr != lo || f.RecvAddr != lo || f.RecvPaddr != lo {
+			t.Errorf("flags %#x, %v to %v, read by %v from %v", f.Flags, f.SendAddr, f.SendPaddr, f.RecvAddr, f.RecvPaddr)
+		}
+	}
+}
+
+// However reads cut the stream, each flight ends where its message does.
+func TestReadsAcrossMessages(t *testing.T) {
+	one := "POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n" + strings.Repeat("x", 100)
+	for name, sizes := range map[string][]int{
+		"one read each":             {len(one), len(one), len(one)},
+		"one read for all":          {3 * len(one)},
+		"parts":                     {10, 20, len(one) - 30, len(one), 1, len(one) - 1},
+		"the rest and the next two": {10, 3*len(one) - 10},
+		"into the next":             {len(one) + 10, len(one) - 10, len(one)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startRecorder(t, Options{Sizes: DefaultSizes()})
+			client, server, port := pair(t, "tcp", "127.0.0.1:0")
+			for range 3 {
+				if _, err := io.WriteString(client, one); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, n := range sizes {
+				if _, err := io.ReadFull(server, make([]byte, n)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			flights := recorded(t, r, port, 3)
+			if len(flights) != 3 {
+				t.Fatalf("%d flights for 3 messages", len(flights))
+			}
+			for i, f := range flights {
+				if f.End-f.Seq != uint32(len(one)) || int32(f.RecvUpto-f.End) < 0 || f.RecvEndNs < f.RecvNs || i > 0 && f.Seq != flights[i-1].End {
+					t.Errorf("flight %d: %d to %d, read to %d, from %d to %d", i, f.Seq, f.End, f.RecvUpto, f.RecvNs, f.RecvEndNs)
+				}
+			}
+		})
+	}
+}
