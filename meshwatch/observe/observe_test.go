@@ -254,6 +254,33 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
+// Every flight counts once, whether its path waits for more of them, has just had enough, or cannot be remembered.
+func TestMeasureCountsAll(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		w := newWorld(t)
+		const n = 3*pendingFlights + 1
+		w.seen = func(tree *join.Tree) {
+			w.renew()
+			for i := range maxPaths {
+				if full {
+					w.paths[way{n: -i}] = &path{}
+				}
+			}
+			for range n {
+				w.Measure(tree)
+			}
+			if got := w.hops("request")[0]; !strings.HasSuffix(got, fmt.Sprintf("%d, %d", n, 4*n)) {
+				t.Errorf("all paths taken: %v: %s", full, got)
+			}
+			if len(w.paths) > maxPaths {
+				t.Errorf("%d paths are remembered", len(w.paths))
+			}
+		}
+		w.oneRequest()
+		w.finish(hour + uint64(10*time.Second))
+	}
+}
+
 // A change of datapath or topology renames what is already under way, on connections that stay.
 func TestMeasureFollowsNames(t *testing.T) {
 	w := newWorld(t)
