@@ -66,8 +66,8 @@ func TestDepthIsSwitchedUnderLoad(t *testing.T) {
 		t.Fatalf("%d messages: the ring is too small for this machine", n)
 	}
 	flights := recorded(t, r, port, n)
-	if len(flights) != n {
-		t.Errorf("%d flights for %d messages", len(flights), n)
+	if all := onPort(r, port); len(flights) != n || all != n {
+		t.Errorf("%d flights, and %d that were read, for %d messages", all, len(flights), n)
 	}
 	kinds := map[string]int{}
 	full, edges := []int{1, 2, 3, 4, 6, 7}, []int{3, 4}
@@ -84,7 +84,7 @@ func TestDepthIsSwitchedUnderLoad(t *testing.T) {
 		}
 	}
 	t.Logf("%d messages, %v", n, kinds)
-	if kinds["full"] < times || kinds["edges"] < times || kinds["between"] > 10*times {
+	if kinds["full"] < times || kinds["edges"] < times {
 		t.Errorf("of %d messages: %v", n, kinds)
 	}
 	losses, err := r.Losses()
@@ -96,6 +96,17 @@ func TestDepthIsSwitchedUnderLoad(t *testing.T) {
 			t.Errorf("lost %d by %s", count, reason)
 		}
 	}
+}
+
+// onPort counts the messages recorded on a port, whether they were read or not.
+func onPort(r *Recorder, port uint16) (n int) {
+	for id := uint64(1); id <= r.Ring().Last(); id++ {
+		f := r.Ring().At(id)
+		if f.Id == id && uint32(f.Flags)&(FlagSYN|FlagClose) == 0 && (f.SendPort == port || f.SendPeer == port) {
+			n++
+		}
+	}
+	return n
 }
 
 // isSorted says whether no hook comes twice: on lo their numbers are in the order in which they are met.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -140,5 +141,41 @@ func TestReadsAcrossMessages(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Messages that are neither HTTP nor TLS: 16 in a row on a socket, then one in 10 ms. An HTTP message between begins it anew.
+func TestRawMessagesHaveABudget(t *testing.T) {
+	r := startRecorder(t, Options{Sizes: DefaultSizes()})
+	client, server, port := pair(t, "tcp", "127.0.0.1:0")
+	raw := func(n int) {
+		for range n {
+			say(t, client, server, "raw!")
+			say(t, server, client, "raw?")
+		}
+	}
+	for range 2 {
+		for range 5 {
+			say(t, client, server, "GET / HTTP/1.1\r\n\r\n")
+			say(t, server, client, "HTTP/1.1 200 OK\r\n\r\n")
+		}
+		raw(16)
+	}
+	const within = 2 * 2 * (5 + 16)
+	if got := len(recorded(t, r, port, within)); got != within {
+		t.Errorf("%d flights for %d messages within the budget", got, within)
+	}
+	began := time.Now()
+	raw(500)
+	most := within + 2*(2+int(time.Since(began)/(10*time.Millisecond)))
+	if got := len(recorded(t, r, port, within)); got > most {
+		t.Errorf("%d flights after 1000 messages beyond the budget, want at most %d", got, most)
+	}
+	losses, err := r.Losses()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if losses["raw-budget"] < 500 {
+		t.Errorf("lost by the budget: %d of some 1000", losses["raw-budget"])
 	}
 }

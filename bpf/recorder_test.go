@@ -3,6 +3,8 @@ package bpf
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // privileged skips where the programs cannot be loaded, or fails where they must.
@@ -309,4 +312,85 @@ func TestHTTPKeepAlive(t *testing.T) {
 	if got := r.Ring().Last(); got < 2*n || got > 2*n+10 {
 		t.Errorf("%d flights for %d messages", got, 2*n)
 	}
+}
+
+// A message that was written while the receiver's window was full leaves later. It has all its bytes, in how many writes it was.
+func TestMessageBehindTheWindow(t *testing.T) {
+	r := startRecorder(t, Options{Sizes: DefaultSizes()})
+	client, server, port := pair(t, "tcp", "127.0.0.1:0")
+	if err := client.(*net.TCPConn).SetWriteBuffer(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []net.Conn{client, server} {
+		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	message := func(n int) string {
+		head := fmt.Sprintf("POST / HTTP/1.1\r\nContent-Length: %06d\r\n\r\n", n)
+		return head + strings.Repeat("x", max(n-len(head), 0))
+	}
+	sent := 0
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		window := sendWindow(t, client)
+		if window == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes fit into the window, and %d more", sent, window)
+		}
+		say(t, server, client, "turn")
+		n, err := io.WriteString(client, message(window)[:window])
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent += n
+	}
+	say(t, server, client, "turn")
+	last := message(200000) // more than a segment
+	for _, part := range []string{last[:100], last[100:]} {
+		if _, err := io.WriteString(client, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := io.CopyN(io.Discard, server, int64(sent+len(last))); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		for id := r.Ring().Last(); id > 0; id-- {
+			var f Flight
+			if r.Ring().Copy(&f, id); f.SendPeer != port || f.RecvNs == 0 {
+				continue
+			}
+			if f.End-f.Seq == uint32(len(last)) && f.RecvUpto == f.End {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the last message is %d of %d bytes, %d read", f.End-f.Seq, len(last), f.RecvUpto-f.Seq)
+			}
+			break
+		}
+	}
+}
+
+// sendWindow is how much a socket may send at once, when all that it sent is acknowledged.
+func sendWindow(t *testing.T, c net.Conn) (n int) {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(err, raw.Control(func(fd uintptr) {
+		var info *unix.TCPInfo
+		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
+			if info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err != nil || info.Unacked == 0 {
+				break
+			}
+		}
+		n = int(info.Snd_wnd)
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

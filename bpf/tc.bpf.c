@@ -74,12 +74,15 @@ static __always_inline void copy_head(struct __sk_buff *ctx, struct flight *f, u
 /* A flight that starts with this packet, or none. */
 static __always_inline struct flight *start_here(struct __sk_buff *ctx, struct sk_buff *skb, const struct packet *p, u32 off)
 {
-	u64 now = bpf_ktime_get_ns();
 	struct sock *sk = skb->sk;
 	struct origin o = {};
 	enum start how;
 	u32 b = 0;
+	u64 now;
 
+	if (likely(sk))
+		start_touch(sk, p);
+	now = bpf_ktime_get_ns();
 	how = sk ? start_wanted(sk, p, now, &o) : START_NO;
 	if (how >= START_IF_PLAUSIBLE)
 		how = start_decide(how, bpf_skb_load_bytes(ctx, off, &b, 4) ? 0 : b);

@@ -106,7 +106,11 @@ static __noinline enum start start_other(struct sock *sk, const struct packet *p
 	if (p->syn) {
 		if (!s)
 			o->s = s = socket_make(sock_id(sk), p->seq + 1);
-		return s->out_id && s->out_seq == p->seq ? START_NO : START_YES; /* no: SYN sent again */
+		if (s->out_id && s->out_seq == p->seq) { /* sent again: of its record if it was lost, a record of its own if its answer was */
+			prev = flight_by_id(s->out_id);
+			return prev && prev->recv_ns ? START_YES : START_NO;
+		}
+		return START_YES;
 	}
 	if (!s) {
 		struct tcp_sock *tp = CAST(sk, struct tcp_sock);
@@ -299,6 +303,8 @@ static __always_inline struct flight *flight_start(struct sock *sk, const struct
 	f->recv_ns = 0;
 	f->seq = p->seq;
 	f->end = p->seq + p->payload;
+	if (unlikely(seq_diff(s->next, f->end) > 0))
+		f->end = s->next; /* of a write that was queued and has returned */
 	f->recv_upto = p->seq;
 	f->watched = 0;
 	f->ack = p->ack;

@@ -215,3 +215,19 @@ func shape(j *report.Line) (out []string) {
 	}
 	return out
 }
+
+// logLosses says what the agent of a test that failed could not keep.
+func (a *agent) logLosses() {
+	if !a.t.Failed() {
+		return
+	}
+	s, err := a.Status(a.t.Context())
+	if err != nil {
+		a.t.Log(err)
+	}
+	for _, l := range s.Losses {
+		if l.Count > 0 {
+			a.t.Logf("lost at %s, %s: %d", l.Stage, l.Reason, l.Count)
+		}
+	}
+}

@@ -25,6 +25,24 @@ func cut(t *testing.T, l *lab.Lab, from, to string) {
 	}
 }
 
+// The answer to the first packet is lost: what is seen of that is that the SYN is sent again.
+func TestLostAnswer(t *testing.T) {
+	l := up(t, lab.Options{Sidecar: lab.SidecarEnvoy})
+	a := start(t, l, "")
+	backend, _ := l.Pod("backend")
+	drop := exec.Command("ip", "netns", "exec", l.NodeNetns(), "iptables", "-I", "FORWARD", "-s", backend.V4.String(), "-p", "tcp",
+		"--tcp-flags", "SYN,ACK", "SYN,ACK", "-m", "statistic", "--mode", "nth", "--every", "3", "--packet", "0", "-j", "DROP")
+	if out, err := drop.CombinedOutput(); err != nil {
+		t.Fatalf("drop answers: %v\n%s", err, out)
+	}
+	cut(t, l, "frontend", "backend")
+	j := a.journeys(1, withID(send(t, l, "/")))[0]
+	c := j.Exchanges[4].Connect
+	if c == nil || time.Duration(c.Recv-c.Start) < time.Second || c.Retransmits != 1 || j.Verdict.Class != journey.ClassNetwork {
+		t.Errorf("verdict %+v, connect %+v", j.Verdict, c)
+	}
+}
+
 // checkConnect wants the leg that crosses to the backend to have a connect of a second or more, gapless, with nothing of it left
 // to the sidecar.
 func checkConnect(t *testing.T, j *report.Line) {

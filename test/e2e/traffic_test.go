@@ -18,7 +18,13 @@ import (
 
 // 50 MB up, down or both ways at once through the whole mesh are two messages a leg, whole, not thousands.
 func TestBigBodies(t *testing.T) {
-	l := up(t, lab.Options{Sidecar: lab.SidecarEnvoy})
+	for _, sidecar := range []lab.Sidecar{lab.SidecarEnvoy, lab.SidecarHAProxy} {
+		t.Run(string(sidecar), func(t *testing.T) { bigBodies(t, sidecar) })
+	}
+}
+
+func bigBodies(t *testing.T, sidecar lab.Sidecar) {
+	l := up(t, lab.Options{Sidecar: sidecar})
 	a := start(t, l, "")
 	client := l.Client()
 	defer client.CloseIdleConnections()
@@ -51,6 +57,7 @@ func TestBigBodies(t *testing.T) {
 			}
 			took := time.Since(began)
 			j := a.journeys(1, withID(resp.Header.Get("X-Request-Id")))[0]
+			defer a.logLosses()
 			if diff := cmp.Diff(tt.legs, shape(j)); diff != "" {
 				t.Errorf("legs (-want +got):\n%s", diff)
 			}
