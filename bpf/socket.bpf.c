@@ -97,8 +97,9 @@ static __always_inline struct flight *read_find(const struct reading *r, u64 **e
 /* Ends a flight; false when it is not for this socket. */
 static __always_inline int read_end(struct reading *r, struct flight *f, u64 *entry)
 {
-	/* its acknowledgement must lie within what this socket has sent: 16 MB is a large window */
-	if (unlikely(CAST(r->sk, struct tcp_sock)->snd_nxt - f->ack > 1 << 24)) {
+	/* its acknowledgement must lie within what this socket has sent lately: with both directions full and a slow reader tens of MB
+	 * pass while it waits */
+	if (unlikely(CAST(r->sk, struct tcp_sock)->snd_nxt - f->ack > 1 << 28)) {
 		lose(LOSS_AMBIGUOUS);
 		return 0;
 	}
