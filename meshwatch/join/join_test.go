@@ -2,6 +2,7 @@ package join
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -404,8 +405,9 @@ func FuzzJoiner(f *testing.F) {
 		messages := []string{
 			get("/", id1), get("/", id2), get("/a", ""), ok(200, ""), ok(503, "X-Request-ID: "+id1+"\r\n"), "HTTP/1.1 100 Continue\r\n\r\n",
 			"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\n", "junk", get("/1", id1) + get("/2", id1), "GET / HT", "TP/1.1\r\n\r\n",
-			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: y\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n", "HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: y\r\n\r\n",
 		}
+		var again []bpf.Flight
 		for i := 0; i+2 < len(in); i += 3 {
 			c := conns[int(in[i])%len(conns)]
 			f, b := c.flight(int(in[i]>>4)&1, messages[int(in[i+1])%len(messages)])
@@ -427,8 +429,17 @@ func FuzzJoiner(f *testing.F) {
 				w.j.Tick(w.now)
 			case 7:
 				f.Flags |= bpf.Flags(bpf.FlagSYN)
+			case 8, 9: // those that were to be seen again go on, and are read
+				for k := range again {
+					again[k].End += uint32(in[i+1]) << 4
+					again[k].RecvUpto += uint32(in[i]) << 4
+					again[k].RecvNs = w.now
+				}
+				again = slices.DeleteFunc(again, func(f bpf.Flight) bool { return w.j.Update(&f) == bpf.Done })
 			}
-			w.j.Flight(&f, b)
+			if w.j.Flight(&f, b) != bpf.Done {
+				again = append(again, f)
+			}
 		}
 		w.now += uint64(10 * time.Minute)
 		w.j.Tick(w.now)
