@@ -208,11 +208,13 @@ func (r *Reader) tryTake(w *waiting, now uint64) (done, tried bool) {
 	}
 	want := r.give(&r.work, head)
 	r.drop(w)
-	if want != bpf.Done {
-		w.given = true
-		r.given++
+	if want == bpf.Done {
+		return r.mark(w, at, want), true
 	}
-	return r.mark(w, at, want), true
+	// most of what goes on is over at the next look, and a record lasts longer: so it is not marked yet
+	w.given, w.followed = true, want == bpf.Follow
+	r.given++
+	return false, true
 }
 
 // update tells of the rest of a record that was given out. True: nobody wants more, or there is none.
