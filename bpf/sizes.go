@@ -13,8 +13,9 @@ type Sizes struct {
 	Sockets int // socket states of 32 B, in sets of 4
 }
 
-// DefaultSizes serve about 1,000 requests in flight and 16,000 busy sockets: 1.5 MB, 32 KB, 512 KB.
-func DefaultSizes() Sizes { return Sizes{Flights: 4096, Index: 4096, Sockets: 16384} }
+// DefaultSizes serve about 1,000 requests in flight through six legs each, whose 12,000 sockets fill a quarter of the sets, and an
+// agent that gets no CPU for 0.3 s at 20,000 messages a second: 3 MB, 32 KB, 2 MB. Lines that nobody uses cost nothing.
+func DefaultSizes() Sizes { return Sizes{Flights: 8192, Index: 4096, Sockets: 65536} }
 
 // Validate says which size is not a power of two in its range.
 func (s Sizes) Validate() error {

@@ -170,8 +170,8 @@ func (a *Agent) pipeline() {
 // does for much longer.
 const (
 	shortPause = 4 * time.Millisecond
-	longPause  = 80 * time.Millisecond // 4,096 records last that long at 50,000 flights a second, which may begin at any time
-	newShare   = 4                     // of the ring
+	longPause  = 80 * time.Millisecond // 8,192 records last that long at 100,000 flights a second, which may begin at any time
+	newShare   = 8                     // of the ring
 )
 
 // nextPause is how long to wait after a pause in which fresh records came.

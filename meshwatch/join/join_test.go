@@ -177,6 +177,32 @@ func TestTargetTellsLegsApart(t *testing.T) {
 	w.end([]string{"1-101 / 200; >101-2 / 200 (request-id 1); >>2-101 /stock 200 (request-id 1); >>>101-102 /stock 200 (request-id 1)"})
 }
 
+// The leg between app and sidecar is lost: what the sidecar did for it is not taken for a second thing done for the other one.
+func TestLostLegIsNotSkipped(t *testing.T) {
+	w := newWorld(t)
+	in, app, far := w.conn(1, 101), w.conn(101, 2), w.conn(101, 102)
+	in.ask("/", id1)
+	app.ask("/", id1)
+	far.ask("/stock", id1)
+	for _, c := range []*conn{far, app, in} {
+		c.answer(200)
+	}
+	w.end([]string{"1-101 / 200; >101-2 / 200 (request-id 1)", "101-102 /stock 200; no-parent"}, "relay/no-parent 1")
+}
+
+// A proxy that sends one request to two places at once.
+func TestMirror(t *testing.T) {
+	w := newWorld(t)
+	in, out, mirror := w.conn(1, 101), w.conn(101, 2), w.conn(101, 3)
+	in.ask("/", id1)
+	out.ask("/", id1)
+	mirror.say(0, "GET / HTTP/1.1\r\nHost: x-shadow\r\nX-Request-ID: "+id1+"\r\n\r\n")
+	for _, c := range []*conn{mirror, out, in} {
+		c.answer(200)
+	}
+	w.end([]string{"1-101 / 200; >101-2 / 200 (request-id 1); >101-3 / 200 (request-id 0.99)"})
+}
+
 func TestFanOut(t *testing.T) {
 	w := newWorld(t)
 	in, a, b, c := w.conn(1, 2), w.conn(2, 3), w.conn(2, 3), w.conn(2, 4)

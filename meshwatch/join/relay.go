@@ -1,6 +1,8 @@
 package join
 
 import (
+	"bytes"
+
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
@@ -79,7 +81,7 @@ func methodOf(x, y *Exchange) journey.Method {
 func (j *Joiner) decide(x *Exchange, pid uint32) (*Exchange, float64) {
 	c := j.found
 	if len(c) == 1 {
-		return c[0], 1
+		return j.only(x, c[0], pid)
 	}
 	if n := narrow(c, func(y *Exchange) bool { return x.hasID && y.hasID && x.id == y.id }); n > 0 {
 		c = c[:n]
@@ -107,18 +109,37 @@ func (j *Joiner) decide(x *Exchange, pid uint32) (*Exchange, float64) {
 		return c[0], 1
 	}
 	at := x.Req.Flight.StartNs
-	n := narrow(c, func(y *Exchange) bool {
-		for _, z := range x.group.xs {
-			if z.parent == y && z.Req.Flight.StartNs <= at && (z.Resp == nil || at <= z.Resp.Flight.RecvNs) {
-				return false
-			}
-		}
-		return true
-	})
+	n := narrow(c, func(y *Exchange) bool { return !y.busyAt(at) })
 	if n == 1 {
 		return c[0], onePerProxy
 	}
 	return nil, 0
+}
+
+// only decides where one candidate is left. Its true cause may be one whose flights were lost: then a proxy would do two things
+// at once for the one that is left. That it does only with the same request, mirrored or hedged.
+func (j *Joiner) only(x, y *Exchange, pid uint32) (*Exchange, float64) {
+	if j.cfg.Proxy == nil || !j.cfg.Proxy(pid) || !y.busyAt(x.Req.Flight.StartNs) {
+		return y, 1
+	}
+	host, _ := bytes.CutSuffix(x.Req.Head.Host, shadow)
+	if x.target == y.target && bytes.Equal(host, y.Req.Head.Host) {
+		return y, onePerProxy
+	}
+	return nil, 0
+}
+
+// shadow is what Envoy adds to the host of a mirrored request.
+var shadow = []byte("-shadow")
+
+// busyAt says whether another exchange was under way for this one.
+func (x *Exchange) busyAt(ns uint64) bool {
+	for _, z := range x.group.xs {
+		if z.parent == x && z.Req.Flight.StartNs <= ns && (z.Resp == nil || ns <= z.Resp.Flight.RecvNs) {
+			return true
+		}
+	}
+	return false
 }
 
 // onePerProxy is the confidence of a join that rests on a proxy's sending one request at a time for one it received:
