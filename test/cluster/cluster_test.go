@@ -1,0 +1,265 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// want says whether the tests that build clusters run: they take minutes, so `make test` leaves them to `make test-cluster`.
+func want(t *testing.T) {
+	t.Helper()
+	if os.Getenv("MESHWATCH_TEST_CLUSTER") != "1" {
+		t.Skip("builds clusters: run make test-cluster")
+	}
+	if err := Missing(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// begin builds a cluster for a test, and takes it down after it. The machine must be as it was before.
+func begin(t *testing.T, opts Options) *Cluster {
+	t.Helper()
+	if c, err := Open(); err == nil {
+		t.Fatalf("a cluster is up (%+v); tests have their own, take it down first: make cluster-down", c.Options)
+	}
+	before, err := TakeSnapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Up(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), downWithin)
+		defer cancel()
+		if err := Down(ctx); err != nil {
+			t.Error(err)
+		}
+		after, err := TakeSnapshot()
+		if err != nil {
+			t.Error(err)
+		}
+		for _, line := range before.Diff(after) {
+			t.Errorf("taking the cluster down left: %s", line)
+		}
+	})
+	return c
+}
+
+// soon is how long a test waits for something that takes a second or two.
+const soon = 30 * time.Second
+
+func ctxWithin(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// TestCluster proves the lab on two nodes, one of each cgroup layout.
+func TestCluster(t *testing.T) {
+	want(t)
+	c := begin(t, Options{Nodes: 2})
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *Cluster)
+	}{
+		{"injection", testInjection},
+		{"mutual TLS on the wire", testWire},
+		{"clear text is refused", testStrict},
+		{"service addresses across nodes", testServices},
+		{"access logs of both ends", testAccessLogs},
+		{"rules of virtual services", testRules},
+		{"exec", testExec},
+		{"cgroup layouts", testLayouts},
+		{"tokens expire", testTokens},
+		{"istiod dies", testIstiod},
+		{"a pod freezes", testFreeze},
+		{"a node is drained", testDrain},
+		{"up again", testAgain},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, c) })
+	}
+}
+
+func pod(t *testing.T, c *Cluster, namespace, selector string) Pod {
+	t.Helper()
+	p, err := c.Pod(t.Context(), namespace, selector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func testInjection(t *testing.T, c *Cluster) {
+	pods, err := c.Pods(t.Context(), Namespace, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(pods) != 3 {
+		t.Errorf("%d pods, want 3", len(pods))
+	}
+	for _, p := range pods {
+		if !slices.Equal(p.Containers, []string{"istio-proxy", "app"}) {
+			t.Errorf("pod %s has containers %v, want istio-proxy before app", p.Name, p.Containers)
+		}
+		if ns, err := p.Netns(); err != nil || !exists(ns) {
+			t.Errorf("pod %s: network namespace %s, %v", p.Name, ns, err)
+		}
+		for _, program := range []string{"app", "pilot-agent", "envoy"} {
+			if _, err := p.Process(program); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	istiod := pod(t, c, "istio-system", "app=istiod")
+	log, err := istiod.Log("discovery")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(log)) {
+		if strings.Contains(line, "ACK ERROR") {
+			t.Errorf("a proxy refused its configuration: %s", line)
+		}
+	}
+}
+
+// apply applies a manifest for the time of a test, and waits until istiod has sent what follows from it: condition.
+func apply(t *testing.T, c *Cluster, manifest string, condition func() error) {
+	t.Helper()
+	if err := c.Apply(t.Context(), manifest); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Delete(context.Background(), manifest); err != nil {
+			t.Error(err)
+		}
+	})
+	var last error
+	if err := until(ctxWithin(t, soon), func() bool { last = condition(); return last == nil }); err != nil {
+		t.Fatalf("wait for a manifest to take effect: %v: %v", err, last)
+	}
+}
+
+// restore applies the demo's own objects again, which a test has changed.
+func restore(t *testing.T, c *Cluster) {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := c.installApps(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// plain is a server outside of the mesh, on the last node, of an image that the test brings.
+const plain = `
+apiVersion: v1
+kind: Pod
+metadata: {name: plain, namespace: default, labels: {app: plain}}
+spec:
+  nodeSelector: {kubernetes.io/hostname: n2}
+  terminationGracePeriodSeconds: 0
+  containers: [{name: app, image: "lab.local/plain:test", imagePullPolicy: IfNotPresent, args: [--name=plain, --port=8080]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: plain, namespace: default}
+spec: {selector: {app: plain}, ports: [{name: http, port: 80, targetPort: 8080}]}
+`
+
+func testServices(t *testing.T, c *Cluster) {
+	img, err := c.describe("app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	img.Name = "lab.local/plain:test"
+	file := filepath.Join(t.TempDir(), "plain.tar")
+	if err := errors.Join(WriteImage(file, img), c.Load(t.Context(), file)); err != nil {
+		t.Fatal(err)
+	}
+	client := c.GatewayClient()
+	defer client.CloseIdleConnections()
+	var service struct{ Spec struct{ ClusterIP string } }
+	apply(t, c, plain, func() error {
+		if err := c.Get(t.Context(), &service, "service/plain", "--namespace=default"); err != nil {
+			return err
+		}
+		_, err := get(t.Context(), client, "http://"+service.Spec.ClusterIP+"/", http.StatusOK) // from node n1 to a pod on n2
+		return err
+	})
+	// By name, through CoreDNS and a service address, from a pod on the first node that has a sidecar.
+	v1 := pod(t, c, Namespace, "app=backend,version=v1")
+	out, err := c.Exec(t.Context(), Namespace, v1.Name, "app", "fortio", "curl", "-quiet", "http://plain.default.svc.cluster.local/")
+	if err != nil || !strings.Contains(string(out), "plain ok") {
+		t.Errorf("by name from %s: %v: %s", v1.Name, err, out)
+	}
+	if p := pod(t, c, "default", "app=plain"); p.Node == v1.Node {
+		t.Errorf("both pods are on node %s", p.Node)
+	}
+	if out, err := c.Run(t.Context(), 2, "iptables-save", "--table=nat"); err != nil || !strings.Contains(string(out), "default/plain:http") {
+		t.Errorf("kube-proxy's rules on node n2 do not have the service: %v", err)
+	}
+}
+
+func testAccessLogs(t *testing.T, c *Cluster) {
+	const requests = 1000
+	loaded, err := c.SendLoad(t.Context(), Load{Requests: requests, Connections: 8, Path: "/access-logs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if loaded.Codes[http.StatusOK] != requests {
+		t.Fatalf("answers by status: %v, want %d of 200", loaded.Codes, requests)
+	}
+	pods, err := c.MeshPods(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := func(a Access) bool { return a.Path == "/access-logs" }
+	var callers, callees []Access
+	err = until(ctxWithin(t, soon), func() bool {
+		callers, callees, err = Collect(pods, ours)
+		return err != nil || len(callers) >= 2*requests && len(callees) >= 2*requests
+	})
+	if err != nil {
+		t.Fatalf("wait for access logs: %v: %d lines of callers, %d of callees", err, len(callers), len(callees))
+	}
+	matched, lost := Match(callers, callees)
+	if matched != 2*requests || len(lost) > 0 || len(callees) != 2*requests {
+		t.Errorf("%d of %d lines of callers have their line at the callee (%d lines), lost %d, such as %+v",
+			matched, len(callers), len(callees), len(lost), lost[:min(1, len(lost))])
+	}
+	versions := map[string]int{}
+	for _, a := range append(callers, callees...) {
+		if strings.Contains(a.Cluster, "|v") {
+			versions[strings.Split(a.Cluster, "|")[2]]++
+		}
+		if a.Inbound() && (a.DownstreamTLS != "TLSv1.3" || !strings.HasPrefix(a.DownstreamPeer, "spiffe://cluster.local/ns/")) {
+			t.Fatalf("an app's sidecar took a request by %q from %q", a.DownstreamTLS, a.DownstreamPeer)
+		}
+	}
+	if versions["v1"] < requests/4 || versions["v2"] < requests/4 || versions["v1"]+versions["v2"] != requests {
+		t.Errorf("requests by version of backend: %v, want about as many", versions)
+	}
+}
+
+func lines(t *testing.T, p Pod, choose func(Access) bool) []Access {
+	t.Helper()
+	var chosen []Access
+	for a, err := range p.AccessLog() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if choose(a) {
+			chosen = append(chosen, a)
+		}
+	}
+	return chosen
+}

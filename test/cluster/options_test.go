@@ -1,0 +1,216 @@
+package cluster
+
+import (
+	"bufio"
+	"context"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestTransparent: TPROXY, DNS capture and HTTP/2 between sidecars, at once.
+func TestTransparent(t *testing.T) {
+	want(t)
+	c := begin(t, Options{Nodes: 1, TPROXY: true, DNSCapture: true, H2Upgrade: true})
+	client := c.GatewayClient()
+	defer client.CloseIdleConnections()
+	if _, err := get(t.Context(), client, c.GatewayURL()+"/transparent", http.StatusOK); err != nil {
+		t.Fatal(err)
+	}
+	frontend := pod(t, c, Namespace, "app=frontend")
+	var seen []Access
+	err := until(ctxWithin(t, soon), func() bool {
+		pods, err := c.Pods(t.Context(), Namespace, "app=backend")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range pods {
+			seen = append(seen, lines(t, p, func(a Access) bool { return a.Inbound() && a.Path == "/transparent" })...)
+		}
+		return len(seen) > 0
+	})
+	if err != nil {
+		t.Fatalf("wait for the backend's access log: %v", err)
+	}
+	if a := seen[0]; a.UpstreamLocal.Addr() != frontend.IP || a.DownstreamDirect.Addr() != frontend.IP {
+		t.Errorf("the backend's app is called from %s by %s, want both to be the frontend, %s", a.UpstreamLocal, a.DownstreamDirect, frontend.IP)
+	}
+	if a := seen[0]; a.Protocol != "HTTP/2" {
+		t.Errorf("the sidecars talk %s", a.Protocol)
+	}
+	testCapturedDNS(t, c, frontend)
+}
+
+// outside is a name that only sidecars know: a cluster's DNS has no service entries.
+const outside = `
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: outside, namespace: demo}
+spec:
+  hosts: [outside.example]
+  addresses: [240.0.0.9]
+  location: MESH_INTERNAL
+  ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}]
+  resolution: STATIC
+  workloadSelector: {labels: {app: backend, version: v1}}
+`
+
+func testCapturedDNS(t *testing.T, c *Cluster, frontend Pod) {
+	apply(t, c, outside, func() error {
+		_, err := c.Exec(t.Context(), Namespace, frontend.Name, "app", "fortio", "curl", "-quiet", "http://outside.example/")
+		return err
+	})
+}
+
+// TestTunnels: sidecars reach each other by HBONE alone.
+func TestTunnels(t *testing.T) {
+	want(t)
+	c := begin(t, Options{Nodes: 1, HBONE: true})
+	backend := pod(t, c, Namespace, "app=backend,version=v1")
+	capture, err := c.Capture(backend)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A new frontend makes new tunnels. The old one must be gone: requests that still go there fail as it ends.
+	old := pod(t, c, Namespace, "app=frontend")
+	if _, err := c.Kubectl(t.Context(), nil, "--namespace="+Namespace, "rollout", "restart", "deployment/frontend"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitRollout(t.Context(), Namespace, "deployment/frontend"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitFor(t.Context(), Namespace, "delete", soon, "pod/"+old.Name); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.waitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const requests = 200
+	loaded, err := c.SendLoad(t.Context(), Load{Requests: requests, Connections: 4, Path: "/tunnels"})
+	if err != nil || loaded.Codes[http.StatusOK] != requests {
+		t.Fatalf("send load: %v, answers by status %v", err, loaded.Codes)
+	}
+	streams, err := capture.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	frontend := pod(t, c, Namespace, "app=frontend")
+	const tunnelPort = 15008
+	var tunnels int
+	for _, s := range streams {
+		if s.From.Addr() == frontend.IP && s.To.Port() != tunnelPort {
+			t.Errorf("%s → %s is not a tunnel", s.From, s.To)
+		}
+	}
+	for _, v := range pair(streams, backend) {
+		h, err := ParseTLS(v.client, v.server)
+		if err != nil {
+			t.Error(err)
+		} else if !slices.Equal(h.ALPN, []string{"h2"}) || h.SNI != "" {
+			t.Errorf("a tunnel has SNI %q, ALPN %q", h.SNI, h.ALPN)
+		}
+		tunnels++
+	}
+	if tunnels == 0 {
+		t.Error("no tunnel was made")
+	}
+	testTunnelLogs(t, c, frontend, requests)
+}
+
+// testTunnelLogs: the ends' lines match by id; neither knows the connection.
+func testTunnelLogs(t *testing.T, c *Cluster, frontend Pod, requests int) {
+	backends, err := c.Pods(t.Context(), Namespace, "app=backend")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := func(a Access) bool { return a.Path == "/tunnels" }
+	var lost int
+	err = until(ctxWithin(t, soon), func() bool {
+		ids := map[string]bool{}
+		for _, p := range backends {
+			for _, a := range lines(t, p, ours) {
+				ids[a.RequestID] = true
+			}
+		}
+		lost = requests
+		for _, a := range lines(t, frontend, func(a Access) bool { return ours(a) && !a.Inbound() }) {
+			if ids[a.RequestID] && !a.UpstreamLocal.IsValid() {
+				lost--
+			}
+		}
+		return lost == 0
+	})
+	if err != nil {
+		t.Errorf("%d of %d lines of the frontend have none at a backend: %v", lost, requests, err)
+	}
+}
+
+// TestCrash: what a builder leaves that is killed half way is removed completely.
+func TestCrash(t *testing.T) {
+	want(t)
+	if _, err := Open(); err == nil {
+		t.Fatal("a cluster is up; tests have their own, take it down first: make cluster-down")
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(t.TempDir(), "cluster")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", bin, "./test/cluster/cmd/cluster")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	before, err := TakeSnapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, phase := range []string{"API server", "node n2"} { // the images of a node; all of two nodes
+		crash(t, bin, root, phase)
+		if _, err := Open(); err == nil {
+			t.Error("half a cluster passes for one that is ready")
+		}
+		if !exists(stateDir) {
+			t.Error("the builder left nothing: it was not killed half way")
+		}
+		if err := Down(ctxWithin(t, downWithin)); err != nil {
+			t.Fatal(err)
+		}
+		after, err := TakeSnapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range before.Diff(after) {
+			t.Errorf("killed after %q: left is %s", phase, line)
+		}
+	}
+	if err := Down(context.Background()); err != nil {
+		t.Errorf("taking down what is not there: %v", err)
+	}
+}
+
+// crash starts to build a cluster, and kills the builder after a phase.
+func crash(t *testing.T, bin, root, phase string) {
+	t.Helper()
+	cmd := exec.Command(bin, "up", "--nodes=2")
+	cmd.Dir = root
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	defer func() { _ = cmd.Process.Signal(syscall.SIGKILL) }()
+	for said := bufio.NewScanner(out); said.Scan(); {
+		if strings.Contains(said.Text(), "cluster: "+phase) {
+			return
+		}
+	}
+	t.Errorf("the builder ended before phase %q", phase)
+}

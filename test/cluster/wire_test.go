@@ -1,0 +1,108 @@
+package cluster
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// oneRequestEach makes frontend's sidecar connect anew for each request to backend.
+const oneRequestEach = `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: backend, namespace: demo}
+spec:
+  host: backend.demo.svc.cluster.local
+  trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}
+  subsets:
+    - {name: v1, labels: {version: v1}}
+    - {name: v2, labels: {version: v2}}
+`
+
+func testWire(t *testing.T, c *Cluster) {
+	restore(t, c)
+	backend := pod(t, c, Namespace, "app=backend,version=v1")
+	if err := c.Apply(t.Context(), oneRequestEach); err != nil {
+		t.Fatal(err)
+	}
+	client := c.GatewayClient()
+	defer client.CloseIdleConnections()
+	const secret, enough = "meshwatch-secret", 5
+	ctx := ctxWithin(t, 2*soon)
+	// From when on the rule holds is not known: record until there are enough new connections.
+	var conversations []conversation
+	var all []*Stream
+	err := until(ctx, func() bool {
+		capture, err := c.Capture(backend)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 4 * enough {
+			if _, err := get(ctx, client, c.GatewayURL()+"/"+secret+"?backend.body=100", http.StatusOK); err != nil {
+				t.Error(err)
+			}
+		}
+		streams, err := capture.Stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, streams...)
+		conversations = append(conversations, pair(streams, backend)...)
+		return len(conversations) >= enough
+	})
+	if err != nil {
+		t.Fatalf("wait for connections: %v, there are %d", err, len(conversations))
+	}
+	for _, s := range all {
+		if strings.Contains(string(s.Data), secret) {
+			t.Errorf("%s → %s: the request's path is on the wire in the clear", s.From, s.To)
+		}
+	}
+	for _, v := range conversations {
+		h, err := ParseTLS(v.client, v.server)
+		if err != nil {
+			t.Error(err)
+		} else if h.Version != tls.VersionTLS13 || h.SNI != "outbound_.80_.v1_.backend.demo.svc.cluster.local" || !slices.Contains(h.ALPN, "istio") {
+			t.Errorf("version %x, SNI %s, ALPN %q", h.Version, h.SNI, h.ALPN)
+		}
+	}
+	t.Logf("%d new connections, all TLS 1.3", len(conversations))
+}
+
+// conversation is both directions of a connection to the app's port of a pod, from its beginning.
+type conversation struct{ client, server []byte }
+
+// pair puts streams of new connections together. Probes come from the node, not from another pod.
+func pair(streams []*Stream, p Pod) []conversation {
+	var found []conversation
+	node, _ := nodeNumber(p.Node) //nolint:errcheck // then there is nothing to leave out
+	gateway := podNet(node).Addr().Next()
+	for _, s := range streams {
+		if !s.Begun || s.To.Addr() != p.IP || s.From.Addr() == gateway || len(s.Data) == 0 {
+			continue
+		}
+		for _, back := range streams {
+			if back.From == s.To && back.To == s.From && len(back.Data) > 0 {
+				found = append(found, conversation{s.Data, back.Data})
+			}
+		}
+	}
+	return found
+}
+
+func testStrict(t *testing.T, c *Cluster) {
+	backend := pod(t, c, Namespace, "app=backend,version=v1")
+	client := c.GatewayClient() // from the node: no sidecar, so clear text
+	defer client.CloseIdleConnections()
+	_, err := get(t.Context(), client, "http://"+backend.IP.String()+":8080/", http.StatusOK)
+	if err == nil {
+		t.Fatal("a request in clear text from outside the mesh was answered")
+	}
+	if !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "connection reset") {
+		t.Errorf("a request in clear text ended with %v, want a reset", err)
+	}
+}
