@@ -13,6 +13,9 @@ import (
 	"github.com/meshwatch/meshwatch/test/lab"
 )
 
+// almostASecond is the least that a lost SYN costs: the timer (RFC 6298) runs in ticks of up to 10 ms.
+const almostASecond = 950 * time.Millisecond
+
 // cut ends all connections that a pod has to another one: the next request opens a new one.
 func cut(t *testing.T, l *lab.Lab, from, to string) {
 	t.Helper()
@@ -38,7 +41,7 @@ func TestLostAnswer(t *testing.T) {
 	cut(t, l, "frontend", "backend")
 	j := a.journeys(1, withID(send(t, l, "/")))[0]
 	c := j.Exchanges[4].Connect
-	if c == nil || time.Duration(c.Recv-c.Start) < time.Second || c.Retransmits != 1 || j.Verdict.Class != journey.ClassNetwork {
+	if c == nil || time.Duration(c.Recv-c.Start) < almostASecond || c.Retransmits != 1 || j.Verdict.Class != journey.ClassNetwork {
 		t.Errorf("verdict %+v, connect %+v", j.Verdict, c)
 	}
 }
@@ -52,7 +55,7 @@ func checkConnect(t *testing.T, j *report.Line) {
 		t.Errorf("no connect: %+v", j.Exchanges[4])
 		return
 	}
-	if took := time.Duration(c.Recv - c.Start); took < time.Second || c.Recv > j.Exchanges[4].Request.Start {
+	if took := time.Duration(c.Recv - c.Start); took < almostASecond || c.Recv > j.Exchanges[4].Request.Start {
 		t.Errorf("connect took %s, ended %d ns before the request", took, int64(j.Exchanges[4].Request.Start-c.Recv))
 	}
 	if c.Retransmits != 1 || c.DropReason == 0 {
@@ -110,7 +113,7 @@ func TestLostSYN(t *testing.T) {
 				cut(t, l, "frontend", "backend")
 				began := time.Now()
 				id := send(t, l, "/")
-				if took := time.Since(began); took < time.Second {
+				if took := time.Since(began); took < almostASecond {
 					t.Fatalf("no SYN was lost: it took %s", took)
 				}
 				j := a.journeys(1, withID(id))[0]
