@@ -118,7 +118,7 @@ func TestValidate(t *testing.T) {
 				"capture_headers has Set-Cookie: it carries credentials, which must not leave the process; take it off the list"},
 		{func(c *Config) { c.RequestIDHeaders = []string{"X-Id", "x-id"} }, "request_id_headers has x-id twice: upper and lower case are the same"},
 		{func(c *Config) { c.Join.Linger = 0 }, "join.linger is 0s: it must be from 1ms to 10s"},
-		{func(c *Config) { c.Join.Parents = c.Join.Linger - 1 }, "join.parents is 199.999999ms: it must be from 200ms to 1m0s"},
+		{func(c *Config) { c.Join.Parents = c.Join.Linger - 1 }, "join.parents is 99.999999ms: it must be from 100ms to 1m0s"},
 		{func(c *Config) { c.Join.Expire = time.Millisecond }, "join.expire is 1ms: it must be from 1s to 1h0m0s"},
 		{func(c *Config) { c.Join.Hold = time.Minute }, "join.hold is 1m0s: it must be from 1ms to 10s"},
 		{func(c *Config) { c.Keep.Ratio = 1.01 }, "keep.ratio is 1.01: it must be from 0 (none) to 1 (all)"},

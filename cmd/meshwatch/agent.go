@@ -3,12 +3,17 @@ package main
 import (
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"github.com/meshwatch/meshwatch/meshwatch"
 	"github.com/meshwatch/meshwatch/meshwatch/check"
 )
+
+// gcPercent keeps the agent small: most of its heap is messages that are used again, so collecting twice as often as Go does by
+// itself costs next to nothing and saves a quarter of the memory.
+const gcPercent = 50
 
 func agentCommand() *cobra.Command {
 	var file string
@@ -48,6 +53,9 @@ environment gives OpenTelemetry's OTEL_* variables.`,
 		}
 		if err := check.Preflight(); err != nil {
 			return err
+		}
+		if os.Getenv("GOGC") == "" {
+			debug.SetGCPercent(gcPercent)
 		}
 		return meshwatch.Run(c.Context(), cfg, meshwatch.Env{
 			Log: logger(verbose), Stdout: os.Stdout, Version: version,

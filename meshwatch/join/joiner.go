@@ -22,7 +22,7 @@ type Config struct {
 
 // DefaultConfig has the times that suit a node whose agent gets CPU within some 10 ms and looks at the ring every 80 ms at least.
 func DefaultConfig(p *head.Parser) Config {
-	return Config{Parser: p, Linger: 200 * time.Millisecond, Parents: time.Second, Expire: 60 * time.Second, Hold: 250 * time.Millisecond}
+	return Config{Parser: p, Linger: 100 * time.Millisecond, Parents: time.Second, Expire: 60 * time.Second, Hold: 250 * time.Millisecond}
 }
 
 // Joiner makes trees of flights. One goroutine owns it.

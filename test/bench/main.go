@@ -45,7 +45,7 @@ func parse(args []string) (o options, err error) {
 	f.BoolVar(&o.quick, "quick", false, "a run of seconds that shows that everything works; its figures mean nothing and go to bench-quick.json")
 	quads := f.Int("quads", 0, "quads of the full agent's stages; the kernel's has twice as many (default: some five minutes in all)")
 	slice := f.Duration("slice", 0, "slice of the kernel's stage (default 80ms)")
-	agentSlice := f.Duration("agent-slice", 0, "slice of the full agent's stages, of which the first 380ms are left out: the agent looks every 80 ms and joins for 200")
+	agentSlice := f.Duration("agent-slice", 0, "slice of the full agent's stages, of which the first 380ms are left out: the agent looks every 80 ms and joins for 100")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

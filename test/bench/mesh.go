@@ -28,7 +28,7 @@ type stage struct {
 	slice, settle time.Duration
 }
 
-// defaultPlan takes two and a half minutes a mesh. A request is joined 200 ms after its end (join.linger), so slices that are
+// defaultPlan takes two and a half minutes a mesh. A request is joined 100 ms after its end (join.linger), so slices that are
 // to hold what the agent does with it are much longer than those for the kernel's part.
 func defaultPlan() plan {
 	return plan{
