@@ -36,16 +36,6 @@ const (
 	FlagRecvIPv6 = uint32(netfilterFlightFlagFLIGHT_RECV_IPV6)
 )
 
-// Want is what whoever got a record wants of it.
-type Want uint8
-
-// What may be wanted.
-const (
-	Done   Want = iota // nothing more
-	Again              // to see it again, if it is still there
-	Follow             // to see it until it is over: the recorder must not overwrite it
-)
-
 // Ring is the recorder's memory, mapped. The programs write while it is read: a value is valid only if its
 // slot still has the same ID after it was copied. One reader at a time.
 type Ring struct {
@@ -124,6 +114,16 @@ func (f *Flight) settle(received bool) {
 func ipv4(a uint32) (out [16]byte) {
 	binary.NativeEndian.PutUint32(out[:], a)
 	return out
+}
+
+// Watch says whether the record of serial id, which is there, is to stay although its flight looks finished. The flight that
+// overwrites it nevertheless begins unwatched; if the mark comes after that it is the new one's, so whoever reads that takes it off.
+func (r *Ring) Watch(id uint64, on bool) {
+	var v uint16
+	if on {
+		v = 1
+	}
+	r.At(id).Watched = v
 }
 
 // ID reads the serial that the record at id's slot holds now; 0 while it is being written.

@@ -158,16 +158,17 @@ func (a *Agent) pipeline() {
 	jc.Linger, jc.Parents = a.cfg.Join.Linger, a.cfg.Join.Parents
 	jc.Expire, jc.Hold = a.cfg.Join.Expire, a.cfg.Join.Hold
 	jc.SelfID = uint32(os.Getpid()) //nolint:gosec // a process id
-	jc.Proxy = a.names.IsProxy
+	jc.Proxy = func(pid uint32) bool { return a.names.IsProxy(pid, a.now) }
 	a.joiner = join.New(jc, a.losses, a.tree)
-	a.joiner.Tick(monotonic())
+	a.now = monotonic()
+	a.joiner.Tick(a.now)
 	a.reader = reader.New(a.recorder.Ring(), a.losses, a.joiner)
 	a.counts.Store(&counts{})
 }
 
-// Pace of reading. A look costs the CPU 100 µs and more before anything is read (waking up, the Go scheduler's monitor that then looks on every 20 µs, cold caches), so there are
-// as few as the ring allows: its share that is new at each look is what the pause aims at. Nobody waits for a look: joining
-// does for much longer.
+// Pace of reading. A look costs the CPU something before anything is read (waking up, the Go scheduler, its monitor that then looks
+// on every 20 µs, cold caches), so there are as few as the ring allows: its share that is new at each look is what the pause
+// aims at. Nobody waits for a look: joining does for much longer.
 const (
 	shortPause = 4 * time.Millisecond
 	longPause  = 80 * time.Millisecond // 8,192 records last that long at 100,000 flights a second, which may begin at any time

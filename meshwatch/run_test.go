@@ -11,38 +11,8 @@ import (
 	"time"
 
 	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/test/leaks"
 )
-
-// noLeaks fails the test when it leaves descriptors behind.
-func noLeaks(t *testing.T) {
-	t.Helper()
-	if r, w, err := os.Pipe(); err == nil { // so that Go's own poller is there already
-		_, _ = r.Close(), w.Close()
-	}
-	before := descriptors(t)
-	t.Cleanup(func() {
-		for fd, what := range descriptors(t) {
-			if before[fd] != what {
-				t.Errorf("leaked descriptor %s: %s", fd, what)
-			}
-		}
-	})
-}
-
-func descriptors(t *testing.T) map[string]string {
-	t.Helper()
-	dir, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	fds := map[string]string{}
-	for _, e := range dir {
-		if what, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
-			fds[e.Name()] = what
-		}
-	}
-	return fds
-}
 
 // alone is a configuration whose agent is in nobody's way.
 func alone(t *testing.T) Config {
@@ -57,7 +27,7 @@ func env() Env { return Env{Log: quiet(), Stdout: io.Discard, Version: "test"} }
 
 // A second agent ends before it loads anything: the first one's socket is asked first.
 func TestSecondAgent(t *testing.T) {
-	noLeaks(t)
+	leaks.None(t)
 	cfg := alone(t)
 	first, err := control.Claim(cfg.Control.Socket)
 	if err != nil {
@@ -92,7 +62,7 @@ func TestBadInput(t *testing.T) {
 		"output":   {func(c *Config) { c.Output = "xml" }, "output"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			noLeaks(t)
+			leaks.None(t)
 			cfg := alone(t)
 			tt.change(&cfg)
 			var bad *ConfigError
@@ -114,7 +84,7 @@ func TestBadTopologyFile(t *testing.T) {
 	privileged(t)
 	cfg := alone(t)
 	cfg.Topology.File = filepath.Join(t.TempDir(), "none.yaml")
-	noLeaks(t)
+	leaks.None(t)
 	var bad *ConfigError
 	if err := Run(t.Context(), cfg, env()); !errors.As(err, &bad) || !strings.Contains(err.Error(), "none.yaml") {
 		t.Errorf("Run: %v", err)
@@ -124,7 +94,7 @@ func TestBadTopologyFile(t *testing.T) {
 // An agent that starts, records and ends leaves nothing behind, in any order.
 func TestAgentLeavesNothing(t *testing.T) {
 	privileged(t)
-	noLeaks(t)
+	leaks.None(t)
 	cfg := alone(t)
 	cfg.Output = OutputJSON
 	for range 2 {

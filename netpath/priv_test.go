@@ -82,38 +82,6 @@ func makeNode(tb testing.TB, name string) {
 	run(tb, "ip -n {"+name+"} link set br0 up")
 }
 
-// noLeaks fails the test when it leaves descriptors behind. It must be called before what it watches is made.
-func noLeaks(tb testing.TB) {
-	tb.Helper()
-	if r, w, err := os.Pipe(); err == nil { // so that Go's own poller is there already
-		_, _ = r.Close(), w.Close()
-	}
-	before := openFDs(tb)
-	tb.Cleanup(func() {
-		after := openFDs(tb)
-		for fd, what := range after {
-			if before[fd] != what {
-				tb.Errorf("leaked descriptor %s: %s", fd, what)
-			}
-		}
-	})
-}
-
-func openFDs(tb testing.TB) map[string]string {
-	tb.Helper()
-	dir, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	fds := map[string]string{}
-	for _, e := range dir {
-		if what, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
-			fds[e.Name()] = what
-		}
-	}
-	return fds
-}
-
 // recorder keeps what a watcher tells.
 type recorder struct {
 	mu      sync.Mutex

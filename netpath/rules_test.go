@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/meshwatch/meshwatch/test/leaks"
 )
 
 // istioLike are rules of the form of Istio's, for one of the three tools that write such.
@@ -53,7 +55,7 @@ func inNetns(tb testing.TB, name string, lines []string) *Namespace {
 
 func TestRulesOfThisKernel(t *testing.T) {
 	privileged(t, "ip", "nft", "iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy")
-	noLeaks(t)
+	leaks.None(t)
 	nft := inNetns(t, "nft", append(istioLike("iptables-nft"), "ip6tables-nft -t mangle -A PREROUTING -p tcp -j TPROXY --on-port 15006"))
 	native := inNetns(t, "native", nftNative())
 	legacy := inNetns(t, "legacy", append(istioLike("iptables-legacy"), istioLike("ip6tables-legacy")...))

@@ -9,12 +9,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/meshwatch/meshwatch/test/leaks"
 )
 
 // TestScanOfANode reads a real node: a bridge with two pods, a VXLAN, a macvlan and a pair inside one namespace.
 func TestScanOfANode(t *testing.T) {
 	privileged(t, "ip")
-	noLeaks(t)
+	leaks.None(t)
 	makeNode(t, "node")
 	makePod(t, "node", "a", "10.9.0.2/24")
 	makePod(t, "node", "b", "10.9.0.3/24")
@@ -87,7 +89,7 @@ func TestPeersAreNotConfused(t *testing.T) {
 
 func TestDoRunsInside(t *testing.T) {
 	privileged(t, "ip")
-	noLeaks(t)
+	leaks.None(t)
 	makeNetns(t, "in")
 	s, _, err := Scan()
 	if err != nil {

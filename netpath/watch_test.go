@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/leaks"
 )
 
 // within is the promise to whoever attaches.
@@ -12,7 +14,7 @@ const within = 2 * time.Second
 
 func TestWatchFollowsAPod(t *testing.T) {
 	privileged(t, "ip")
-	noLeaks(t)
+	leaks.None(t)
 	makeNode(t, "node")
 	w, r := startWatch(t, 0)
 	if w.State().Named(netnsName("node")) == nil {
@@ -53,7 +55,7 @@ func TestWatchFollowsAPod(t *testing.T) {
 // TestWatchFollowsAProcess is about namespaces that no mount holds: their name stays though the process they are called by exits.
 func TestWatchFollowsAProcess(t *testing.T) {
 	privileged(t, "nsenter")
-	noLeaks(t)
+	leaks.None(t)
 	_, r := startWatch(t, 0)
 	first := process(t)
 	pid := first.Process.Pid
@@ -82,7 +84,7 @@ func TestWatchFollowsAProcess(t *testing.T) {
 // elsewhere, disappears only then.
 func TestNothingIsPinned(t *testing.T) {
 	privileged(t, "ip")
-	noLeaks(t)
+	leaks.None(t)
 	makeNode(t, "node")
 	makePod(t, "node", "pod", "10.9.0.2/24")
 	w, r := startWatch(t, 0)
@@ -99,7 +101,7 @@ func TestNothingIsPinned(t *testing.T) {
 
 func TestWatchFollowsRules(t *testing.T) {
 	privileged(t, "ip", "nft", "iptables-nft", "iptables-legacy")
-	noLeaks(t)
+	leaks.None(t)
 	makeNode(t, "node")
 	_, r := startWatch(t, 0)
 	redirects := func(port uint16) func([]Change) bool {
@@ -139,7 +141,7 @@ func TestWatchFollowsAMovedPeer(t *testing.T) {
 // TestWatchSurvivesChurn makes and deletes namespaces while they are being read.
 func TestWatchSurvivesChurn(t *testing.T) {
 	privileged(t, "ip")
-	noLeaks(t)
+	leaks.None(t)
 	w, r := startWatch(t, 20*time.Millisecond)
 	for i := range 30 {
 		name := "c" + strconv.Itoa(i)
@@ -168,7 +170,7 @@ func TestWatchSurvivesChurn(t *testing.T) {
 
 func TestCloseClosesEverything(t *testing.T) {
 	privileged(t, "ip")
-	noLeaks(t)
+	leaks.None(t)
 	makeNetns(t, "x")
 	w, _ := startWatch(t, 0)
 	if err := w.Close(); err != nil {

@@ -3,7 +3,7 @@
 #   demo     the proxies and wrk
 #   run      that, and the Fortio of the benchmarks
 #   test     that, what builds and checks the BPF programs, and the Jaeger that end-to-end tests ask (default); its first build takes minutes
-#   cluster  run, and Kubernetes, containerd and Istio; its first build takes some 16 minutes on two idle cores. It can be
+#   cluster  run, and Kubernetes, containerd and Istio; its first build takes long (`cluster measure --cold`). It can be
 #            interrupted: what is built stays, and the rest goes on where it was
 # Packages come from the machine's package managers; everything else goes to test/.cache, which git ignores.
 set -euo pipefail
@@ -83,7 +83,7 @@ install_envoy() {
   fi
 }
 
-# tool NAME PACKAGE WHY [MODULE [BUILD FLAG...]]: builds a program of the module tools/MODULE (default: tools/NAME) once for
+# tool NAME PACKAGE WHY [MODULE [BUILD FLAG...]]: (a later -ldflags stands in for the first) builds a program of the module tools/MODULE (default: tools/NAME) once for
 # each content of its go.sum and sources. The link bin/NAME is what others use; NAME-KEY.took is how long building took, in
 # seconds: by the clock, and of CPU for the program and for the system.
 tool() {

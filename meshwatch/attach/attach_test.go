@@ -21,6 +21,7 @@ import (
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
 	"github.com/meshwatch/meshwatch/netpath"
+	"github.com/meshwatch/meshwatch/test/leaks"
 )
 
 // within is how long a test waits for what must happen within 2 s, with room for a busy machine.
@@ -42,37 +43,6 @@ func privileged(t *testing.T) {
 	default:
 		t.Skip(why)
 	}
-}
-
-// noLeaks fails the test when it leaves descriptors behind.
-func noLeaks(t *testing.T) {
-	t.Helper()
-	if r, w, err := os.Pipe(); err == nil { // so that Go's own poller is there already
-		_, _ = r.Close(), w.Close()
-	}
-	before := descriptors(t)
-	t.Cleanup(func() {
-		for fd, what := range descriptors(t) {
-			if before[fd] != what {
-				t.Errorf("leaked descriptor %s: %s", fd, what)
-			}
-		}
-	})
-}
-
-func descriptors(t *testing.T) map[string]string {
-	t.Helper()
-	dir, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	fds := map[string]string{}
-	for _, e := range dir {
-		if what, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
-			fds[e.Name()] = what
-		}
-	}
-	return fds
 }
 
 // run runs a command line, {a} standing for the test's namespace a.
@@ -195,7 +165,7 @@ func until(t *testing.T, what string, ok func() error) {
 func kernelLinks(t *testing.T) map[string]int {
 	t.Helper()
 	count := map[string]int{}
-	for fd, what := range descriptors(t) {
+	for fd, what := range leaks.Descriptors(t) {
 		if what != "anon_inode:bpf_link" {
 			continue
 		}
@@ -227,7 +197,7 @@ const perNamespace = 10 // netfilter links: five hooks of two families
 
 func TestAttachFollowsTheDatapath(t *testing.T) {
 	privileged(t)
-	noLeaks(t)
+	leaks.None(t)
 	recorder := load(t)
 	before := kernelLinks(t)
 	w := watch(t, recorder)
@@ -264,7 +234,7 @@ func TestAttachFollowsTheDatapath(t *testing.T) {
 // A namespace that is deleted is not kept alive by what was attached there: its end of the veth goes, and the other with it.
 func TestDeletedNamespaceIsNotPinned(t *testing.T) {
 	privileged(t)
-	noLeaks(t)
+	leaks.None(t)
 	recorder := load(t)
 	w := watch(t, recorder)
 	makeNetns(t, "node", "pod")
@@ -290,7 +260,7 @@ func TestDeletedNamespaceIsNotPinned(t *testing.T) {
 
 func TestExcluded(t *testing.T) {
 	privileged(t)
-	noLeaks(t)
+	leaks.None(t)
 	w := watch(t, load(t), "none", prefix()+"n*")
 	makeNetns(t, "node", "pod")
 	run(t, "ip -n {node} link add h-pod type veth peer name eth0 netns {pod}")
@@ -307,7 +277,7 @@ func TestExcluded(t *testing.T) {
 // After Close the same can be attached again, by the same manager, beside another recorder, and by another one.
 func TestAttachAgain(t *testing.T) {
 	privileged(t)
-	noLeaks(t)
+	leaks.None(t)
 	first, second := load(t), load(t)
 	makeNetns(t, "node", "pod")
 	run(t, "ip -n {node} link add h-pod type veth peer name eth0 netns {pod}")
@@ -350,7 +320,7 @@ func TestAttachAgain(t *testing.T) {
 // there, it is attached.
 func TestVanished(t *testing.T) {
 	privileged(t)
-	noLeaks(t)
+	leaks.None(t)
 	makeNetns(t, "node")
 	run(t, "ip -n {node} link add ve0 type veth peer name ve1")
 	run(t, "ip -n {node} link set ve0 up")

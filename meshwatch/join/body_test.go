@@ -16,7 +16,7 @@ type growing struct {
 	c    *conn
 	side int
 	f    bpf.Flight
-	want bpf.Want // what the joiner said last
+	want Want // what the joiner said last
 }
 
 // begin gives the joiner a flight of which only the first bytes, its head, have been written and read.
@@ -36,7 +36,7 @@ func (g *growing) grow(n int) {
 			g.f.End += uint32(n)
 			g.c.seq[g.side] = g.f.End
 		}
-		if g.want != bpf.Done {
+		if g.want != Done {
 			g.want = w.j.Update(&g.f)
 		}
 		w.j.Tick(w.now)
@@ -78,7 +78,7 @@ func TestLongResponses(t *testing.T) {
 		}},
 		"longer than sequence numbers count": {head: "HTTP/1.1 200 OK\r\nContent-Length: 9000000000\r\n\r\n", want: "1-2 / 200", do: func(w *world, _ *conn, resp *growing) {
 			for range 9 {
-				if resp.want != bpf.Follow {
+				if resp.want != Follow {
 					t.Error("taken for whole before its end")
 				}
 				resp.grow(1000000000)
@@ -130,7 +130,7 @@ func TestLongResponses(t *testing.T) {
 			if tt.do != nil {
 				tt.do(w, c, resp)
 			}
-			if (resp.want == bpf.Follow) != tt.watch {
+			if (resp.want == Follow) != tt.watch {
 				t.Errorf("more is wanted: %v", resp.want)
 			}
 			w.now += 300 * ms
@@ -180,7 +180,7 @@ func TestAnsweredBeforeAllWasSent(t *testing.T) {
 	}
 	up.grow(20000)
 	c.say(0, get("/not", "")+strings.Repeat("x", 10000-len(get("/not", ""))))
-	if w.j.Update(&up.f) != bpf.Done {
+	if w.j.Update(&up.f) != Done {
 		t.Error("more is wanted of an upload that is over")
 	}
 	c.ask("/next", "")
@@ -196,9 +196,25 @@ func TestOrderWaitsForGrowth(t *testing.T) {
 	up.f.End += 9000
 	c.seq[0] = up.f.End
 	c.answer(200) // before the joiner hears that there was more
-	if up.want != bpf.Follow {
+	if up.want != Follow {
 		t.Fatal("nothing more is wanted")
 	}
 	up.grow(0)
 	w.end([]string{"1-2 / 200"})
+}
+
+// The recorder missed where the next response starts and took its bytes for more of the one before: the one after it is not
+// taken for it.
+func TestGrownOverTheNextResponse(t *testing.T) {
+	w := newWorld(t)
+	c := w.conn(1, 2)
+	c.ask("/a", "")
+	a := c.begin(1, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
+	c.seq[1] += 10
+	c.ask("/b", "")
+	c.seq[1] -= 10
+	a.grow(10 + len(ok(201, "")))
+	c.ask("/c", "")
+	c.answer(202)
+	w.end([]string{"1-2 /a 200", "1-2 /b response-not-seen", "1-2 /c 202"}, "pair/response-not-seen 1")
 }

@@ -8,17 +8,17 @@ import (
 
 // opens keeps the SYN of a leg's connection, as it is now, for the first request on it. One that never comes is no loss:
 // connections are also opened for later, and for what is not HTTP. It is followed until it is delivered.
-func (l *Leg) opens(f *bpf.Flight) (want bpf.Want) {
+func (l *Leg) opens(f *bpf.Flight) (want Want) {
 	if f.RecvNs == 0 {
-		want = bpf.Follow
+		want = Follow
 	}
 	switch {
-	case l.syn == nil || !l.sentAgain(f):
+	case !l.sentAgain(f):
 		syn := *f
 		l.syn = &syn
 	case l.syn.Id == f.Id:
 		*l.syn = *f
-	case want == bpf.Done:
+	case want == Done:
 		sendAgain(l.syn, f)
 	}
 	return want

@@ -201,10 +201,10 @@ func TestConnectIsFollowed(t *testing.T) {
 	in.ask("/in", id1)
 	f := out.syn(0)
 	delivered := *f
-	if w.j.Flight(lost(f), nil) != bpf.Follow || w.j.Update(f) != bpf.Follow {
+	if w.j.Flight(lost(f), nil) != Follow || w.j.Update(f) != Follow {
 		t.Error("nothing more is wanted of a SYN on its way")
 	}
-	if w.j.Update(&delivered) != bpf.Done {
+	if w.j.Update(&delivered) != Done {
 		t.Error("more is wanted of a SYN that was delivered")
 	}
 	out.ask("/out", id1)

@@ -461,9 +461,9 @@ func FuzzJoiner(f *testing.F) {
 					again[k].RecvUpto += uint32(in[i]) << 4
 					again[k].RecvNs = w.now
 				}
-				again = slices.DeleteFunc(again, func(f bpf.Flight) bool { return w.j.Update(&f) == bpf.Done })
+				again = slices.DeleteFunc(again, func(f bpf.Flight) bool { return w.j.Update(&f) == Done })
 			}
-			if w.j.Flight(&f, b) != bpf.Done {
+			if w.j.Flight(&f, b) != Done {
 				again = append(again, f)
 			}
 		}

@@ -84,7 +84,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 
 // Flight takes one record whose first byte was read, with the bytes captured of it. Both are copied. It wants to follow a message
 // that goes on, and to see one again that waits for another one before it.
-func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want bpf.Want) {
+func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want Want) {
 	j.Stats.Flights++
 	if id := uint32(f.Id); j.Stats.Flights == 1 { //nolint:gosec // low half, as Flight.Prev
 		j.latest, j.recent, j.horizon = id, id, id
@@ -94,15 +94,15 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want bpf.Want) {
 	flags := uint32(f.Flags)
 	if flags&bpf.FlagClose != 0 {
 		j.closed(f)
-		return bpf.Done
+		return Done
 	}
 	if f.SendPid == j.cfg.SelfID || f.RecvPid == j.cfg.SelfID {
-		return bpf.Done
+		return Done
 	}
 	l, d := j.leg(f)
 	if l == nil {
 		j.lost.stale.Add(1)
-		return bpf.Done
+		return Done
 	}
 	l.used = j.now
 	if flags&bpf.FlagSYN != 0 {
@@ -112,7 +112,7 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want bpf.Want) {
 	}
 	if !j.ready(l, d, f) {
 		j.hold(l, d, f, b)
-		return bpf.Again
+		return Again
 	}
 	j.consume(l, d, f, b)
 	s := &l.dirs[d]
@@ -126,10 +126,10 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want bpf.Want) {
 }
 
 // Update takes a record again of which Flight or Update wanted more.
-func (j *Joiner) Update(f *bpf.Flight) bpf.Want {
+func (j *Joiner) Update(f *bpf.Flight) Want {
 	h, ok := j.halves[f.SendSk]
 	if !ok || h.leg.after(f) {
-		return bpf.Done
+		return Done
 	}
 	l, s := h.leg, &h.leg.dirs[h.side]
 	if uint32(f.Flags)&bpf.FlagSYN != 0 {
@@ -150,11 +150,11 @@ func (j *Joiner) Update(f *bpf.Flight) bpf.Want {
 }
 
 // wants is Follow as long as more of a stream's latest message is expected.
-func (s *stream) wants() bpf.Want {
+func (s *stream) wants() Want {
 	if s.cur != nil && !s.cur.over() || s.cur == nil && s.rest && before(s.end, s.restEnd) {
-		return bpf.Follow
+		return Follow
 	}
-	return bpf.Done
+	return Done
 }
 
 // closed ends a socket's side of its leg.

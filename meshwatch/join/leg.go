@@ -167,14 +167,14 @@ func (j *Joiner) hold(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 }
 
 // refresh takes a held flight as it is now.
-func (l *Leg) refresh(f *bpf.Flight) bpf.Want {
+func (l *Leg) refresh(f *bpf.Flight) Want {
 	for i := range l.held {
 		if h := &l.held[i]; h.f.Id == f.Id {
 			h.f = *f
-			return bpf.Again
+			return Again
 		}
 	}
-	return bpf.Done
+	return Done
 }
 
 // release consumes the held flights that have become ready, or all that waited too long.

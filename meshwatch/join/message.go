@@ -8,6 +8,16 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
+// Want is what the Joiner wants of a flight that it was given.
+type Want uint8
+
+// What may be wanted.
+const (
+	Done   Want = iota // nothing more
+	Again              // to see it again, if it is still there
+	Follow             // to see it until it is over: its record must stay
+)
+
 // Message is one HTTP message on a leg: its first flight, extended by those that go on with it.
 type Message struct {
 	Flight bpf.Flight
@@ -156,11 +166,11 @@ func (m *Message) update(f *bpf.Flight, now uint64) {
 // grow moves the message's ends to a flight's.
 func (m *Message) grow(f *bpf.Flight, now uint64) {
 	g := &m.Flight
-	if before(g.End, f.End) {
-		m.sent += uint64(f.End - g.End)
-		g.End, m.grew = f.End, now
-		if m.Head.Kind == head.Response && m.leg.hasAnswered && before(m.leg.answered, f.End) {
-			m.leg.answered = f.End
+	if by := m.growth(f); by > 0 {
+		m.sent += uint64(by)
+		g.End, m.grew = g.End+by, now
+		if m.Head.Kind == head.Response && m.leg.hasAnswered && before(m.leg.answered, g.End) {
+			m.leg.answered = g.End
 		}
 	}
 	if g.RecvNs == 0 {
@@ -170,6 +180,19 @@ func (m *Message) grow(f *bpf.Flight, now uint64) {
 	if g.RecvEndNs < f.RecvEndNs {
 		g.RecvEndNs, m.grew = f.RecvEndNs, now
 	}
+}
+
+// growth is by how many bytes a flight makes the message longer. The recorder takes a message whose start it missed for more of the
+// one before: bytes beyond a known length are none of it.
+func (m *Message) growth(f *bpf.Flight) uint32 {
+	if !before(m.Flight.End, f.End) {
+		return 0
+	}
+	by := f.End - m.Flight.End
+	if m.fixed {
+		by = uint32(min(uint64(by), m.length-min(m.sent, m.length))) //nolint:gosec // at most by
+	}
+	return by
 }
 
 // over says whether nothing more of the message is expected, sent and read. Of a body that says its length nowhere only

@@ -42,7 +42,7 @@ func (j *Joiner) relate(g *group) (waits bool) {
 }
 
 // serves says whether a process asks because it was asked: it was seen to be, or it is a proxy, whose first request may
-// still be on its way to us (a large body is given out when it is over).
+// still be on its way to us.
 func (j *Joiner) serves(pid uint32) bool {
 	if _, seen := j.servers[pid]; seen {
 		return true

@@ -9,9 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/netpath"
@@ -28,7 +25,6 @@ type Names struct {
 	tenants map[uint32]topology.Workload // by network namespace
 	seen    known                        // what tenants was made from
 	swept   uint64
-	clock   func() uint64 // the recorder's, ns: for who asks without having a flight
 }
 
 // known is a datapath and a topology: names hold as long as both do.
@@ -48,17 +44,9 @@ const procTTL = int64(30e9) // ns
 
 // NewNames makes Names in which nothing is known yet. proxies are the process names that are proxies.
 func NewNames(proxies []string) *Names {
-	n := &Names{proxies: proxies, procs: map[uint32]process{}, tenants: map[uint32]topology.Workload{}, clock: monotonic()}
+	n := &Names{proxies: proxies, procs: map[uint32]process{}, tenants: map[uint32]topology.Workload{}}
 	n.state.Store(&netpath.State{})
 	return n
-}
-
-// monotonic reads CLOCK_MONOTONIC, as flights have it, without a system call each time.
-func monotonic() func() uint64 {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // cannot fail for this clock
-	base, began := ts.Nano(), time.Now()
-	return func() uint64 { return uint64(base + int64(time.Since(began))) } //nolint:gosec // since boot
 }
 
 // SetState replaces the datapath.
@@ -105,9 +93,9 @@ func comm(path string) string {
 }
 
 // IsProxy says whether a process is a proxy by its name. The joiner asks several times for each request, so a name is kept as
-// process keeps it, whoever looked it up.
-func (n *Names) IsProxy(pid uint32) bool {
-	p := n.process(pid, n.procs[pid].netns, n.clock())
+// process keeps it, whoever looked it up. now is in ns, of the flights' clock.
+func (n *Names) IsProxy(pid uint32, now uint64) bool {
+	p := n.process(pid, n.procs[pid].netns, now)
 	return slices.Contains(n.proxies, p.comm)
 }
 

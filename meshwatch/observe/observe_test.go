@@ -79,7 +79,6 @@ func newWorld(t *testing.T, captures ...string) *world {
 	t.Helper()
 	names := NewNames([]string{"envoy", "haproxy"})
 	names.SetState(node())
-	names.clock = func() uint64 { return hour }
 	for pid, p := range map[uint32]process{
 		pidClient: {"fortio", nsClient, hour}, pidSidecar: {"envoy", nsPod, hour}, pidSidecar + 1: {"wrk:worker_0", nsPod, hour},
 		pidApp: {"app", nsPod, hour}, pidGateway: {"haproxy", nsOther, hour},
@@ -88,7 +87,7 @@ func newWorld(t *testing.T, captures ...string) *world {
 	}
 	w := &world{Observer: New(names, captures)}
 	cfg := join.DefaultConfig(head.New(head.Config{CaptureHeaders: captures}))
-	cfg.Proxy, cfg.SelfID = names.IsProxy, 1
+	cfg.Proxy, cfg.SelfID = func(pid uint32) bool { return names.IsProxy(pid, hour) }, 1
 	w.joiner = join.New(cfg, &w.lost, func(tree *join.Tree) { w.seen(tree) })
 	w.joiner.Tick(hour)
 	return w
@@ -497,34 +496,29 @@ func TestProcessIsKept(t *testing.T) {
 func TestIsProxyIsKept(t *testing.T) {
 	n := NewNames([]string{"envoy", comm("/proc/self/comm")})
 	now := hour
-	n.clock = func() uint64 { return now }
 	self := uint32(os.Getpid())
-	if !n.IsProxy(self) || n.IsProxy(0) || n.IsProxy(pidGone) {
+	if !n.IsProxy(self, now) || n.IsProxy(0, now) || n.IsProxy(pidGone, now) {
 		t.Fatal("this process is no proxy, or nobody is one")
 	}
-	if allocs := testing.AllocsPerRun(100, func() { n.IsProxy(self); n.IsProxy(pidGone) }); allocs != 0 {
+	if allocs := testing.AllocsPerRun(100, func() { n.IsProxy(self, now); n.IsProxy(pidGone, now) }); allocs != 0 {
 		t.Errorf("%v allocations: it is looked up every time", allocs)
 	}
 	n.procs[self] = process{comm: "kept", at: now}
-	if now += 29e9; n.IsProxy(self) {
+	if now += 29e9; n.IsProxy(self, now) {
 		t.Error("looked up again within its time")
 	}
-	if now += 2e9; !n.IsProxy(self) {
+	if now += 2e9; !n.IsProxy(self, now) {
 		t.Error("not looked up again after its time")
 	}
 	n.process(self, 1, now) // by a flight, which knows the namespace
 	n.procs[self] = process{comm: "kept", netns: 1, at: now}
-	if n.IsProxy(self) || n.process(self, 1, now).comm != "kept" {
+	if n.IsProxy(self, now) || n.process(self, 1, now).comm != "kept" {
 		t.Error("what a flight looked up does not count")
 	}
 	now += 200e9
-	n.IsProxy(pidGone + 1) // sweeps
+	n.IsProxy(pidGone+1, now) // sweeps
 	if len(n.procs) != 1 {
 		t.Errorf("%d processes kept", len(n.procs))
-	}
-	before, read, after := monotonic()(), NewNames(nil).clock(), monotonic()() // each reads the kernel's anew
-	if read < before || read > after {
-		t.Errorf("the clock says %d between %d and %d", read, before, after)
 	}
 }
 

@@ -25,7 +25,7 @@ type path struct {
 
 const (
 	pendingFlights = 32   // of a path, then its Series get them
-	maxPaths       = 4096 // remembered, 5 KB each
+	maxPaths       = 4096 // remembered, some KB each
 )
 
 // noTime is in pending for what a flight lacks.

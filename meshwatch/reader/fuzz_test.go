@@ -61,7 +61,7 @@ type once struct {
 	given map[uint64]bool
 }
 
-func (o *once) Flight(f *bpf.Flight, head []byte) bpf.Want {
+func (o *once) Flight(f *bpf.Flight, head []byte) join.Want {
 	if o.given[f.Id] || f.Id == 0 || f.Id > o.ring.last {
 		o.t.Errorf("serial %d is given out again, or never was", f.Id)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/meshwatch/meshwatch/bpf"
+	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
 )
 
@@ -15,6 +16,7 @@ type Ring interface {
 	Last() uint64
 	ID(serial uint64) uint64
 	At(serial uint64) *bpf.Flight
+	Watch(serial uint64, on bool)
 	Copy(to *bpf.Flight, serial uint64)
 	Head(buf []byte, f *bpf.Flight) ([]byte, bool)
 }
@@ -22,9 +24,9 @@ type Ring interface {
 // Sink takes what is read. The flight and its head are valid until the call returns.
 type Sink interface {
 	// Flight takes a record once.
-	Flight(f *bpf.Flight, head []byte) bpf.Want
+	Flight(f *bpf.Flight, head []byte) join.Want
 	// Update takes a record of which more is wanted, as it is now, at each poll, until Done.
-	Update(f *bpf.Flight) bpf.Want
+	Update(f *bpf.Flight) join.Want
 }
 
 // Times in ns.
@@ -208,18 +210,17 @@ func (r *Reader) tryTake(w *waiting, now uint64) (done, tried bool) {
 	}
 	want := r.give(&r.work, head)
 	r.drop(w)
-	if want == bpf.Done {
-		return r.mark(w, at, want), true
+	if want == join.Done {
+		return r.mark(w, want), true
 	}
 	// most of what goes on is over at the next look, and a record lasts longer: so it is not marked yet
-	w.given, w.followed = true, want == bpf.Follow
+	w.given, w.followed = true, want == join.Follow
 	r.given++
 	return false, true
 }
 
 // update tells of the rest of a record that was given out. True: nobody wants more, or there is none.
 func (r *Reader) update(w *waiting) bool {
-	at := r.ring.At(w.serial)
 	r.ring.Copy(&r.work, w.serial)
 	if r.work.Id != w.serial || r.ring.ID(w.serial) != w.serial {
 		if w.followed {
@@ -228,7 +229,7 @@ func (r *Reader) update(w *waiting) bool {
 		r.given--
 		return true
 	}
-	done := r.mark(w, at, r.sink.Update(&r.work))
+	done := r.mark(w, r.sink.Update(&r.work))
 	if done {
 		r.given--
 	}
@@ -236,18 +237,15 @@ func (r *Reader) update(w *waiting) bool {
 }
 
 // mark tells the recorder whether the record in r.work is followed. True: nobody wants more of it.
-func (r *Reader) mark(w *waiting, at *bpf.Flight, want bpf.Want) bool {
-	w.followed = want == bpf.Follow
-	switch {
-	case w.followed && r.work.Watched == 0:
-		at.Watched = 1
-	case !w.followed && r.work.Watched != 0: // it was, or that was written for the flight before, too late
-		at.Watched = 0
+func (r *Reader) mark(w *waiting, want join.Want) bool {
+	w.followed = want == join.Follow
+	if watched := r.work.Watched != 0; watched != w.followed { // also where that was written for the flight before, too late
+		r.ring.Watch(w.serial, w.followed)
 	}
-	if want == bpf.Done && r.work.SendNs == 0 && !isSYN(&r.work) {
+	if want == join.Done && r.work.SendNs == 0 && !isSYN(&r.work) {
 		r.lost.noSender.Add(1)
 	}
-	return want == bpf.Done
+	return want == join.Done
 }
 
 // copyOut keeps what a record holds now, in case its slot is taken. False: it was taken.
@@ -283,7 +281,7 @@ func (r *Reader) giveUp(w *waiting) {
 	r.drop(w)
 }
 
-func (r *Reader) give(f *bpf.Flight, head []byte) bpf.Want {
+func (r *Reader) give(f *bpf.Flight, head []byte) join.Want {
 	if len(head) < int(f.HeadLen) {
 		r.lost.headLapped.Add(1)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/meshwatch/meshwatch/bpf"
+	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
 )
 
@@ -32,6 +33,10 @@ func (r *fakeRing) At(serial uint64) *bpf.Flight { return &r.records[serial%r.Le
 
 func (r *fakeRing) Copy(to *bpf.Flight, serial uint64) { *to = *r.At(serial) }
 
+func (r *fakeRing) Watch(serial uint64, on bool) {
+	r.At(serial).Watched = map[bool]uint16{true: 1}[on]
+}
+
 // Head comes between the copy of a record and the look whether it is still the same: here the recorder takes it away.
 func (r *fakeRing) Head(buf []byte, f *bpf.Flight) ([]byte, bool) {
 	if change := r.torn[f.Id]; change != nil {
@@ -52,23 +57,23 @@ type bench struct {
 	lost   loss.Set
 	now    uint64
 	given  []string
-	first  int                 // records given out, without updates
-	want   map[uint64]bpf.Want // by serial
+	first  int                  // records given out, without updates
+	want   map[uint64]join.Want // by serial
 }
 
 func newBench(n int) *bench {
-	b := &bench{fakeRing: newFakeRing(n), now: uint64(time.Hour), want: map[uint64]bpf.Want{}}
+	b := &bench{fakeRing: newFakeRing(n), now: uint64(time.Hour), want: map[uint64]join.Want{}}
 	b.reader = New(b.fakeRing, &b.lost, b)
 	return b
 }
 
-func (b *bench) Flight(f *bpf.Flight, head []byte) bpf.Want {
+func (b *bench) Flight(f *bpf.Flight, head []byte) join.Want {
 	b.given = append(b.given, fmt.Sprintf("%d %s", f.Id, head))
 	b.first++
 	return b.want[f.Id]
 }
 
-func (b *bench) Update(f *bpf.Flight) bpf.Want {
+func (b *bench) Update(f *bpf.Flight) join.Want {
 	b.given = append(b.given, fmt.Sprintf("%d to %d", f.Id, int32(f.RecvUpto)))
 	return b.want[f.Id]
 }
@@ -138,7 +143,7 @@ func TestReader(t *testing.T) {
 		"more is wanted until all is read": {do: func(b *bench) {
 			f := b.write()
 			b.read(f)
-			f.RecvUpto, b.want[1] = f.Seq+1, bpf.Follow
+			f.RecvUpto, b.want[1] = f.Seq+1, join.Follow
 			b.poll(ms)
 			if f.Watched != 0 {
 				panic("marked although it may be over at the next look")
@@ -148,7 +153,7 @@ func TestReader(t *testing.T) {
 				panic("the recorder may overwrite it")
 			}
 			b.read(f)
-			b.want[1] = bpf.Done
+			b.want[1] = join.Done
 			b.poll(ms)
 			if f.Watched != 0 {
 				panic("the recorder cannot use the record again")
@@ -159,26 +164,26 @@ func TestReader(t *testing.T) {
 		"more is wanted, and its sender returns late": {do: func(b *bench) {
 			f := b.write()
 			b.read(f)
-			f.SendNs, b.want[1] = 0, bpf.Follow
+			f.SendNs, b.want[1] = 0, join.Follow
 			b.poll(senderGrace + ms)
 			f.SendNs = b.now
-			b.want[1] = bpf.Done
+			b.want[1] = join.Done
 			b.poll(ms)
 		}, given: []string{"1 h1", "1 to 16"}},
 
 		"more is wanted, and its sender is never seen": {do: func(b *bench) {
 			f := b.write()
 			b.read(f)
-			f.SendNs, b.want[1] = 0, bpf.Follow
+			f.SendNs, b.want[1] = 0, join.Follow
 			b.poll(senderGrace + ms)
-			b.want[1] = bpf.Done
+			b.want[1] = join.Done
 			b.poll(ms)
 		}, given: []string{"1 h1", "1 to 16"}, losses: []string{"sender-not-seen 1"}},
 
 		"to be seen again, and it is overwritten": {do: func(b *bench) {
 			f := b.write()
 			b.read(f)
-			b.want[1] = bpf.Again
+			b.want[1] = join.Again
 			b.poll(ms)
 			b.poll(ms)
 			if f.Watched != 0 {
@@ -191,20 +196,20 @@ func TestReader(t *testing.T) {
 		"seen again, then followed": {do: func(b *bench) {
 			f := b.write()
 			b.read(f)
-			b.want[1] = bpf.Again
+			b.want[1] = join.Again
 			b.poll(ms)
-			b.want[1] = bpf.Follow
+			b.want[1] = join.Follow
 			b.poll(ms)
 			if f.Watched == 0 {
 				panic("the recorder may overwrite it")
 			}
-			b.want[1] = bpf.Done
+			b.want[1] = join.Done
 			b.poll(ms)
 		}, given: []string{"1 h1", "1 to 16", "1 to 16"}},
 
 		"more is wanted, and it is overwritten": {do: func(b *bench) {
 			b.read(b.write())
-			b.want[1] = bpf.Follow
+			b.want[1] = join.Follow
 			b.poll(ms)
 			b.At(1).Id = 5
 			b.poll(ms)
@@ -213,7 +218,7 @@ func TestReader(t *testing.T) {
 		"what a closed socket did last comes before its end": {do: func(b *bench) {
 			f := b.write()
 			b.read(f)
-			b.want[1] = bpf.Follow
+			b.want[1] = join.Follow
 			b.poll(ms)
 			between := b.write()
 			b.read(between)
@@ -226,10 +231,10 @@ func TestReader(t *testing.T) {
 
 		"a SYN does not wait for its delivery": {do: func(b *bench) {
 			f := b.write()
-			f.Flags, f.SendNs, f.HeadLen, b.want[1] = bpf.Flags(bpf.FlagSYN), 0, 0, bpf.Follow
+			f.Flags, f.SendNs, f.HeadLen, b.want[1] = bpf.Flags(bpf.FlagSYN), 0, 0, join.Follow
 			b.poll(ms)
 			b.poll(11 * uint64(time.Second))
-			b.want[1] = bpf.Done
+			b.want[1] = join.Done
 			b.poll(ms)
 		}, given: []string{"1 ", "1 to -16", "1 to -16"}},
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/meshwatch/meshwatch/test/lab"
 	"github.com/meshwatch/meshwatch/test/result"
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 func main() {
@@ -55,7 +56,7 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	r := &runner{sidecar: lab.Sidecar(*sidecar), ipv6: *ipv6, duration: *duration, dump: *dump}
-	if r.root, err = result.Root(); err != nil {
+	if r.root, err = tree.Root(); err != nil {
 		return err
 	}
 	if r.dir, err = os.MkdirTemp("", "meshwatch-accuracy"); err != nil {

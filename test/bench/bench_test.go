@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/meshwatch/meshwatch/test/lab"
-	"github.com/meshwatch/meshwatch/test/result"
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 func TestMedian(t *testing.T) {
@@ -198,7 +198,7 @@ func TestQuick(t *testing.T) {
 		}
 		t.Skip(err)
 	}
-	root, err := result.Root()
+	root, err := tree.Root()
 	if err != nil {
 		t.Fatal(err)
 	}

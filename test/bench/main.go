@@ -16,6 +16,7 @@ import (
 
 	"github.com/meshwatch/meshwatch/test/lab"
 	"github.com/meshwatch/meshwatch/test/result"
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 func main() {
@@ -125,7 +126,7 @@ func (o *options) program(ctx context.Context) (bin string, done func(), err err
 	if o.agent != "" {
 		return o.agent, func() {}, nil
 	}
-	root, err := result.Root()
+	root, err := tree.Root()
 	if err != nil {
 		return "", nil, err
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/meshwatch/meshwatch/test/nets"
 )
 
 // Capture records the TCP streams that pass a pod's link, as the node sees them: what is on the wire, outside of the pod.
@@ -43,7 +45,7 @@ func (c *Cluster) Capture(p Pod) (*Capture, error) {
 		return nil, err
 	}
 	k := &Capture{streams: map[[2]netip.AddrPort]*Stream{}}
-	if err := inNetnsOf(pid, func() error { k.fd, err = packetSocket(index); return err }); err != nil {
+	if err := nets.OfProcess(pid).Do(func() error { k.fd, err = packetSocket(index); return err }); err != nil {
 		return nil, fmt.Errorf("capture on pod %s: %w", p.Name, err)
 	}
 	if k.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {

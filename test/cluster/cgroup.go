@@ -10,7 +10,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
+
+	"github.com/meshwatch/meshwatch/test/await"
 )
 
 // cgroupRoot is the cluster's cgroup in every hierarchy of the machine:
@@ -183,7 +184,7 @@ func killAll(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kill processes: %w", err)
 	}
-	err = until(ctx, func() bool {
+	err = await.Until(ctx, func() bool {
 		events, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
 		return errors.Is(err, os.ErrNotExist) || strings.Contains(string(events), "populated 0")
 	})
@@ -201,7 +202,7 @@ func removeCgroups(ctx context.Context) error {
 	}
 	for _, tree := range trees.all() {
 		var last error
-		err := until(ctx, func() bool {
+		err := await.Until(ctx, func() bool {
 			last = removeTree(filepath.Join(tree, cgroupRoot))
 			return last == nil
 		})
@@ -228,19 +229,4 @@ func removeTree(dir string) error {
 		err = errors.Join(err, syscall.Rmdir(d))
 	}
 	return err
-}
-
-// until polls a condition until it holds or ctx is done.
-func until(ctx context.Context, holds func() bool) error {
-	const pause = 20 * time.Millisecond
-	tick := time.NewTicker(pause)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	return nil
 }

@@ -17,6 +17,9 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/state"
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 // Options say what to build. The zero value is one node, with sidecars that redirect.
@@ -64,7 +67,7 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := moduleRoot()
+	root, err := tree.Root()
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +90,7 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 	}
 	c := &Cluster{Options: opts, root: root, begun: time.Now()}
 	if err := c.build(ctx); err != nil {
-		err = errors.Join(fmt.Errorf("build a cluster: %w", err), tails())
+		err = errors.Join(fmt.Errorf("build a cluster: %w", err), state.Tails(path("logs"), tail))
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), downWithin)
 		defer cancel()
 		return nil, errors.Join(err, down(clean))
@@ -97,7 +100,7 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 
 // Open returns the cluster that is up.
 func Open() (*Cluster, error) {
-	root, err := moduleRoot()
+	root, err := tree.Root()
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +129,7 @@ const downWithin = 60 * time.Second
 
 func down(ctx context.Context) error {
 	c := &Cluster{}
-	if err := readJSON(path("cluster.json"), c); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := state.Read(path("cluster.json"), c); err != nil && !errors.Is(err, os.ErrNotExist) {
 		c.HugePages = true // nobody knows any more: better off than on
 	}
 	if err := killAll(ctx); err != nil {

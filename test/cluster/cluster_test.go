@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/await"
 )
 
 // want says whether the tests that build clusters run: they take minutes, so `make test` leaves them to `make test-cluster`.
@@ -144,7 +146,7 @@ func apply(t *testing.T, c *Cluster, manifest string, condition func() error) {
 		}
 	})
 	var last error
-	if err := until(ctxWithin(t, soon), func() bool { last = condition(); return last == nil }); err != nil {
+	if err := await.Until(ctxWithin(t, soon), func() bool { last = condition(); return last == nil }); err != nil {
 		t.Fatalf("wait for a manifest to take effect: %v: %v", err, last)
 	}
 }
@@ -224,7 +226,7 @@ func testAccessLogs(t *testing.T, c *Cluster) {
 	}
 	ours := func(a Access) bool { return a.Path == "/access-logs" }
 	var callers, callees []Access
-	err = until(ctxWithin(t, soon), func() bool {
+	err = await.Until(ctxWithin(t, soon), func() bool {
 		callers, callees, err = Collect(pods, ours)
 		return err != nil || len(callers) >= 2*requests && len(callees) >= 2*requests
 	})

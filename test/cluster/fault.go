@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/await"
 )
 
 // Lift ends a fault, and waits until the cluster is whole again. It may be called more than once.
@@ -63,7 +65,7 @@ func (c *Cluster) Freeze(ctx context.Context, p Pod) (Lift, error) {
 		if err := write(filepath.Join(dir, "cgroup.freeze"), value); err != nil {
 			return fmt.Errorf("freeze pod %s: %w", p.Name, err)
 		}
-		return until(ctx, func() bool {
+		return await.Until(ctx, func() bool {
 			events, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
 			return err != nil || strings.Contains(string(events), "frozen "+value)
 		})

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/await"
 )
 
 func testExec(t *testing.T, c *Cluster) {
@@ -130,7 +132,7 @@ func testIstiod(t *testing.T, c *Cluster) {
 		t.Fatal(err)
 	}
 	answered()
-	err = until(ctxWithin(t, soon), func() bool {
+	err = await.Until(ctxWithin(t, soon), func() bool {
 		now, err := p.Process("pilot-discovery")
 		return err == nil && now != pid
 	})

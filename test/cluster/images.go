@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 // images are those of the cluster, smallest first: what can start, starts.
@@ -24,11 +26,11 @@ const (
 func image(name string) string { return imageHub + "/" + name + ":" + imageTag }
 
 // imageFile is the archive of an image.
-func (c *Cluster) imageFile(name string) string { return cached(c.root, "images", name+".tar") }
+func (c *Cluster) imageFile(name string) string { return tree.Cached(c.root, "images", name+".tar") }
 
 // buildImages writes the images whose parts have changed.
 func (c *Cluster) buildImages() error {
-	if err := os.MkdirAll(cached(c.root, "images"), 0o755); err != nil {
+	if err := os.MkdirAll(tree.Cached(c.root, "images"), 0o755); err != nil {
 		return fmt.Errorf("build images: %w", err)
 	}
 	if err := c.buildPrograms(); err != nil {
@@ -60,7 +62,7 @@ func (c *Cluster) buildImages() error {
 // buildPrograms builds the programs of this tree that run in the cluster: seconds at first, then nothing.
 func (c *Cluster) buildPrograms() error {
 	for name, pkg := range map[string]string{"lab-app-static": "./test/lab/app", "pause": "./test/cluster/cmd/pause", "runc-v2": "./test/cluster/cmd/runc-v2"} {
-		cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", cached(c.root, "bin", name), pkg)
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", tree.Cached(c.root, "bin", name), pkg)
 		cmd.Dir, cmd.Env = c.root, append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w: %s", name, err, out)
@@ -101,8 +103,8 @@ func (c *Cluster) describeProxy(img *Image) error {
 	img.Dirs = []string{"/home/istio-proxy", "/etc/istio", "/var/run"}
 	maps.Copy(img.Files, map[string]string{
 		"/usr/local/bin/pilot-agent":                     c.program("pilot-agent"),
-		"/usr/local/bin/envoy":                           cached(c.root, "envoy"),
-		"/var/lib/istio/envoy/envoy_bootstrap_tmpl.json": cached(c.root, "istio", "envoy_bootstrap.json"),
+		"/usr/local/bin/envoy":                           tree.Cached(c.root, "envoy"),
+		"/var/lib/istio/envoy/envoy_bootstrap_tmpl.json": tree.Cached(c.root, "istio", "envoy_bootstrap.json"),
 		"/etc/protocols":                                 "/etc/protocols",
 	})
 	const multi = "/usr/sbin/xtables-nft-multi"
@@ -115,7 +117,7 @@ func (c *Cluster) describeProxy(img *Image) error {
 		return errors.New("iptables' extensions are not in /usr/lib/*/xtables: run test/install.sh cluster")
 	}
 	img.Files[extensions[0]] = extensions[0]
-	return img.addLibraries(cached(c.root, "envoy"), multi)
+	return img.addLibraries(tree.Cached(c.root, "envoy"), multi)
 }
 
 func (img *Image) addUsers() {

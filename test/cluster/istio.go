@@ -9,6 +9,9 @@ import (
 	"os"
 	"strings"
 	"text/template"
+
+	"github.com/meshwatch/meshwatch/test/await"
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 // manifests are what is applied to the cluster, and the values of Istio's charts.
@@ -31,7 +34,7 @@ func (c *Cluster) manifest(name string, values any) (string, error) {
 
 // helm installs a chart of Istio's with the values of a manifest, and, if wait is true, waits for what it starts.
 func (c *Cluster) helm(ctx context.Context, release, namespace, chart, values string, wait bool) error {
-	argv := []string{c.program("helm"), "upgrade", "--install", release, cached(c.root, "istio", "charts", chart), "--namespace=" + namespace, "--create-namespace"}
+	argv := []string{c.program("helm"), "upgrade", "--install", release, tree.Cached(c.root, "istio", "charts", chart), "--namespace=" + namespace, "--create-namespace"}
 	if values != "" {
 		text, err := c.manifest(values, c.Options)
 		if err != nil {
@@ -147,7 +150,7 @@ func (c *Cluster) waitBackends(ctx context.Context) error {
 	defer client.CloseIdleConnections()
 	answered := map[string]bool{}
 	var last error
-	err := until(ctx, func() bool {
+	err := await.Until(ctx, func() bool {
 		var body []byte
 		if body, last = get(ctx, client, c.GatewayURL()+"/ready?call=backend&relay=1", 200); last != nil {
 			clear(answered)

@@ -14,6 +14,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/await"
 )
 
 // Kubectl runs kubectl as the administrator and returns what it printed.
@@ -27,7 +29,7 @@ func (c *Cluster) Apply(ctx context.Context, manifests string) error {
 	ctx, cancel := context.WithTimeout(ctx, partWithin)
 	defer cancel()
 	var last error
-	err := until(ctx, func() bool {
+	err := await.Until(ctx, func() bool {
 		_, err := c.Kubectl(ctx, strings.NewReader(manifests), "apply", "-f", "-")
 		if err != nil && ctx.Err() == nil {
 			last = err

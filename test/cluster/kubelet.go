@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"text/template"
+
+	"github.com/meshwatch/meshwatch/test/await"
 )
 
 // configuration are the templates of the configuration files of a node's processes.
@@ -72,7 +74,7 @@ func (c *Cluster) startContainerd(ctx context.Context, node int) error {
 		return err
 	}
 	var last error
-	err := until(ctx, func() bool {
+	err := await.Until(ctx, func() bool {
 		_, last = c.run(ctx, node, networkAndMounts, nil, c.program("ctr"), "version")
 		return last == nil
 	})

@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
+
+	"github.com/meshwatch/meshwatch/test/nets"
 )
 
 // The cluster's addresses: node N is 192.168.77.(10+N), its pods are 10.244.N.0/24.
@@ -39,7 +38,7 @@ func linkNode(node int) error {
 			if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 				return fmt.Errorf("add bridge: %w", err)
 			}
-			return errors.Join(linkUp(h, bridgeName), linkUp(h, "lo"))
+			return errors.Join(nets.Up(h, bridgeName), nets.Up(h, "lo"))
 		})
 		if err != nil {
 			return err
@@ -49,7 +48,7 @@ func linkNode(node int) error {
 		return err
 	}
 	return inNode(node, func(h *netlink.Handle) error {
-		if err := errors.Join(linkUp(h, "lo"), addAddress(h, "eth0", netip.PrefixFrom(nodeAddr(node), 24)), linkUp(h, "eth0")); err != nil {
+		if err := errors.Join(nets.Up(h, "lo"), nets.AddAddress(h, "eth0", netip.PrefixFrom(nodeAddr(node), 24)), nets.Up(h, "eth0")); err != nil {
 			return err
 		}
 		if node == 1 {
@@ -76,7 +75,7 @@ func plugNode(node int) error {
 		if err := h.LinkAdd(veth); err != nil {
 			return fmt.Errorf("add veth %s: %w", attrs.Name, err)
 		}
-		if err := linkUp(h, attrs.Name); err != nil || node == 1 {
+		if err := nets.Up(h, attrs.Name); err != nil || node == 1 {
 			return err
 		}
 		return addRoute(h, podNet(node), nodeAddr(node))
@@ -91,36 +90,10 @@ func addRoute(h *netlink.Handle, to netip.Prefix, gw netip.Addr) error {
 	}
 	route := &netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: gw.AsSlice(), Flags: int(netlink.FLAG_ONLINK)}
 	if to.IsValid() {
-		route.Dst = ipNet(to)
+		route.Dst = nets.IPNet(to)
 	}
 	if err := h.RouteAdd(route); err != nil {
 		return fmt.Errorf("add route to %s by %s: %w", to, gw, err)
-	}
-	return nil
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-func linkUp(h *netlink.Handle, name string) error {
-	link, err := h.LinkByName(name)
-	if err == nil {
-		err = h.LinkSetUp(link)
-	}
-	if err != nil {
-		return fmt.Errorf("set %s up: %w", name, err)
-	}
-	return nil
-}
-
-func addAddress(h *netlink.Handle, link string, addr netip.Prefix) error {
-	dev, err := h.LinkByName(link)
-	if err == nil {
-		err = h.AddrAdd(dev, &netlink.Addr{IPNet: ipNet(addr)})
-	}
-	if err != nil {
-		return fmt.Errorf("add address %s to %s: %w", addr, link, err)
 	}
 	return nil
 }
@@ -131,60 +104,15 @@ func inNode(node int, fn func(*netlink.Handle) error) error {
 	if err != nil {
 		return err
 	}
-	ns, err := netns.GetFromPid(pid)
-	if err != nil {
-		return fmt.Errorf("open network namespace of node %d: %w", node, err)
-	}
-	defer ns.Close()
-	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink of node %d: %w", node, err)
-	}
-	defer h.Close()
-	if err := fn(h); err != nil {
-		return fmt.Errorf("set up network of node %d: %w", node, err)
+	if err := nets.OfProcess(pid).Netlink(fn); err != nil {
+		return fmt.Errorf("node %d: %w", node, err)
 	}
 	return nil
 }
 
-// inNetnsOf calls fn on a thread that is in the network namespace of a process.
-func inNetnsOf(pid int, fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // unlocked only when the thread is back where it was; else it ends with this goroutine
-		err, back := switched(pid, fn)
-		if back {
-			runtime.UnlockOSThread()
-		}
-		done <- err
-	}()
-	return <-done
-}
-
-func switched(pid int, fn func() error) (err error, back bool) { //nolint:revive // the error is fn's
-	own, err := netns.Get()
-	if err != nil {
-		return fmt.Errorf("open own network namespace: %w", err), true
-	}
-	defer own.Close()
-	target, err := netns.GetFromPid(pid)
-	if err != nil {
-		return fmt.Errorf("open network namespace of process %d: %w", pid, err), true
-	}
-	defer target.Close()
-	if err := netns.Set(target); err != nil {
-		return fmt.Errorf("enter network namespace of process %d: %w", pid, err), true
-	}
-	err = fn()
-	if e := netns.Set(own); e != nil {
-		return errors.Join(err, fmt.Errorf("leave network namespace of process %d: %w", pid, e)), false
-	}
-	return err, true
-}
-
 // dialFrom connects from the network namespace of a process.
 func dialFrom(ctx context.Context, pid int, address string) (conn net.Conn, err error) {
-	err = inNetnsOf(pid, func() error {
+	err = nets.OfProcess(pid).Do(func() error {
 		d := net.Dialer{}
 		d.SetMultipathTCP(false) // as nearly all that talks in a mesh
 		var e error

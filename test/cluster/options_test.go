@@ -10,6 +10,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/meshwatch/meshwatch/test/await"
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 // TestTransparent: TPROXY, DNS capture and HTTP/2 between sidecars, at once.
@@ -23,7 +26,7 @@ func TestTransparent(t *testing.T) {
 	}
 	frontend := pod(t, c, Namespace, "app=frontend")
 	var seen []Access
-	err := until(ctxWithin(t, soon), func() bool {
+	err := await.Until(ctxWithin(t, soon), func() bool {
 		pods, err := c.Pods(t.Context(), Namespace, "app=backend")
 		if err != nil {
 			t.Fatal(err)
@@ -129,7 +132,7 @@ func testTunnelLogs(t *testing.T, c *Cluster, frontend Pod, requests int) {
 	}
 	ours := func(a Access) bool { return a.Path == "/tunnels" }
 	var lost int
-	err = until(ctxWithin(t, soon), func() bool {
+	err = await.Until(ctxWithin(t, soon), func() bool {
 		ids := map[string]bool{}
 		for _, p := range backends {
 			for _, a := range lines(t, p, ours) {
@@ -155,7 +158,7 @@ func TestCrash(t *testing.T) {
 	if _, err := Open(); err == nil {
 		t.Fatal("a cluster is up; tests have their own, take it down first: make cluster-down")
 	}
-	root, err := moduleRoot()
+	root, err := tree.Root()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/await"
 )
 
 // Bounds of waiting, on a machine that does much else; what they bound takes a tenth.
@@ -87,7 +89,7 @@ func (c *Cluster) waitAPI(ctx context.Context) error {
 	}
 	defer client.CloseIdleConnections()
 	var last error
-	err = until(ctx, func() bool {
+	err = await.Until(ctx, func() bool {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+nodeAddr(1).String()+":"+apiPort+"/readyz", nil)
 		if err != nil {
 			last = err

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/meshwatch/meshwatch/test/nets"
 )
 
 // Pod is a pod of the cluster, as far as the lab needs it.
@@ -164,7 +166,7 @@ func (p Pod) Link() (name string, index int, err error) {
 	if err != nil {
 		return "", 0, err
 	}
-	err = inNetnsOf(pid, func() error {
+	err = nets.OfProcess(pid).Do(func() error {
 		eth0, err := netlink.LinkByName("eth0")
 		if err == nil {
 			index = eth0.Attrs().ParentIndex

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 // tag is in the environment of every process that is started here, not in that of containers.
@@ -53,7 +55,7 @@ func (c *Cluster) command(node int, in spaces, name string, argv ...string) (cmd
 	cmd = exec.Command(line[0], line[1:]...)
 	cmd.Env = []string{
 		tag,
-		"PATH=" + strings.Join([]string{cached(c.root, "bin"), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}, ":"),
+		"PATH=" + strings.Join([]string{tree.Cached(c.root, "bin"), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}, ":"),
 		"KUBECONFIG=" + kubeconfig("admin"),
 		"HOME=" + path("home"), // what kubectl and helm cache
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 // Programs are those that test/install.sh builds.
@@ -14,17 +16,12 @@ var Programs = []string{
 	"containerd", "containerd-shim-runc-v2", "ctr", "coredns", "helm", "pilot-discovery", "pilot-agent", "fortio",
 }
 
-// cached names a file that test/install.sh makes.
-func cached(root string, elem ...string) string {
-	return filepath.Join(append([]string{root, "test", ".cache"}, elem...)...)
-}
-
 // program is the path of a program that test/install.sh built.
-func (c *Cluster) program(name string) string { return cached(c.root, "bin", name) }
+func (c *Cluster) program(name string) string { return tree.Cached(c.root, "bin", name) }
 
 // Missing says why a cluster cannot be built here, one error for each reason; nil when it can.
 func Missing() error {
-	root, err := moduleRoot()
+	root, err := tree.Root()
 	if err != nil {
 		return err
 	}
@@ -44,9 +41,9 @@ func missing(root string) error {
 			errs = append(errs, fmt.Errorf("build a cluster: %s is not installed, run test/install.sh cluster", name))
 		}
 	}
-	files := []string{cached(root, "envoy"), cached(root, "istio", "envoy_bootstrap.json")}
+	files := []string{tree.Cached(root, "envoy"), tree.Cached(root, "istio", "envoy_bootstrap.json")}
 	for _, name := range Programs {
-		files = append(files, cached(root, "bin", name))
+		files = append(files, tree.Cached(root, "bin", name))
 	}
 	for _, f := range files {
 		if !exists(f) {

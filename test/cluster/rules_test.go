@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/await"
 )
 
 // rules are by path: what the frontend is asked for, it asks its backend for.
@@ -45,7 +47,7 @@ func testRules(t *testing.T, c *Cluster) {
 	defer client.CloseIdleConnections()
 	frontend, v1 := pod(t, c, Namespace, "app=frontend"), pod(t, c, Namespace, "app=backend,version=v1")
 	ctx := ctxWithin(t, soon)
-	err := until(ctx, func() bool { // 418 of the backend is 502 of the frontend
+	err := await.Until(ctx, func() bool { // 418 of the backend is 502 of the frontend
 		_, err := get(ctx, client, c.GatewayURL()+"/first-abort", http.StatusBadGateway)
 		return err == nil
 	})
@@ -83,7 +85,7 @@ func (r rule) check(t *testing.T, frontend, backend Pod) {
 	t.Helper()
 	var caller, callee []Access
 	ours := func(a Access) bool { return strings.HasPrefix(a.Path, "/rule-"+r.name) }
-	err := until(ctxWithin(t, soon), func() bool {
+	err := await.Until(ctxWithin(t, soon), func() bool {
 		caller = lines(t, frontend, func(a Access) bool { return ours(a) && !a.Inbound() })
 		callee = lines(t, backend, func(a Access) bool { return ours(a) && a.Inbound() })
 		return len(caller) > 0 && len(callee) >= r.lines

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/meshwatch/meshwatch/test/await"
 )
 
 // oneRequestEach makes frontend's sidecar connect anew for each request to backend.
@@ -36,7 +38,7 @@ func testWire(t *testing.T, c *Cluster) {
 	// From when on the rule holds is not known: record until there are enough new connections.
 	var conversations []conversation
 	var all []*Stream
-	err := until(ctx, func() bool {
+	err := await.Until(ctx, func() bool {
 		capture, err := c.Capture(backend)
 		if err != nil {
 			t.Fatal(err)

@@ -156,17 +156,3 @@ func (l *Lab) ResetAccessLogs() error {
 	}
 	return errors.Join(errs...)
 }
-
-// tails are the last words of every process, for the error of a lab that did not come up.
-func (l *Lab) tails() error {
-	const last = 400                                   // bytes of each
-	files, _ := filepath.Glob(l.path("logs", "*.log")) //nolint:errcheck // the pattern is right
-	var errs []error
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		if text = bytes.TrimSpace(text); err == nil && len(text) > 0 {
-			errs = append(errs, fmt.Errorf("%s: %s", filepath.Base(f), text[max(0, len(text)-last):]))
-		}
-	}
-	return errors.Join(errs...)
-}

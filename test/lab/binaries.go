@@ -8,39 +8,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/meshwatch/meshwatch/test/tree"
 )
-
-// modulePath is how the tree is recognised in which the lab finds its own parts.
-const modulePath = "module github.com/meshwatch/meshwatch"
-
-// moduleRoot is the tree of this module that the working directory is in.
-func moduleRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("find the source tree: %w", err)
-	}
-	for d := dir; ; d = filepath.Dir(d) {
-		mod, err := os.ReadFile(filepath.Join(d, "go.mod"))
-		if line, _, _ := strings.Cut(string(mod), "\n"); err == nil && strings.TrimSpace(line) == modulePath {
-			return d, nil
-		}
-		if d == filepath.Dir(d) {
-			return "", fmt.Errorf("find the source tree: %s is not in it", dir)
-		}
-	}
-}
-
-// cached names a file that test/install.sh makes.
-func cached(root string, elem ...string) string {
-	return filepath.Join(append([]string{root, "test", ".cache"}, elem...)...)
-}
 
 // defaultSidecar is Envoy where test/install.sh could fetch it.
 func defaultSidecar(root string) Sidecar {
-	if exists(cached(root, "envoy")) {
+	if exists(tree.Cached(root, "envoy")) {
 		return SidecarEnvoy
 	}
 	return SidecarHAProxy
@@ -48,7 +24,7 @@ func defaultSidecar(root string) Sidecar {
 
 // Missing says why a lab cannot be built here, one error for each reason; nil when it can.
 func Missing(sidecar Sidecar) error {
-	root, err := moduleRoot()
+	root, err := tree.Root()
 	if err != nil {
 		return err
 	}
@@ -71,7 +47,7 @@ func check(root string, sidecar Sidecar) error {
 	switch {
 	case sidecar != SidecarEnvoy && sidecar != SidecarHAProxy:
 		errs = append(errs, fmt.Errorf("build a lab: sidecar %q is not one of envoy, haproxy", sidecar))
-	case sidecar == SidecarEnvoy && !exists(cached(root, "envoy")):
+	case sidecar == SidecarEnvoy && !exists(tree.Cached(root, "envoy")):
 		errs = append(errs, errors.New("build a lab: envoy is not installed, run test/install.sh or choose haproxy"))
 	}
 	return errors.Join(errs...)
@@ -79,7 +55,7 @@ func check(root string, sidecar Sidecar) error {
 
 // buildApp builds the app, and copies it to where every user can run it.
 func buildApp(ctx context.Context, root, to string) error {
-	bin := cached(root, "bin", "lab-app")
+	bin := tree.Cached(root, "bin", "lab-app")
 	if err := os.MkdirAll(filepath.Dir(bin), 0o755); err != nil {
 		return fmt.Errorf("build app: %w", err)
 	}
@@ -128,7 +104,7 @@ func copyProgram(from, to string) error {
 // envoy is the path of an Envoy that the sidecars' user can run: the cached one, or a copy when a directory above it
 // is closed to others.
 func (l *Lab) envoy() (string, error) {
-	bin, err := filepath.EvalSymlinks(cached(l.root, "envoy"))
+	bin, err := filepath.EvalSymlinks(tree.Cached(l.root, "envoy"))
 	if err != nil {
 		return "", fmt.Errorf("find envoy: %w", err)
 	}

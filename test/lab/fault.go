@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/state"
 )
 
 // FaultKind names a part of the mesh that can be made slow.
@@ -77,7 +79,7 @@ func (l *Lab) StartFault(f Fault) error {
 	if exists(l.faultPath(f.Kind)) {
 		return fmt.Errorf("start fault %s: it is on already", f.Kind)
 	}
-	if err := writeJSON(l.faultPath(f.Kind), f); err != nil { // first: StopFault undoes what is half done
+	if err := state.Write(l.faultPath(f.Kind), f); err != nil { // first: StopFault undoes what is half done
 		return err
 	}
 	if err := l.apply(f, p); err != nil {
@@ -104,7 +106,7 @@ func (l *Lab) apply(f Fault, p Pod) error {
 // StopFault ends a fault. One that is not on is no error.
 func (l *Lab) StopFault(kind FaultKind) error {
 	var f Fault
-	if err := readJSON(l.faultPath(kind), &f); errors.Is(err, os.ErrNotExist) {
+	if err := state.Read(l.faultPath(kind), &f); errors.Is(err, os.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return err
@@ -137,7 +139,7 @@ func (l *Lab) Faults() []Fault {
 	var on []Fault
 	for _, kind := range FaultKinds {
 		var f Fault
-		if readJSON(l.faultPath(kind), &f) == nil {
+		if state.Read(l.faultPath(kind), &f) == nil {
 			on = append(on, f)
 		}
 	}

@@ -17,6 +17,10 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/await"
+	"github.com/meshwatch/meshwatch/test/state"
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 // Sidecar is the kind of proxy beside each app.
@@ -65,7 +69,7 @@ func Up(ctx context.Context, opts Options) (*Lab, error) {
 	}
 	start := time.Now()
 	if err := l.build(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("build lab %s: %w", l.ID, err), l.tails(), l.Down())
+		return nil, errors.Join(fmt.Errorf("build lab %s: %w", l.ID, err), state.Tails(l.LogDir(), tail), l.Down())
 	}
 	slog.Info("lab is up", "id", l.ID, "sidecar", l.Options.Sidecar, "took", time.Since(start).Round(time.Millisecond))
 	return l, nil
@@ -73,7 +77,7 @@ func Up(ctx context.Context, opts Options) (*Lab, error) {
 
 // create checks that a lab can be built here, and takes an id.
 func create(opts Options) (*Lab, error) {
-	root, err := moduleRoot()
+	root, err := tree.Root()
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +155,7 @@ func (l *Lab) waitReady(ctx context.Context, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	var last, dead error
-	err := until(ctx, func() bool {
+	err := await.Until(ctx, func() bool {
 		if !l.listening(ctx) { // else the gateway would wait a second before it tries again
 			dead = l.checkProcesses()
 			return dead != nil
@@ -199,21 +203,6 @@ func (l *Lab) checkProcesses() error {
 		}
 	}
 	return err
-}
-
-// until polls a condition until it holds or ctx is done.
-func until(ctx context.Context, holds func() bool) error {
-	const pause = 20 * time.Millisecond
-	tick := time.NewTicker(pause)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	return nil
 }
 
 // GatewayURL is where clients send requests, without a path.

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/await"
+	"github.com/meshwatch/meshwatch/test/nets"
 )
 
 // within bounds everything a test waits for.
@@ -50,7 +53,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	if err := until(ctx, holds); err != nil {
+	if err := await.Until(ctx, holds); err != nil {
 		t.Fatalf("not within %s: %s", within, what)
 	}
 }
@@ -196,7 +199,7 @@ func testRules(t *testing.T, l *Lab) {
 			}
 		}
 	}
-	err := inNetns(l.NodeNetns(), func() error {
+	err := nets.Named(l.NodeNetns()).Do(func() error {
 		on, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables")
 		if err == nil && strings.TrimSpace(string(on)) != "1" {
 			err = fmt.Errorf("bridge-nf-call-iptables is %q", on)

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 var (
@@ -155,7 +157,7 @@ func (l *Lab) StartLoad(w Load) error {
 // and returns what fortio measured up to then.
 func (l *Lab) Fortio(ctx context.Context, w Load) (LoadResult, error) {
 	w = w.withDefaults()
-	fortio := cached(l.root, "bin", "fortio")
+	fortio := tree.Cached(l.root, "bin", "fortio")
 	if !exists(fortio) {
 		return LoadResult{}, errors.New("send load: fortio is not built, run test/install.sh")
 	}

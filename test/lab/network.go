@@ -10,7 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
+
+	"github.com/meshwatch/meshwatch/test/nets"
 )
 
 // bridgeName is the node's bridge, which every pod hangs on.
@@ -49,11 +50,11 @@ func (l *Lab) addNode() error {
 	if err := addNetns(name); err != nil {
 		return err
 	}
-	if err := inNetns(name, func() error { return sysctl(nodeSysctls) }); err != nil {
+	if err := nets.Named(name).Do(func() error { return sysctl(nodeSysctls) }); err != nil {
 		return err
 	}
-	return withHandle(name, func(h *netlink.Handle) error {
-		if err := linkUp(h, "lo"); err != nil {
+	return nets.Named(name).Netlink(func(h *netlink.Handle) error {
+		if err := nets.Up(h, "lo"); err != nil {
 			return err
 		}
 		attrs := netlink.NewLinkAttrs()
@@ -62,7 +63,7 @@ func (l *Lab) addNode() error {
 			return fmt.Errorf("add bridge %s: %w", bridgeName, err)
 		}
 		v4, v6 := address(l.ID, 1)
-		return errors.Join(addAddress(h, bridgeName, v4, 24), addAddress(h, bridgeName, v6, 64), linkUp(h, bridgeName))
+		return errors.Join(nets.AddAddress(h, bridgeName, netip.PrefixFrom(v4, 24)), nets.AddAddress(h, bridgeName, netip.PrefixFrom(v6, 64)), nets.Up(h, bridgeName))
 	})
 }
 
@@ -76,7 +77,7 @@ func (l *Lab) addPod(p Pod, index int) (Pod, error) {
 	if err := l.plug(p); err != nil {
 		return p, err
 	}
-	if err := withHandle(p.Netns, func(h *netlink.Handle) error { return l.configure(h, p) }); err != nil {
+	if err := nets.Named(p.Netns).Netlink(func(h *netlink.Handle) error { return l.configure(h, p) }); err != nil {
 		return p, err
 	}
 	if p.Sidecar {
@@ -100,7 +101,7 @@ func (l *Lab) plug(p Pod) error {
 		return fmt.Errorf("open network namespace %s: %w", p.Netns, err)
 	}
 	defer pod.Close()
-	return withHandle(l.NodeNetns(), func(h *netlink.Handle) error {
+	return nets.Named(l.NodeNetns()).Netlink(func(h *netlink.Handle) error {
 		bridge, err := h.LinkByName(bridgeName)
 		if err != nil {
 			return fmt.Errorf("find %s: %w", bridgeName, err)
@@ -111,13 +112,13 @@ func (l *Lab) plug(p Pod) error {
 		if err := h.LinkAdd(veth); err != nil {
 			return fmt.Errorf("add veth %s: %w", p.Link(), err)
 		}
-		return linkUp(h, p.Link())
+		return nets.Up(h, p.Link())
 	})
 }
 
 // unplug removes the pod's link.
 func (l *Lab) unplug(p Pod) error {
-	return withHandle(l.NodeNetns(), func(h *netlink.Handle) error {
+	return nets.Named(l.NodeNetns()).Netlink(func(h *netlink.Handle) error {
 		link, err := h.LinkByName(p.Link())
 		if err != nil {
 			return fmt.Errorf("find %s: %w", p.Link(), err)
@@ -131,9 +132,9 @@ func (l *Lab) unplug(p Pod) error {
 
 // configure gives the pod its addresses and default routes.
 func (l *Lab) configure(h *netlink.Handle, p Pod) error {
-	err := errors.Join(linkUp(h, "lo"), addAddress(h, "eth0", p.V4, 24), addAddress(h, "eth0", p.V6, 64), linkUp(h, "eth0"))
+	err := errors.Join(nets.Up(h, "lo"), nets.AddAddress(h, "eth0", netip.PrefixFrom(p.V4, 24)), nets.AddAddress(h, "eth0", netip.PrefixFrom(p.V6, 64)), nets.Up(h, "eth0"))
 	if p.Sidecar { // the address from which a sidecar calls its app; 127.0.0.6 needs no such line
-		err = errors.Join(err, addAddress(h, "lo", netip.MustParseAddr("::6"), 128))
+		err = errors.Join(err, nets.AddAddress(h, "lo", netip.PrefixFrom(netip.MustParseAddr("::6"), 128)))
 	}
 	if err != nil {
 		return err
@@ -148,51 +149,6 @@ func (l *Lab) configure(h *netlink.Handle, p Pod) error {
 		if err := h.RouteAdd(route); err != nil {
 			return fmt.Errorf("add default route by %s: %w", gw, err)
 		}
-	}
-	return nil
-}
-
-func withHandle(name string, fn func(*netlink.Handle) error) error {
-	ns, err := netns.GetFromName(name)
-	if err != nil {
-		return fmt.Errorf("open network namespace %s: %w", name, err)
-	}
-	defer ns.Close()
-	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink in %s: %w", name, err)
-	}
-	defer h.Close()
-	if err := fn(h); err != nil {
-		return fmt.Errorf("set up %s: %w", name, err)
-	}
-	return nil
-}
-
-func linkUp(h *netlink.Handle, name string) error {
-	link, err := h.LinkByName(name)
-	if err == nil {
-		err = h.LinkSetUp(link)
-	}
-	if err != nil {
-		return fmt.Errorf("set %s up: %w", name, err)
-	}
-	return nil
-}
-
-// addAddress adds an address without duplicate detection, which would keep IPv6 waiting for a second.
-func addAddress(h *netlink.Handle, link string, addr netip.Addr, bits int) error {
-	dev, err := h.LinkByName(link)
-	if err == nil {
-		ipnet := &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())}
-		a := &netlink.Addr{IPNet: ipnet}
-		if addr.Is6() {
-			a.Flags = unix.IFA_F_NODAD
-		}
-		err = h.AddrAdd(dev, a)
-	}
-	if err != nil {
-		return fmt.Errorf("add address %s to %s: %w", addr, link, err)
 	}
 	return nil
 }

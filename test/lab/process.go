@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/meshwatch/meshwatch/test/nets"
 )
 
 // tag is the environment variable by which a lab knows its processes when their records are lost.
@@ -151,7 +153,7 @@ func (s *spawner) start(ns string, cmd *exec.Cmd) error {
 			errs <- cmd.Start()
 			return
 		}
-		err, _ := switched(ns, cmd.Start)
+		err, _ := nets.Named(ns).Switch(cmd.Start)
 		errs <- err
 	}
 	return <-errs
@@ -250,7 +252,7 @@ func commandIn(ns, stdin, name string, args ...string) error {
 	cmd.Stdin = strings.NewReader(stdin)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	err := inNetns(ns, cmd.Start)
+	err := nets.Named(ns).Do(cmd.Start)
 	if err == nil {
 		err = cmd.Wait()
 	}

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/nets"
 )
 
 // Response is the answer to one request, read to its end.
@@ -23,7 +25,7 @@ func (l *Lab) Dial(ctx context.Context, pod, address string) (net.Conn, error) {
 		return nil, fmt.Errorf("dial from %s: no such pod", pod)
 	}
 	var conn net.Conn
-	err := inNetns(p.Netns, func() (err error) {
+	err := nets.Named(p.Netns).Do(func() (err error) {
 		var d net.Dialer // one address: the socket is made on this thread
 		d.SetMultipathTCP(false)
 		conn, err = d.DialContext(ctx, "tcp", address)

@@ -3,7 +3,6 @@ package lab
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/meshwatch/meshwatch/test/state"
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 // stateDir holds one directory for each lab:
@@ -24,6 +26,8 @@ import (
 //	conf/                the proxies' configuration
 //	pages/POD            page shared with the pod's app
 const stateDir = "/run/meshwatch-lab"
+
+const tail = 400 // bytes of each log that an error shows
 
 // labName is what names that carry an id look like.
 var labName = regexp.MustCompile(`^` + netnsPrefix + `([0-9a-f]{4})-`)
@@ -61,45 +65,18 @@ func (l *Lab) path(elem ...string) string { return filepath.Join(append([]string
 // LogDir is where the processes' output and the access logs are, until Down.
 func (l *Lab) LogDir() string { return l.path("logs") }
 
-func (l *Lab) save() error { return writeJSON(l.path("lab.json"), l) }
+func (l *Lab) save() error { return state.Write(l.path("lab.json"), l) }
 
 func (l *Lab) recordPath(p Process) string {
 	return l.path("procs", fmt.Sprintf("%s.%d.json", p.Name, p.PID))
 }
 
-func (l *Lab) record(p Process) error { return writeJSON(l.recordPath(p), p) }
+func (l *Lab) record(p Process) error { return state.Write(l.recordPath(p), p) }
 
 // spawner is the lab's, started with the first process.
 func (l *Lab) spawner() *spawner {
 	l.spawnOnce.Do(func() { l.spawn = newSpawner() })
 	return l.spawn
-}
-
-// writeJSON replaces a file at once.
-func writeJSON(name string, v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	tmp := name + ".new"
-	if err := os.WriteFile(tmp, append(data, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	if err := os.Rename(tmp, name); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return nil
-}
-
-func readJSON(name string, v any) error {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
-	}
-	return nil
 }
 
 // readProcesses reads a lab's records.
@@ -108,7 +85,7 @@ func readProcesses(dir string) ([]Process, error) {
 	var procs []Process
 	for _, f := range files {
 		var p Process
-		if err := readJSON(f, &p); errors.Is(err, os.ErrNotExist) {
+		if err := state.Read(f, &p); errors.Is(err, os.ErrNotExist) {
 			continue // ended meanwhile
 		} else if err != nil {
 			return nil, err
@@ -156,12 +133,12 @@ func Open(id string) (*Lab, error) {
 		}
 		id = ids[0]
 	}
-	root, err := moduleRoot()
+	root, err := tree.Root()
 	if err != nil {
 		return nil, err
 	}
 	l := &Lab{dir: filepath.Join(stateDir, id), root: root}
-	if err := readJSON(l.path("lab.json"), l); err != nil {
+	if err := state.Read(l.path("lab.json"), l); err != nil {
 		return nil, fmt.Errorf("open lab %s: %w", id, err)
 	}
 	return l, nil
@@ -214,7 +191,7 @@ func Clean(id string) error {
 func Stale(id string) bool {
 	dir := filepath.Join(stateDir, id)
 	var l Lab
-	if err := readJSON(filepath.Join(dir, "lab.json"), &l); err != nil {
+	if err := state.Read(filepath.Join(dir, "lab.json"), &l); err != nil {
 		const settled = time.Minute // one that is being built has its lab.json long before
 		info, err := os.Stat(dir)
 		return err != nil || time.Since(info.ModTime()) > settled

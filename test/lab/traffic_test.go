@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/meshwatch/meshwatch/test/await"
 )
 
 // testBodies sends 50 MB up to the backend, down from it, and both ways at once.
@@ -141,7 +143,7 @@ func TestLoadInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = until(ctx, func() bool { n, err := l.Requests(); return err != nil || n > first+100 })
+		_ = await.Until(ctx, func() bool { n, err := l.Requests(); return err != nil || n > first+100 })
 		cancel()
 	}()
 	r, err := l.Wrk(ctx, Load{Duration: time.Minute})

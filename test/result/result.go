@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"text/tabwriter"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 // Better says on which side of its bar a value should be.
@@ -65,7 +67,7 @@ func (r *Result) Bar(name string, value float64, unit string, better Better, bar
 
 // Save writes the file, in place of an older one, and prints the bars to w. An error means that the run is not sound.
 func (r *Result) Save(w io.Writer) error {
-	root, err := Root()
+	root, err := tree.Root()
 	if err != nil {
 		return err
 	}
@@ -137,20 +139,4 @@ func amount(v float64, unit string) string {
 func line(w io.Writer, text string) error {
 	_, err := fmt.Fprintln(w, text)
 	return err
-}
-
-// Root is the directory of this module, from anywhere inside of it.
-func Root() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("find the module: %w", err)
-	}
-	for at := dir; ; at = filepath.Dir(at) {
-		if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
-			return at, nil
-		}
-		if at == filepath.Dir(at) {
-			return "", errors.New("find the module: run this from inside the source tree")
-		}
-	}
 }

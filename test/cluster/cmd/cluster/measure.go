@@ -18,6 +18,7 @@ import (
 
 	"github.com/meshwatch/meshwatch/test/cluster"
 	"github.com/meshwatch/meshwatch/test/result"
+	"github.com/meshwatch/meshwatch/test/tree"
 )
 
 // What is measured, and the bars: see the issue that asked for the cluster.
@@ -134,7 +135,7 @@ func (d *details) cycle(ctx context.Context, nodes int, ups *[]float64, during f
 
 // timed runs a command in the module's directory and says how many seconds it took.
 func timed(ctx context.Context, argv ...string) (float64, error) {
-	root, err := result.Root()
+	root, err := tree.Root()
 	if err != nil {
 		return 0, err
 	}

@@ -40,7 +40,7 @@ func TestRewrite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		data, err := rewrite(in, "/root/n2", "abc")
+		data, err := rewrite(in, "/base/n2", "abc")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,7 +55,7 @@ func TestRewrite(t *testing.T) {
 		if err := json.Unmarshal(data, &got); err != nil {
 			t.Fatal(err)
 		}
-		if want := "/root/n2/" + c.want + "/cri-containerd-abc.scope"; got.Linux.CgroupsPath != want {
+		if want := "/base/n2/" + c.want + "/cri-containerd-abc.scope"; got.Linux.CgroupsPath != want {
 			t.Errorf("%s: cgroup %s, want %s", name, got.Linux.CgroupsPath, want)
 		}
 		if got.Process.User.UID != 7 || got.Linux.Namespaces == nil || len(got.Linux.Resources) != 1 || got.Linux.Resources["devices"] == nil {
