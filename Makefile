@@ -7,12 +7,14 @@ GOBUILD := go build -buildvcs=false -trimpath
 FAULT ?= app
 KEEP ?=
 SIDECAR ?=
+# The measurement: BENCH are flags such as --only haproxy,bulk, see go run ./test/bench --help.
 # The cluster: NODES=1..3; OPTIONS are flags such as --tproxy, see go run ./test/cluster/cmd/cluster up --help.
 NODES ?= 1
 OPTIONS ?=
+BENCH ?=
 
 .DEFAULT_GOAL := build
-.PHONY: build generate lint test test-unit demo lab-down cluster cluster-down test-cluster accuracy bench clean help
+.PHONY: build generate lint test test-unit demo lab-down cluster cluster-down test-cluster accuracy bench bench-scale clean help
 
 build: ## bin/meshwatch
 	$(GOBUILD) -ldflags '-X main.version=$(VERSION)' -o bin/meshwatch ./cmd/meshwatch
@@ -52,9 +54,13 @@ accuracy: build ## journeys with every hop and wrong joins, against the truth; w
 	test/install.sh run
 	go run -buildvcs=false ./test/accuracy
 
-bench: build ## what recording costs; writes test/results/bench.json
+bench: build ## what recording costs, some 25 minutes; writes test/results/bench.json: BENCH=…
 	test/install.sh run
-	go run -buildvcs=false ./test/bench
+	go run -buildvcs=false ./test/bench $(BENCH)
+
+bench-scale: build ## the same from 1 to 250 namespaces, from 10 to 10,000 connections; writes test/results/bench-scale.json
+	test/install.sh run
+	go run -buildvcs=false ./test/bench --scale $(BENCH)
 
 clean: ## what was built here; test/.cache stays
 	rm -rf bin test/results

@@ -46,6 +46,9 @@ type Feature struct {
 var tracepoints = []Feature{
 	{Name: "sock_send_length", Since: "6.3", Use: "who wrote a message, and where it ends"},
 	{Name: "sock_recv_length", Since: "6.3", Use: "who read a message, and when"},
+	{Name: "net_dev_queue", Since: "2.6.37", Use: "messages, where they leave (tc's hooks before Linux 6.11)"},
+	{Name: "netif_receive_skb", Since: "2.6.37", Use: "full depth: devices on the way (tc's hooks before Linux 6.11)"},
+	{Name: "tcp_probe", Since: "4.16", Use: "when a message came to the receiving socket"},
 	{Name: "inet_sock_set_state", Since: "4.16", Use: "the end of a connection"},
 	{Name: "tcp_retransmit_skb", Since: "4.15", Use: "segments that were sent again"},
 	{Name: "kfree_skb", Since: "2.6.30", Use: "packets that the kernel dropped, and why"},

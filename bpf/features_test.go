@@ -14,7 +14,7 @@ import (
 // The lists say what the sources use, no more and no less.
 func TestFeatureLists(t *testing.T) {
 	var used []string
-	for _, load := range []func() (*ebpf.CollectionSpec, error){loadNetfilter, loadTc, loadSocket, loadTrouble} {
+	for _, load := range []func() (*ebpf.CollectionSpec, error){loadNetfilter, loadTc, loadDevice, loadSocket, loadTrouble} {
 		spec, err := load()
 		if err != nil {
 			t.Fatal(err)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //go:build ignore
 
-/* Netfilter hooks of one network namespace (BPF netfilter links, Linux 6.4): where flights start, and the borders of the
- * iptables/nftables chains. One stamp serves two neighbours: "before POSTROUTING" is also "after OUTPUT".
+/* Netfilter hooks of one network namespace (BPF netfilter links, Linux 6.4), for full depth: the borders of the iptables/nftables
+ * chains. What it sends starts here, ahead of its rules. One stamp serves two neighbours: "before POSTROUTING" is also "after OUTPUT".
  * At LOCAL_OUT skb->dev is not set: the namespace comes from the hook state.
  */
 #include "c/start.h"
@@ -56,7 +56,8 @@ int mw_nf_output(struct bpf_nf_ctx *ctx)
 	if (unlikely(how >= START_IF_PLAUSIBLE))
 		how = start_decide(how, first_bytes(ctx, p.payload_off));
 	if (likely(how != START_NO && sk && o.s)) {
-		flight_start(sk, &o, &p, now, how, place_of(ctx, HOOK_OUTPUT));
+		f = flight_start(sk, &o, &p, now, how, place_of(ctx, HOOK_OUTPUT));
+		f->flags |= FLIGHT_DEEP;
 		return NF_ACCEPT;
 	}
 	f = packet_flight(&p);
@@ -84,29 +85,18 @@ int mw_nf_stamp(struct bpf_nf_ctx *ctx)
 	return NF_ACCEPT;
 }
 
-/* The last hook before the receiving socket. A SYN is complete here: nobody reads it. */
+/* The last hook before the receiving socket. */
 SEC("netfilter")
 int mw_nf_deliver(struct bpf_nf_ctx *ctx)
 {
 	struct packet p = {};
 	struct flight *f;
-	u64 *entry, now;
 
 	if (!enabled() || !packet_here(ctx, &p))
 		return NF_ACCEPT;
-	f = index_find(p.seq, p.src, p.dst, &entry);
-	if (!f)
-		return NF_ACCEPT;
-	now = bpf_ktime_get_ns();
-	stamp_at(f, now, place_of(ctx, HOOK_DELIVERED));
-	if (p.syn) {
-		no_receiver(f, now);
-		f->recv_netns = ctx->state->net->ns.inum;
-		f->send_ns = now;
-		barrier();
-		f->recv_ns = now;
-		*entry = 0;
-	}
+	f = packet_flight(&p);
+	if (f)
+		stamp_at(f, bpf_ktime_get_ns(), place_of(ctx, HOOK_DELIVERED));
 	return NF_ACCEPT;
 }
 

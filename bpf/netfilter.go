@@ -32,10 +32,7 @@ func loadNetfilterProgs(l loader) (*Netfilter, error) {
 }
 
 // Links are attached programs. A link that is collected detaches: keep it until Close.
-type Links struct {
-	links  []link.Link
-	egress link.Link // of TC.Attach: one of them
-}
+type Links struct{ links []link.Link }
 
 // Close detaches.
 func (l *Links) Close() error { return closeAll(l.links) }

@@ -14,13 +14,16 @@ import (
 )
 
 type netfilterControl struct {
-	_       structs.HostLayout
-	Enabled uint32
-	Pad0    [15]uint32
-	NextId  uint64
-	Pad1    [7]uint64
-	HeadPos uint32
-	Pad2    [15]uint32
+	_         structs.HostLayout
+	Enabled   uint32
+	Deep      uint32
+	Excluding uint32
+	Since     uint32
+	Pad0      [12]uint32
+	NextId    uint64
+	Pad1      [7]uint64
+	HeadPos   uint32
+	Pad2      [15]uint32
 }
 
 type netfilterFlight struct {
@@ -48,10 +51,10 @@ type netfilterFlight struct {
 	SendNetns   uint32
 	SendAddr4   uint32
 	SendPaddr4  uint32
-	DropReason  uint32
 	Retransmits uint32
-	Pad         uint32
 	Stamps      [21]netfilterStamp
+	DropReason  uint32
+	Pad         uint32
 	RecvEndNs   uint64
 	RecvSk      uint64
 	RecvPid     uint32
@@ -79,6 +82,8 @@ const (
 	netfilterFlightFlagFLIGHT_RESET     netfilterFlightFlag = 64
 	netfilterFlightFlagFLIGHT_CLOSE     netfilterFlightFlag = 256
 	netfilterFlightFlagFLIGHT_RECV_IPV6 netfilterFlightFlag = 128
+	netfilterFlightFlagFLIGHT_DROPPED   netfilterFlightFlag = 1024
+	netfilterFlightFlagFLIGHT_DEEP      netfilterFlightFlag = 512
 )
 
 type netfilterLoss uint32
@@ -115,6 +120,7 @@ const (
 	netfilterVarIndexMask    = "index_mask"
 	netfilterVarLiveNs       = "live_ns"
 	netfilterVarMwControl    = "mw_control"
+	netfilterVarMwExcluded   = "mw_excluded"
 	netfilterVarMwFlights    = "mw_flights"
 	netfilterVarMwHeads      = "mw_heads"
 	netfilterVarMwIndex      = "mw_index"
@@ -184,6 +190,7 @@ type netfilterVariableSpecs struct {
 	IndexMask   *ebpf.VariableSpec `ebpf:"index_mask"`
 	LiveNs      *ebpf.VariableSpec `ebpf:"live_ns"`
 	MwControl   *ebpf.VariableSpec `ebpf:"mw_control"`
+	MwExcluded  *ebpf.VariableSpec `ebpf:"mw_excluded"`
 	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
 	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
@@ -228,6 +235,7 @@ type netfilterVariables struct {
 	IndexMask   *ebpf.Variable `ebpf:"index_mask"`
 	LiveNs      *ebpf.Variable `ebpf:"live_ns"`
 	MwControl   *ebpf.Variable `ebpf:"mw_control"`
+	MwExcluded  *ebpf.Variable `ebpf:"mw_excluded"`
 	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
 	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -43,6 +44,34 @@ func TestSettle(t *testing.T) {
 				t.Errorf("settled (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What Copy leaves out of a record says nothing.
+func TestCopyTakesWhatIsValid(t *testing.T) {
+	for n := range uint32(MaxStamps + 3) {
+		for flags := range netfilterFlightFlag(1 << 11) {
+			for _, received := range []uint64{0, 5} {
+				r := &Ring{flights: make([]Flight, 1)}
+				at := r.At(0)
+				raw := unsafe.Slice((*byte)(unsafe.Pointer(at)), unsafe.Sizeof(*at))
+				for i := range raw {
+					raw[i] = byte(i*7 + 1)
+				}
+				at.Nstamps, at.Flags, at.RecvNs = n, flags, received
+				want := *at
+				want.settle(received != 0)
+				var got Flight
+				r.Copy(&got, 0)
+				for i := min(n, uint32(MaxStamps)); i < uint32(MaxStamps); i++ {
+					want.Stamps[i], got.Stamps[i] = Stamp{}, Stamp{}
+				}
+				got.Pad, want.Pad = 0, 0
+				if got != want {
+					t.Fatalf("%d stamps, flags %#x, received %v (-want +got):\n%s", n, flags, received != 0, cmp.Diff(want, got))
+				}
+			}
+		}
 	}
 }
 

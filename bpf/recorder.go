@@ -1,9 +1,11 @@
 package bpf
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -14,8 +16,9 @@ import (
 
 // Recorder is the loaded flight recorder. It starts switched off and attached to nothing.
 type Recorder struct {
-	Netfilter *Netfilter // nil where the kernel has no BPF netfilter links: tc egress starts the flights
-	TC        *TC
+	Netfilter *Netfilter // nil where the kernel has no BPF netfilter links: there is no full depth
+	Devices   *Devices   // nil where the kernel's tracepoints cannot read packets
+	TC        *TC        // stands in for Devices then, else nil
 	Sockets   *Sockets
 	Trouble   *Trouble
 
@@ -29,6 +32,8 @@ type Options struct {
 	Sizes Sizes
 	// NoNetfilter leaves the netfilter programs out, as on a kernel before 6.4.
 	NoNetfilter bool
+	// TC takes tc's hooks, as on a kernel before 6.11.
+	TC bool
 }
 
 // Load verifies and loads all programs: about half a second of CPU. The caller closes the Recorder.
@@ -55,7 +60,7 @@ func Load(o Options) (_ *Recorder, err error) {
 			return nil, err
 		}
 	}
-	if r.TC, err = loadTCProgs(load, o.NoNetfilter); err != nil {
+	if err = r.loadDevices(load, o.TC); err != nil {
 		return nil, err
 	}
 	if r.Sockets, err = loadSocketProgs(load); err != nil {
@@ -65,6 +70,42 @@ func Load(o Options) (_ *Recorder, err error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// loadDevices loads what watches devices: by tracepoints, or by tc's hooks where they cannot read packets or it is asked for.
+func (r *Recorder) loadDevices(load loader, tc bool) (err error) {
+	if !tc {
+		devices, err := loadDeviceProgs(load)
+		if err == nil {
+			r.Devices = devices
+			return nil
+		}
+		var refused *ebpf.VerifierError
+		if !errors.As(err, &refused) && !Refused(err) {
+			return err
+		}
+	}
+	r.TC, err = loadTCProgs(load)
+	return err
+}
+
+// Attach starts what is for all namespaces at once.
+func (r *Recorder) Attach() error {
+	err := errors.Join(r.Sockets.Attach(), r.Trouble.Attach())
+	if r.Devices != nil {
+		err = errors.Join(err, r.Devices.Attach())
+	}
+	return err
+}
+
+// Deep says whether some namespace is recorded in full depth: whether Netfilter is attached anywhere. Devices are looked at
+// more closely then, for what began in such a namespace. A flight under way misses some stamps when it changes.
+func (r *Recorder) Deep(on bool) error {
+	r.ring.deep(on)
+	if r.Devices != nil {
+		return r.Devices.deep(on)
+	}
+	return nil
 }
 
 // loadMaps makes the maps once; the programs of every object use the same. Those that programs address directly are data sections
@@ -92,7 +133,7 @@ func (r *Recorder) loadMaps(s Sizes) (map[string]*ebpf.Map, error) {
 		shared[key] = made
 	}
 	r.losses = shared["mw_losses"]
-	r.ring, err = mapRing(shared[".data.mw_control"], shared[".data.mw_flights"], shared[".data.mw_heads"], s.Flights)
+	r.ring, err = mapRing([...]*ebpf.Map{shared[".data.mw_control"], shared[".data.mw_flights"], shared[".data.mw_heads"], shared[".data.mw_excluded"]}, s.Flights)
 	return shared, err
 }
 
@@ -163,6 +204,54 @@ func (r *Recorder) MapMemory() (n int) {
 	return n
 }
 
+// CPUs measures for a while how many CPUs the programs use: the share of the time that they run, summed over CPUs. While it does, each
+// run takes some 40 ns longer, for all BPF programs of the machine (bpf_stats).
+func (r *Recorder) CPUs(ctx context.Context, during time.Duration) (cpus float64, err error) {
+	counting, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	if err != nil {
+		return 0, fmt.Errorf("have the kernel count the run time of BPF programs: %w", err)
+	}
+	defer func() { err = errors.Join(err, counting.Close()) }()
+	before, err := r.runTime()
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	select {
+	case <-ctx.Done():
+	case <-time.After(during):
+	}
+	after, err := r.runTime()
+	return float64(after-before) / float64(time.Since(start)), err
+}
+
+// runTime is how long the programs have run since load while the kernel counted.
+func (r *Recorder) runTime() (sum time.Duration, err error) {
+	for _, p := range r.programs() {
+		stats, err := p.Stats()
+		if err != nil {
+			return 0, fmt.Errorf("read the run time of %s: %w", p, err)
+		}
+		sum += stats.Runtime
+	}
+	return sum, nil
+}
+
+func (r *Recorder) programs() []*ebpf.Program {
+	s, t := r.Sockets.objs, r.Trouble.objs
+	out := []*ebpf.Program{s.MwArrive, s.MwRecv, s.MwSend, s.MwState, t.MwDrop, t.MwRetransmit, t.MwRstIn, t.MwRstOut}
+	if d := r.Devices; d != nil {
+		out = append(out, d.objs.MwQueue, d.objs.MwIngress)
+	}
+	if r.TC != nil {
+		out = append(out, r.TC.objs.MwTc)
+	}
+	if n := r.Netfilter; n != nil {
+		out = append(out, n.objs.MwNfOutput, n.objs.MwNfStamp, n.objs.MwNfDeliver)
+	}
+	return out
+}
+
 // Close detaches what is still attached by this package's own links and frees programs and maps. Links that were
 // handed out (Netfilter.Attach, TC.Attach) are their holders' to close.
 func (r *Recorder) Close() error {
@@ -170,7 +259,7 @@ func (r *Recorder) Close() error {
 	if r.ring != nil {
 		r.ring.Enable(false)
 	}
-	for _, c := range []interface{ Close() error }{r.Netfilter, r.TC, r.Sockets, r.Trouble} {
+	for _, c := range []interface{ Close() error }{r.Netfilter, r.Devices, r.TC, r.Sockets, r.Trouble} {
 		errs = append(errs, c.Close())
 	}
 	if r.ring != nil {

@@ -42,18 +42,19 @@ func inNewNetns(t *testing.T) {
 	upLoopback(t)
 }
 
+// startRecorder records the test's own namespace in full depth.
 func startRecorder(t *testing.T, o Options) *Recorder {
 	t.Helper()
-	r := startRecorderOnly(t, o)
-	if r.Netfilter != nil {
-		attach(t, r.Netfilter.Attach)
+	r := startEdges(t, o)
+	attach(t, r.Netfilter.Attach)
+	if err := r.Deep(true); err != nil {
+		t.Fatal(err)
 	}
-	attach(t, func() (*Links, error) { return r.TC.Attach(1) })
 	return r
 }
 
-// startRecorderOnly is startRecorder with nothing attached in the test's namespace.
-func startRecorderOnly(t *testing.T, o Options) *Recorder {
+// startEdges records the test's own namespace.
+func startEdges(t *testing.T, o Options) *Recorder {
 	t.Helper()
 	privileged(t)
 	r, err := Load(o)
@@ -66,14 +67,34 @@ func startRecorderOnly(t *testing.T, o Options) *Recorder {
 		}
 	})
 	inNewNetns(t)
-	if err := r.Sockets.Attach(); err != nil {
+	r.Ring().Exclude(allBut(ownNetns(t)))
+	if err := r.Attach(); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Trouble.Attach(); err != nil {
-		t.Fatal(err)
+	if r.TC != nil {
+		attach(t, func() (*Links, error) { return r.TC.Attach(1) })
 	}
 	r.Ring().Enable(true)
 	return r
+}
+
+// allBut are the numbers of all other namespaces: what else goes on on this machine is not recorded.
+func allBut(netns uint32) (others []uint32) {
+	for n := range uint32(excludedBits) {
+		if n != netns%excludedBits {
+			others = append(others, n)
+		}
+	}
+	return others
+}
+
+func ownNetns(t *testing.T) uint32 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+		t.Fatal(err)
+	}
+	return uint32(st.Ino)
 }
 
 func attach(t *testing.T, f func() (*Links, error)) {
@@ -152,17 +173,25 @@ func say(t *testing.T, from, to net.Conn, msg string) {
 }
 
 func TestFlightOnLoopback(t *testing.T) {
+	edges, full := []int{1, 3, 7}, []int{1, 2, 3, 4, 6, 7}
+	sizes := DefaultSizes()
 	for name, o := range map[string]struct {
+		start func(*testing.T, Options) *Recorder
 		opts  Options
 		addr  string
 		hooks []int
 	}{
-		"ipv4":         {Options{Sizes: DefaultSizes()}, "127.0.0.1:0", []int{1, 2, 3, 4, 6, 7}},
-		"ipv6":         {Options{Sizes: DefaultSizes()}, "[::1]:0", []int{1, 2, 3, 4, 6, 7}},
-		"no netfilter": {Options{Sizes: DefaultSizes(), NoNetfilter: true}, "127.0.0.1:0", []int{3, 4}},
+		"ipv4":            {startEdges, Options{Sizes: sizes}, "127.0.0.1:0", edges},
+		"ipv6":            {startEdges, Options{Sizes: sizes}, "[::1]:0", edges},
+		"ipv4, full":      {startRecorder, Options{Sizes: sizes}, "127.0.0.1:0", full},
+		"ipv6, full":      {startRecorder, Options{Sizes: sizes}, "[::1]:0", full},
+		"ipv4, tcx":       {startEdges, Options{Sizes: sizes, TC: true}, "127.0.0.1:0", edges},
+		"ipv6, tcx":       {startEdges, Options{Sizes: sizes, TC: true}, "[::1]:0", edges},
+		"ipv4, tcx, full": {startRecorder, Options{Sizes: sizes, TC: true}, "127.0.0.1:0", full},
+		"no netfilter":    {startEdges, Options{Sizes: sizes, NoNetfilter: true}, "127.0.0.1:0", edges},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := startRecorder(t, o.opts)
+			r := o.start(t, o.opts)
 			client, server, port := pair(t, "tcp", o.addr)
 			request := "GET /one HTTP/1.1\r\nHost: x\r\nX-Request-ID: 1\r\n\r\n"
 			response := "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -195,7 +224,11 @@ func TestFlightOnLoopback(t *testing.T) {
 				if f.SendPort != f.RecvPeer || f.SendPeer != f.RecvPort || f.SendAddr != f.RecvPaddr {
 					t.Errorf("flight %d: ends disagree: %+v", i, f)
 				}
-				if !(f.StartNs <= f.RecvNs && f.StartNs <= f.SendNs) {
+				if deep := uint32(f.Flags)&FlagDeep != 0; deep != (len(o.hooks) > 3) {
+					t.Errorf("flight %d: in full depth: %v", i, deep)
+				}
+				at := f.Stamps[1].Delta // from TCP to the device, through netfilter
+				if !(f.StartNs+uint64(f.Stamps[f.Nstamps-1].Delta) <= f.RecvNs && f.StartNs <= f.SendNs) || at == 0 {
 					t.Errorf("flight %d: start %d, sent %d, read %d", i, f.StartNs, f.SendNs, f.RecvNs)
 				}
 				if i >= 2 && f.Prev != uint32(flights[i-2].Id) {

@@ -34,6 +34,7 @@ const (
 	FlagReset    = uint32(netfilterFlightFlagFLIGHT_RESET)
 	FlagClose    = uint32(netfilterFlightFlagFLIGHT_CLOSE)
 	FlagRecvIPv6 = uint32(netfilterFlightFlagFLIGHT_RECV_IPV6)
+	FlagDeep     = uint32(netfilterFlightFlagFLIGHT_DEEP)
 )
 
 // Ring is the recorder's memory, mapped. The programs write while it is read: a value is valid only if its
@@ -42,12 +43,14 @@ type Ring struct {
 	control *netfilterControl
 	flights []Flight
 	heads   []byte
-	maps    [3][]byte
+	exclude []uint64
+	maps    [4][]byte
 }
 
-func mapRing(control, flights, heads *ebpf.Map, n int) (*Ring, error) {
+// mapRing maps control block, flights, heads and excluded namespaces. n is how many flights there are.
+func mapRing(maps [4]*ebpf.Map, n int) (*Ring, error) {
 	r := &Ring{}
-	for i, m := range []*ebpf.Map{control, flights, heads} {
+	for i, m := range maps {
 		size := (int(m.ValueSize())+7)&^7*int(m.MaxEntries()) + pageSize - 1
 		b, err := unix.Mmap(m.FD(), 0, size&^(pageSize-1), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		if err != nil {
@@ -58,6 +61,7 @@ func mapRing(control, flights, heads *ebpf.Map, n int) (*Ring, error) {
 	r.control = (*netfilterControl)(unsafe.Pointer(&r.maps[0][0]))
 	r.flights = unsafe.Slice((*Flight)(unsafe.Pointer(&r.maps[1][0])), n)
 	r.heads = r.maps[2]
+	r.exclude = unsafe.Slice((*uint64)(unsafe.Pointer(&r.maps[3][0])), excludedBits/64)
 	return r, nil
 }
 
@@ -87,13 +91,41 @@ func (r *Ring) At(id uint64) *Flight { return &r.flights[id&uint64(len(r.flights
 // Copy copies the record in which serial id is or was. Then ask ID whether it was that one. The programs write only what they
 // know: in the record, the receiver's fields and RecvEndNs are those of an older flight while RecvNs is 0, stamps are valid below
 // Nstamps, and IPv4 addresses have fields of their own. In the copy, the receiver is zero as long as nobody has read the message,
-// and the addresses are where IPv6 ones are.
+// and the addresses are where IPv6 ones are; stamps from Nstamps on are whatever they were. Lines of the record that say nothing
+// are not read: they are in no cache.
 func (r *Ring) Copy(to *Flight, id uint64) {
 	at := r.At(id)
 	received := atomic.LoadUint64(&at.RecvNs) != 0 // first: it is written last
-	*to = *at
+	from, into := (*lines)(unsafe.Pointer(at)), (*lines)(unsafe.Pointer(to))
+	into.start = from.start
+	if to.Nstamps > startStamps {
+		into.stamps = from.stamps
+	}
+	if received || to.Flags&netfilterFlightFlagFLIGHT_DROPPED != 0 || to.Nstamps > uint32(MaxStamps-lastStamps) {
+		into.receiver = from.receiver
+	}
+	if to.Flags&(netfilterFlightFlagFLIGHT_IPV6|netfilterFlightFlagFLIGHT_RECV_IPV6) != 0 {
+		into.ipv6 = from.ipv6
+	}
 	to.settle(received)
 }
+
+// lines are those of a record, by who writes them (c/flight.h). The last two stamps are in the receiver's.
+type lines struct {
+	start    [2]line
+	stamps   [2]line
+	receiver line
+	ipv6     line
+}
+
+type line [8]uint64
+
+const (
+	startStamps = 3 // in the lines that a start writes
+	lastStamps  = 2
+)
+
+var _ = [1]struct{}{}[unsafe.Sizeof(lines{})-unsafe.Sizeof(Flight{})]
 
 // settle makes a copy of a record what Copy promises.
 func (f *Flight) settle(received bool) {
@@ -101,6 +133,9 @@ func (f *Flight) settle(received bool) {
 		f.RecvNs, f.RecvEndNs, f.RecvSk, f.RecvPid, f.RecvTid, f.RecvNetns, f.RecvPort, f.RecvPeer = 0, 0, 0, 0, 0, 0, 0, 0
 		f.RecvAddr4, f.RecvPaddr4 = 0, 0
 		f.Flags &^= netfilterFlightFlagFLIGHT_RECV_IPV6
+	}
+	if f.Flags&netfilterFlightFlagFLIGHT_DROPPED == 0 {
+		f.DropReason = 0
 	}
 	if f.Flags&netfilterFlightFlagFLIGHT_IPV6 == 0 {
 		f.SendAddr, f.SendPaddr = ipv4(f.SendAddr4), ipv4(f.SendPaddr4)
@@ -139,13 +174,41 @@ func (r *Ring) Head(buf []byte, f *Flight) (_ []byte, ok bool) {
 	return buf, atomic.LoadUint32(&r.control.HeadPos)-f.HeadPos <= headsSize
 }
 
-// Enable switches recording; switched off, the programs return at once. It takes effect within a few ns on every CPU.
+// excludedBits is how many there are in mw_excluded: one for each number of a network namespace that a stamp can hold.
+const excludedBits = 1 << 14
+
+// Exclude says in which network namespaces, by inode number, no flight starts. A namespace with the same low 14 bits is one of
+// them, too.
+func (r *Ring) Exclude(namespaces []uint32) {
+	var set [excludedBits / 64]uint64
+	for _, n := range namespaces {
+		set[n%excludedBits/64] |= 1 << (n % 64)
+	}
+	for i := range set {
+		if r.exclude[i] != set[i] {
+			atomic.StoreUint64(&r.exclude[i], set[i])
+		}
+	}
+	store(&r.control.Excluding, len(namespaces) > 0)
+}
+
+func (r *Ring) deep(on bool) { store(&r.control.Deep, on) }
+
+// Enable switches recording; switched off, the programs return at once. It takes effect within a few ns on every CPU. What a
+// connection did while it was off is not known: its next message is recorded.
 func (r *Ring) Enable(on bool) {
+	if on {
+		atomic.StoreUint32(&r.control.Since, uint32(r.Last()+1)) //nolint:gosec // the low half
+	}
+	store(&r.control.Enabled, on)
+}
+
+func store(to *uint32, on bool) {
 	var v uint32
 	if on {
 		v = 1
 	}
-	atomic.StoreUint32(&r.control.Enabled, v)
+	atomic.StoreUint32(to, v)
 }
 
 // Enabled says whether the programs record.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //go:build ignore
 
-/* The two ends of a flight (tp_btf, Linux 6.3 for sock_send_length and sock_recv_length): which thread wrote it, which thread
- * read it and when. They fire in the thread that makes the call, after the socket is unlocked.
+/* The two ends of a flight (tp_btf, Linux 6.3 for sock_send_length and sock_recv_length): which thread wrote it, when it came to the
+ * receiving socket, which thread read it and when. Writing and reading fire in the thread that makes the call, after the socket
+ * is unlocked.
  */
 #include "c/start.h"
 #include <bpf/bpf_tracing.h>
@@ -53,6 +54,26 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 		s->pending = 1;
 	}
 	s->next = upto;
+	return 0;
+}
+
+/* A segment has come to the socket it is for. Its sequence numbers are in struct tcp_skb_cb, which begins with them (net/tcp.h). */
+SEC("tp_btf/tcp_probe")
+int BPF_PROG(mw_arrive, struct sock *sk, struct sk_buff *skb)
+{
+	u32 seq = *(u32 *)skb->cb, end = *(u32 *)(skb->cb + 4), n;
+	struct flight *f;
+	u64 *entry;
+
+	if (seq == end || !enabled())
+		return 0;
+	f = index_find(seq, bpf_ntohs(sk->__sk_common.skc_dport), sk->__sk_common.skc_num, &entry);
+	if (!f)
+		return 0;
+	n = f->nstamps - 1;
+	if (n < MAX_STAMPS && f->stamps[n].place >> 28 == HOOK_DELIVERED) /* a netfilter hook has said it */
+		return 0;
+	stamp_at(f, bpf_ktime_get_ns(), place(HOOK_DELIVERED, sk->__sk_common.skc_net.net->ns.inum, skb->skb_iif));
 	return 0;
 }
 
@@ -171,6 +192,25 @@ int BPF_PROG(mw_recv, struct sock *sk, int ret, int flags)
 	return 0;
 }
 
+/* Ends the SYN of a socket that waits no more for its answer: it has come, or nobody waits for it. */
+static __noinline void syn_over(const struct socket *s)
+{
+	struct flight *f = flight_by_id(s->out_id);
+	u64 now, *entry;
+
+	if (!f || !(f->flags & FLIGHT_SYN) || f->recv_ns)
+		return;
+	entry = index_entry(f->seq);
+	if (entry && (u32)(*entry >> 32) == (u32)f->id)
+		*entry = 0;
+	now = bpf_ktime_get_ns();
+	no_receiver(f, now);
+	f->recv_netns = f->send_netns;
+	f->send_ns = now;
+	barrier();
+	f->recv_ns = now;
+}
+
 /* Connections open and close: the state starts exact, and a recycled struct sock does not inherit any. */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(mw_state, struct sock *sk, int oldstate, int newstate)
@@ -180,6 +220,8 @@ int BPF_PROG(mw_state, struct sock *sk, int oldstate, int newstate)
 	if ((newstate != TCP_ESTABLISHED && newstate != TCP_CLOSE) || !enabled() || !is_tcp(sk))
 		return 0;
 	s = socket_find(sock_id(sk));
+	if (s && oldstate == TCP_SYN_SENT)
+		syn_over(s);
 	if (newstate == TCP_CLOSE) {
 		if (!s)
 			return 0;

@@ -21,7 +21,7 @@ func loadSocketProgs(l loader) (*Sockets, error) {
 
 // Attach starts the programs.
 func (s *Sockets) Attach() (err error) {
-	s.links, err = attachTracing(s.objs.MwState, s.objs.MwRecv, s.objs.MwSend)
+	s.links, err = attachTracing(s.objs.MwState, s.objs.MwRecv, s.objs.MwArrive, s.objs.MwSend)
 	return err
 }
 

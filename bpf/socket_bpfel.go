@@ -17,12 +17,14 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	socketMapMwLosses    = "mw_losses"
+	socketProgMwArrive   = "mw_arrive"
 	socketProgMwRecv     = "mw_recv"
 	socketProgMwSend     = "mw_send"
 	socketProgMwState    = "mw_state"
 	socketVarIndexMask   = "index_mask"
 	socketVarLiveNs      = "live_ns"
 	socketVarMwControl   = "mw_control"
+	socketVarMwExcluded  = "mw_excluded"
 	socketVarMwFlights   = "mw_flights"
 	socketVarMwHeads     = "mw_heads"
 	socketVarMwIndex     = "mw_index"
@@ -73,9 +75,10 @@ type socketSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketProgramSpecs struct {
-	MwRecv  *ebpf.ProgramSpec `ebpf:"mw_recv"`
-	MwSend  *ebpf.ProgramSpec `ebpf:"mw_send"`
-	MwState *ebpf.ProgramSpec `ebpf:"mw_state"`
+	MwArrive *ebpf.ProgramSpec `ebpf:"mw_arrive"`
+	MwRecv   *ebpf.ProgramSpec `ebpf:"mw_recv"`
+	MwSend   *ebpf.ProgramSpec `ebpf:"mw_send"`
+	MwState  *ebpf.ProgramSpec `ebpf:"mw_state"`
 }
 
 // socketMapSpecs contains maps before they are loaded into the kernel.
@@ -92,6 +95,7 @@ type socketVariableSpecs struct {
 	IndexMask   *ebpf.VariableSpec `ebpf:"index_mask"`
 	LiveNs      *ebpf.VariableSpec `ebpf:"live_ns"`
 	MwControl   *ebpf.VariableSpec `ebpf:"mw_control"`
+	MwExcluded  *ebpf.VariableSpec `ebpf:"mw_excluded"`
 	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
 	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
@@ -136,6 +140,7 @@ type socketVariables struct {
 	IndexMask   *ebpf.Variable `ebpf:"index_mask"`
 	LiveNs      *ebpf.Variable `ebpf:"live_ns"`
 	MwControl   *ebpf.Variable `ebpf:"mw_control"`
+	MwExcluded  *ebpf.Variable `ebpf:"mw_excluded"`
 	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
 	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
@@ -148,13 +153,15 @@ type socketVariables struct {
 //
 // It can be passed to loadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketPrograms struct {
-	MwRecv  *ebpf.Program `ebpf:"mw_recv"`
-	MwSend  *ebpf.Program `ebpf:"mw_send"`
-	MwState *ebpf.Program `ebpf:"mw_state"`
+	MwArrive *ebpf.Program `ebpf:"mw_arrive"`
+	MwRecv   *ebpf.Program `ebpf:"mw_recv"`
+	MwSend   *ebpf.Program `ebpf:"mw_send"`
+	MwState  *ebpf.Program `ebpf:"mw_state"`
 }
 
 func (p *socketPrograms) Close() error {
 	return _SocketClose(
+		p.MwArrive,
 		p.MwRecv,
 		p.MwSend,
 		p.MwState,

@@ -18,10 +18,10 @@ import (
 const (
 	tcMapMwLosses    = "mw_losses"
 	tcProgMwTc       = "mw_tc"
-	tcProgMwTcStart  = "mw_tc_start"
 	tcVarIndexMask   = "index_mask"
 	tcVarLiveNs      = "live_ns"
 	tcVarMwControl   = "mw_control"
+	tcVarMwExcluded  = "mw_excluded"
 	tcVarMwFlights   = "mw_flights"
 	tcVarMwHeads     = "mw_heads"
 	tcVarMwIndex     = "mw_index"
@@ -72,8 +72,7 @@ type tcSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcProgramSpecs struct {
-	MwTc      *ebpf.ProgramSpec `ebpf:"mw_tc"`
-	MwTcStart *ebpf.ProgramSpec `ebpf:"mw_tc_start"`
+	MwTc *ebpf.ProgramSpec `ebpf:"mw_tc"`
 }
 
 // tcMapSpecs contains maps before they are loaded into the kernel.
@@ -90,6 +89,7 @@ type tcVariableSpecs struct {
 	IndexMask   *ebpf.VariableSpec `ebpf:"index_mask"`
 	LiveNs      *ebpf.VariableSpec `ebpf:"live_ns"`
 	MwControl   *ebpf.VariableSpec `ebpf:"mw_control"`
+	MwExcluded  *ebpf.VariableSpec `ebpf:"mw_excluded"`
 	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
 	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
@@ -134,6 +134,7 @@ type tcVariables struct {
 	IndexMask   *ebpf.Variable `ebpf:"index_mask"`
 	LiveNs      *ebpf.Variable `ebpf:"live_ns"`
 	MwControl   *ebpf.Variable `ebpf:"mw_control"`
+	MwExcluded  *ebpf.Variable `ebpf:"mw_excluded"`
 	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
 	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
@@ -146,14 +147,12 @@ type tcVariables struct {
 //
 // It can be passed to loadTcObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcPrograms struct {
-	MwTc      *ebpf.Program `ebpf:"mw_tc"`
-	MwTcStart *ebpf.Program `ebpf:"mw_tc_start"`
+	MwTc *ebpf.Program `ebpf:"mw_tc"`
 }
 
 func (p *tcPrograms) Close() error {
 	return _TcClose(
 		p.MwTc,
-		p.MwTcStart,
 	)
 }
 

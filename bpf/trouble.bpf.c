@@ -49,6 +49,7 @@ int BPF_PROG(mw_drop, struct sk_buff *skb, void *location, u32 reason)
 	dev = skb->dev;
 	stamp_at(f, bpf_ktime_get_ns(), dev ? place(HOOK_DROP, dev->nd_net.net->ns.inum, dev->ifindex) : place(HOOK_DROP, 0, 0));
 	f->drop_reason = reason;
+	f->flags |= FLIGHT_DROPPED;
 	return 0;
 }
 

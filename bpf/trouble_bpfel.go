@@ -24,6 +24,7 @@ const (
 	troubleVarIndexMask     = "index_mask"
 	troubleVarLiveNs        = "live_ns"
 	troubleVarMwControl     = "mw_control"
+	troubleVarMwExcluded    = "mw_excluded"
 	troubleVarMwFlights     = "mw_flights"
 	troubleVarMwHeads       = "mw_heads"
 	troubleVarMwIndex       = "mw_index"
@@ -94,6 +95,7 @@ type troubleVariableSpecs struct {
 	IndexMask   *ebpf.VariableSpec `ebpf:"index_mask"`
 	LiveNs      *ebpf.VariableSpec `ebpf:"live_ns"`
 	MwControl   *ebpf.VariableSpec `ebpf:"mw_control"`
+	MwExcluded  *ebpf.VariableSpec `ebpf:"mw_excluded"`
 	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
 	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
@@ -138,6 +140,7 @@ type troubleVariables struct {
 	IndexMask   *ebpf.Variable `ebpf:"index_mask"`
 	LiveNs      *ebpf.Variable `ebpf:"live_ns"`
 	MwControl   *ebpf.Variable `ebpf:"mw_control"`
+	MwExcluded  *ebpf.Variable `ebpf:"mw_excluded"`
 	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
 	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`

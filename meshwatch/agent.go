@@ -32,6 +32,10 @@ type Agent struct {
 
 	recorder *bpf.Recorder
 	attached *attach.Manager
+	depths   *depths
+	meter    *meter
+	wanted   atomic.Bool   // that anything is recorded
+	wake     chan struct{} // wanted has changed
 	watcher  *netpath.Watcher
 	names    *observe.Names
 	observer *observe.Observer
@@ -39,6 +43,7 @@ type Agent struct {
 	reader   *reader.Reader
 	joiner   *join.Joiner
 	now      uint64 // of the loop's latest look, CLOCK_MONOTONIC ns
+	open     bool   // the loop's: flights are recorded
 	keep     *keeper
 	recent   *recent
 	exporter *otlp.Exporter // nil: off
@@ -68,7 +73,7 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 	}
 	a := &Agent{
 		cfg: cfg, env: env, started: time.Now(), clock: clock, losses: &loss.Set{}, names: observe.NewNames(cfg.Proxies),
-		keep: newKeeper(cfg.Keep), recent: newRecent(cfg.Retain),
+		keep: newKeeper(cfg.Keep), recent: newRecent(cfg.Retain), wake: make(chan struct{}, 1),
 	}
 	a.observer = observe.New(a.names, cfg.CaptureHeaders)
 	ctx, a.cancel = context.WithCancel(ctx)
@@ -87,13 +92,18 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 		return nil, err
 	}
 	a.pipeline()
-	a.background.Go(func() { a.loop(ctx) })
-	if err := errors.Join(a.recorder.Sockets.Attach(), a.recorder.Trouble.Attach()); err != nil {
+	a.meter = newMeter(cfg.Budget, recorderCosts{a.recorder}, a.depths.allow, env.Log)
+	if err := a.recorder.Attach(); err != nil {
 		return nil, err
 	}
-	a.recorder.Ring().Enable(true)
-	c := a.attached.Counts()
-	env.Log.Info("recording", "namespaces", c.Namespaces, "links", c.Links)
+	a.background.Go(func() { a.loop(ctx) })
+	a.background.Go(func() { a.depths.run(ctx) })
+	a.background.Go(func() { a.meter.run(ctx) })
+	a.Record(true)
+	if a.recorder.TC != nil {
+		env.Log.Info("this kernel's tracepoints cannot read packets (Linux 6.11 can): tc's hooks on every link do it, and take longer to attach")
+	}
+	env.Log.Info("recording", "namespaces", a.attached.Counts().Namespaces, "depth", cfg.Depth)
 	return a, nil
 }
 
@@ -131,6 +141,7 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 		a.names.SetState(c.State)
 		a.attached.Apply(c.State)
 	})
+	a.depths = newDepths(a.cfg.Depth, a.attached, a.names.State)
 	return err
 }
 
@@ -159,6 +170,7 @@ func (a *Agent) pipeline() {
 	jc.Expire, jc.Hold = a.cfg.Join.Expire, a.cfg.Join.Hold
 	jc.SelfID = uint32(os.Getpid()) //nolint:gosec // a process id
 	jc.Proxy = func(pid uint32) bool { return a.names.IsProxy(pid, a.now) }
+	jc.Measure = a.observer.MeasureMessage
 	a.joiner = join.New(jc, a.losses, a.tree)
 	a.now = monotonic()
 	a.joiner.Tick(a.now)
@@ -193,18 +205,44 @@ func (a *Agent) loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+		case <-a.wake:
 		}
+		left := a.gate(time.Now())
 		a.now = monotonic()
 		fresh := a.reader.Poll(a.now)
 		a.joiner.Tick(a.now)
 		a.counts.Store(&counts{a.reader.Stats(), a.joiner.Stats, a.keep.kept})
 		pause = nextPause(pause, fresh, a.recorder.Ring().Len())
-		timer.Reset(pause)
+		timer.Reset(min(pause, left))
 	}
 }
 
+// gate opens and closes the recorder, and says for how long at most it stays so. What is under way when it closes is given up: the rest
+// of it will not be seen.
+func (a *Agent) gate(now time.Time) (left time.Duration) {
+	open, left := window(now, a.meter.share())
+	if open = open && a.wanted.Load(); open == a.open {
+		return left
+	}
+	a.open = open
+	a.recorder.Ring().Enable(open)
+	a.now = monotonic()
+	if !open {
+		a.reader.Poll(a.now)
+		a.reader.Cut()
+	}
+	a.joiner.Cut(a.now)
+	return left
+}
+
 // Record switches recording on or off; programs stay attached.
-func (a *Agent) Record(on bool) { a.recorder.Ring().Enable(on) }
+func (a *Agent) Record(on bool) {
+	a.wanted.Store(on)
+	select {
+	case a.wake <- struct{}{}:
+	default: // it looks anyway
+	}
+}
 
 // Close stops in order: no new flights, what is under way is given out, what is queued is sent (5 s at most), everything
 // is detached.

@@ -27,7 +27,12 @@ type Config struct {
 	Metrics    Metrics    `yaml:"metrics"`
 	Control    Control    `yaml:"control"`
 	Namespaces Namespaces `yaml:"namespaces"`
+	Budget     Budget     `yaml:"budget"`
 
+	// How much of a message's way is recorded: `edges` (from the sending socket to the receiving one, and where it leaves), `full` (every
+	// netfilter hook and device between, too), or `auto`: edges, and full where something left its baseline, where somebody asks
+	// (`meshwatch hops --deep`), and in turns of a second every 10 s, one network namespace at a time.
+	Depth string `yaml:"depth"`
 	// Process names (`comm`, at most 15 bytes) that are proxies: one request in, the same request out.
 	Proxies []string `yaml:"proxies"`
 	// What goes to standard output: `none`, or `json` for one line per journey, kept or not (docs/journey-json.md).
@@ -90,6 +95,15 @@ type Namespaces struct {
 	Exclude []string `yaml:"exclude"`
 }
 
+// Budget is what meshwatch may cost. Above it there is no full depth, and if that is not enough only a share of the time is
+// recorded; status, metrics and spans say so.
+type Budget struct {
+	// CPUs that the agent may use, over a few seconds: 0.2 is a fifth of one. 0: no limit; else from 0.01 to 1000.
+	Agent float64 `yaml:"agent"`
+	// CPUs that the recorder's BPF programs may use, by the kernel's own count (`bpf_stats`), on the whole node. 0: no limit; else from 0.01 to 1000.
+	Recorder float64 `yaml:"recorder"`
+}
+
 // DefaultSocket is where the agent listens and the command line looks.
 const DefaultSocket = "/run/meshwatch/meshwatch.sock"
 
@@ -129,6 +143,8 @@ func Default() Config {
 		Metrics:          Metrics{Listen: "127.0.0.1:9464"}, // OpenTelemetry's port for Prometheus
 		Control:          Control{Socket: DefaultSocket},
 		Namespaces:       Namespaces{Exclude: []string{}},
+		Budget:           Budget{Agent: 0.2, Recorder: 0.2},
+		Depth:            DepthAuto,
 		Proxies:          []string{"envoy", "haproxy", "nginx", "pilot-agent", "traefik"},
 		Output:           OutputNone,
 		Retain:           2000,

@@ -49,13 +49,13 @@ func (k *keeper) chosen(t *join.Tree) bool {
 		return true
 	}
 	id := t.ID
-	if f := &t.Exchanges[0].Req.Flight; id == (head.ID{}) {
-		binary.BigEndian.PutUint32(id[:], f.Seq)
-		binary.BigEndian.PutUint32(id[8:], f.Ack)
+	if m := t.Exchanges[0].Req; id == (head.ID{}) {
+		binary.BigEndian.PutUint32(id[:], m.Seq)
+		binary.BigEndian.PutUint32(id[8:], m.Ack)
 	}
 	for _, x := range t.Exchanges {
-		if trace := x.Req.Head.Trace.TraceID; t.ID == (head.ID{}) && trace != [16]byte{} {
-			id = trace
+		if t.ID == (head.ID{}) && x.TraceID != [16]byte{} {
+			id = x.TraceID
 			break
 		}
 	}
@@ -87,6 +87,9 @@ func (a *Agent) tree(t *join.Tree) {
 	}
 	j := a.observer.Render(t)
 	j.Verdict = verdict.Judge(j)
+	if share := a.meter.share(); share < 1 {
+		j.RecordedShare = share
+	}
 	if a.writer != nil {
 		a.writer.Offer(j)
 	}

@@ -8,18 +8,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
-	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
 // treeOf is one answered request that took some time.
 func treeOf(id head.ID, took time.Duration, status int, problem string) *join.Tree {
 	start := uint64(time.Hour)
 	return &join.Tree{ID: id, Exchanges: []*join.Exchange{{
-		Req:    &join.Message{Flight: bpf.Flight{StartNs: start, RecvNs: start + 1}},
-		Resp:   &join.Message{Flight: bpf.Flight{StartNs: start + 2, RecvNs: start + uint64(took), RecvEndNs: start + uint64(took)}, Head: head.Head{Status: status}},
+		Req:    &join.Message{StartNs: start, RecvNs: start + 1},
+		Resp:   &join.Message{StartNs: start + 2, RecvNs: start + uint64(took), RecvEndNs: start + uint64(took), Status: uint16(status)},
 		Parent: -1, Error: problem,
 	}}}
 }
@@ -64,12 +62,12 @@ func TestKeepRatio(t *testing.T) {
 		},
 		"traces that count": func(i int) *join.Tree {
 			t := treeOf(head.ID{}, 1, 200, "")
-			t.Exchanges[0].Req.Head.Trace = journey.TraceContext{TraceID: [16]byte{15: byte(i), 14: byte(i >> 8)}, SpanID: [8]byte{1}}
+			t.Exchanges[0].TraceID = [16]byte{15: byte(i), 14: byte(i >> 8)}
 			return t
 		},
 		"no ids": func(i int) *join.Tree {
 			t := treeOf(head.ID{}, 1, 200, "")
-			t.Exchanges[0].Req.Flight.Seq, t.Exchanges[0].Req.Flight.Ack = uint32(i*78), uint32(i*230)
+			t.Exchanges[0].Req.Seq, t.Exchanges[0].Req.Ack = uint32(i*78), uint32(i*230)
 			return t
 		},
 	}
@@ -103,7 +101,7 @@ func TestKeepByRequestIDFirst(t *testing.T) {
 		var id head.ID
 		binary.BigEndian.PutUint32(id[12:], uint32(i+1))
 		plain, traced := treeOf(id, 1, 200, ""), treeOf(id, 1, 200, "")
-		traced.Exchanges[0].Req.Head.Trace.TraceID = [16]byte{1}
+		traced.Exchanges[0].TraceID = [16]byte{1}
 		if a, b := k.chosen(plain), k.chosen(traced); a != b {
 			t.Fatalf("id %d: chosen %v, with a trace context %v", i, a, b)
 		}

@@ -21,8 +21,8 @@ import (
 func (a *Agent) Status() control.Status {
 	c, at, seen := a.counts.Load(), a.attached.Counts(), a.watcher.Counts()
 	s := control.Status{
-		Version: a.env.Version, Pid: os.Getpid(), Started: a.started, Recording: a.recorder.Ring().Enabled(), Depth: a.depth(),
-		Attached: control.Attached{Namespaces: at.Namespaces, Links: at.Links, Denied: seen.Denied, Conflicts: seen.Conflicts},
+		Version: a.env.Version, Pid: os.Getpid(), Started: a.started, Recording: a.wanted.Load(), Depth: a.depths.String(),
+		Attached: control.Attached{Namespaces: at.Namespaces, Deep: at.Deep, Links: at.Links, Denied: seen.Denied, Conflicts: seen.Conflicts},
 		Ring: control.Ring{
 			Records: a.recorder.Ring().Len(), Read: c.Reader.Read, Open: c.Reader.Open, Lag: c.Reader.Lag, MapBytes: a.recorder.MapMemory(),
 		},
@@ -30,6 +30,7 @@ func (a *Agent) Status() control.Status {
 			Flights: c.Joiner.Flights, Requests: c.Joiner.Requests, Responses: c.Joiner.Responses,
 			Journeys: c.Joiner.Trees, Relays: c.Joiner.Relays, Raw: c.Joiner.Raw, Kept: c.Kept,
 		},
+		Budget: a.meter.state(),
 		Export: control.Export{On: a.exporter != nil},
 		Memory: resident(),
 		Losses: a.allLosses(),
@@ -41,13 +42,6 @@ func (a *Agent) Status() control.Status {
 		s.Topology = *t
 	}
 	return s
-}
-
-func (a *Agent) depth() string {
-	if a.recorder.Netfilter == nil {
-		return "tc and sockets (this kernel has no BPF netfilter links)"
-	}
-	return "all hooks"
 }
 
 // allLosses are the agent's and the kernel part's.
@@ -139,6 +133,9 @@ func (a *Agent) Recent(n int) []control.Summary {
 	}
 	return out
 }
+
+// Deepen records the network namespaces that a word selects in full depth for a while, and names them.
+func (a *Agent) Deepen(word string, during time.Duration) []string { return a.depths.ask(word, during) }
 
 // Namespaces are the network namespaces as the agent sees them.
 func (a *Agent) Namespaces() []*netpath.Namespace { return a.names.State().Sorted() }

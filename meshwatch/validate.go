@@ -34,6 +34,8 @@ func (c *Config) Validate() error {
 		listenAddress("metrics.listen", c.Metrics.Listen),
 		socketPath("control.socket", c.Control.Socket),
 		patterns("namespaces.exclude", c.Namespaces.Exclude),
+		c.Budget.validate(),
+		oneOf("depth", c.Depth, DepthEdges, DepthFull, DepthAuto),
 		processes("proxies", c.Proxies),
 		oneOf("output", c.Output, OutputNone, OutputJSON),
 		between("retain", c.Retain, 0, maxRetain),

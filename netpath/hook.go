@@ -8,13 +8,13 @@ type Hook uint8
 // The hooks, in the order in which a packet meets them.
 const (
 	HookNone        Hook = 0
-	HookOutput      Hook = 1 // netfilter LOCAL_OUT, before all rules
+	HookOutput      Hook = 1 // netfilter LOCAL_OUT, before all rules; or just before
 	HookPostrouting Hook = 2 // netfilter POST_ROUTING, before all rules
-	HookEgress      Hook = 3 // tc egress of a link
-	HookIngress     Hook = 4 // tc ingress of a link
+	HookEgress      Hook = 3 // given to a link
+	HookIngress     Hook = 4 // come from a link
 	HookForward     Hook = 5 // netfilter FORWARD, before all rules
 	HookInput       Hook = 6 // netfilter LOCAL_IN, before all rules
-	HookDelivered   Hook = 7 // netfilter LOCAL_IN, after all rules
+	HookDelivered   Hook = 7 // netfilter LOCAL_IN, after all rules; or just after
 	HookRetransmit  Hook = 8
 	HookDrop        Hook = 9
 	HookReset       Hook = 10

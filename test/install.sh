@@ -83,6 +83,12 @@ install_envoy() {
   fi
 }
 
+# alone NAME: waits until no other install.sh makes NAME, and keeps others from it until `exec 8>&-`.
+alone() {
+  exec 8>"$cache/bin/.$1.lock"
+  flock -n 8 || { say "another install.sh is at $1, waiting for it"; flock 8; }
+}
+
 # tool NAME PACKAGE WHY [MODULE [BUILD FLAG...]]: (a later -ldflags stands in for the first) builds a program of the module tools/MODULE (default: tools/NAME) once for
 # each content of its go.sum and sources. The link bin/NAME is what others use; NAME-KEY.took is how long building took, in
 # seconds: by the clock, and of CPU for the program and for the system.
@@ -91,10 +97,7 @@ tool() {
   shift $(($# < 4 ? $# : 4))
   key=$(cat "tools/$module/go.sum" $(ls "tools/$module"/*.go 2>/dev/null) | sha256sum | cut -c1-12)
   bin=$cache/bin/$name-$key
-  if [ ! -x "$bin" ]; then
-    exec 8>"$cache/bin/.$name.lock"
-    flock 8 # another install.sh may be building it
-  fi
+  [ -x "$bin" ] || alone "$name"
   if [ ! -x "$bin" ]; then
     say "$name is missing: $why; building it"
     local start=$SECONDS
@@ -119,6 +122,7 @@ istio_files() {
   local key dir from
   key=$(sha256sum tools/kubernetes/go.sum | cut -c1-12)
   dir=$cache/istio-$key
+  [ -d "$dir" ] || alone istio
   if [ ! -d "$dir" ]; then
     from=$(go list -C tools/kubernetes -m -f '{{.Dir}}' istio.io/istio)
     if [ -z "$from" ]; then go mod download -C tools/kubernetes istio.io/istio; from=$(go list -C tools/kubernetes -m -f '{{.Dir}}' istio.io/istio); fi
@@ -128,14 +132,21 @@ istio_files() {
     chmod -R u+w "$dir.new"
     mv "$dir.new" "$dir"
   fi
+  exec 8>&-
   ln -sfn "istio-$key" "$cache/istio"
 }
+
+# version_of MODULE: the version of a module that tools/* builds, without its v.
+version_of() { awk -v m="$1" '$1 == m { print substr($2, 2); exit }' tools/*/go.mod; }
 
 # The parts of the cluster. They link nothing of the machine's, so that they run in an image that has nothing else.
 cluster_tools() {
   export CGO_ENABLED=0
-  local k8s=1.36.3 containerd=2.4.2 name
-  local version="-s -w -X k8s.io/component-base/version.gitVersion=v$k8s -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
+  local k8s containerd minor name
+  k8s=$(version_of k8s.io/kubernetes)
+  containerd=$(version_of github.com/containerd/containerd/v2)
+  minor=${k8s#*.}
+  local version="-s -w -X k8s.io/component-base/version.gitVersion=v$k8s -X k8s.io/component-base/version.gitMajor=${k8s%%.*} -X k8s.io/component-base/version.gitMinor=${minor%%.*}"
   local without='no_btrfs,no_devmapper,no_zfs'
   tool etcd go.etcd.io/etcd/server/v3 "keeps the cluster's objects" kubernetes
   for name in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do

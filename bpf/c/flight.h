@@ -52,6 +52,8 @@ enum flight_flag {
 	FLIGHT_RESET = 1 << 6,	 /* the connection was reset while this was its latest flight */
 	FLIGHT_CLOSE = 1 << 8,	 /* no message: the sending socket is closed */
 	FLIGHT_RECV_IPV6 = 1 << 7, /* the receiving socket is an IPv6 one */
+	FLIGHT_DROPPED = 1 << 10, /* drop_reason is this flight's */
+	FLIGHT_DEEP = 1 << 9,	 /* full depth: it began at a netfilter hook, and every device stamps it */
 } __attribute__((packed)); /* 2 bytes */
 
 struct stamp {
@@ -60,9 +62,10 @@ struct stamp {
 };
 
 /* One application message. Written by whoever sees it next, read in place by Go when it is final. In lines of 64 bytes, by who
- * uses them together: a start writes the first two, a stamp the first and the one it falls in, the reader's socket the first and
- * the fifth; the last is for IPv6 alone. A line that is not written costs nothing, so what is not reset on start is valid only
- * when something else says so: the receiver's fields and recv_end_ns if recv_ns is not 0, stamps below nstamps, addresses by flags.
+ * uses them together: a start and the three stamps of edges write the first two, further stamps the one they fall in, the reader's
+ * socket the first and the fifth; the last is for IPv6 alone. A line that is not written costs nothing, so what is not reset on
+ * start is valid only when something else says so: the receiver's fields and recv_end_ns if recv_ns is not 0, stamps below nstamps,
+ * addresses and drop_reason by flags.
  */
 struct flight {
 	u64 id; /* serial from 1; 0 while being written */
@@ -86,10 +89,10 @@ struct flight {
 	u32 send_pid, send_tid;
 	u32 send_netns;		    /* inode number */
 	u32 send_addr4, send_paddr4; /* network byte order, as all addresses; without FLIGHT_IPV6 */
-	u32 drop_reason;
 	u32 retransmits;
-	u32 pad;
 	struct stamp stamps[MAX_STAMPS];
+	u32 drop_reason; /* with FLIGHT_DROPPED */
+	u32 pad;
 
 	u64 recv_end_ns; /* latest read of this message */
 	u64 recv_sk;
@@ -103,6 +106,7 @@ struct flight {
 };
 _Static_assert(sizeof(struct flight) == 6 * 64, "a flight is six cache lines");
 _Static_assert(__builtin_offsetof(struct flight, send_sk) == 64, "a start writes two lines");
+_Static_assert(__builtin_offsetof(struct flight, stamps[3]) == 2 * 64, "so do the stamps of edges");
 _Static_assert(__builtin_offsetof(struct flight, recv_end_ns) >= 4 * 64, "the receiver has a line");
 _Static_assert(__builtin_offsetof(struct flight, send_addr) == 5 * 64, "IPv6 addresses have a line");
 
@@ -115,11 +119,13 @@ struct socket {
 	u32 out_id;  /* low 32 bits of the latest flight sent */
 	u32 out_seq; /* where it starts */
 	u32 in_id;   /* low 32 bits of the latest flight read */
-	u8 turned;   /* something was read since the last flight started, or nothing was ever sent */
+	u8 turned;   /* 0, 1: something was read since the last flight started, TURNED_NEW: or the state is new */
 	u8 pending;
 	u8 raw_run;  /* flights in a row that were not known to be HTTP or TLS when their write returned; at most RAW_FREE_RUN + 1 */
 	u8 pieces;   /* of the head being sent, after the first */
 };
+
+#define TURNED_NEW 2
 
 #define SOCKET_WAYS 4
 struct socket_set {
@@ -134,8 +140,11 @@ struct index_set {
 
 /* Control block, mapped by Go. Lines are apart so that the counters do not evict the switch. */
 struct control {
-	u32 enabled; /* 0: programs return at once */
-	u32 pad0[15];
+	u32 enabled;   /* 0: programs return at once */
+	u32 deep;      /* not 0: some namespace is recorded in full depth, so devices look at what they forward */
+	u32 excluding; /* not 0: some bit of mw_excluded is set */
+	u32 since;     /* low 32 bits of the first id after it was last switched on */
+	u32 pad0[12];
 	u64 next_id; /* flights claimed so far */
 	u64 pad1[7];
 	u32 head_pos; /* bytes of `heads` claimed so far */
@@ -168,6 +177,9 @@ struct index_set mw_index[1] SHARED(mw_index) = {};
 
 /* hash(sock_id) → state. Created when a connection opens or is first seen, deleted when it closes. */
 struct socket_set mw_sockets[1] SHARED(mw_sockets) = {};
+
+/* A bit for the low 14 bits of each network namespace's inode number: no flight starts there. */
+u64 mw_excluded[(1 << 14) / 64] SHARED(mw_excluded) = {};
 
 /* enum loss → count. */
 struct {
@@ -202,6 +214,11 @@ static __always_inline void *section(void *start)
 static __always_inline int enabled(void)
 {
 	return *(volatile u32 *)&mw_control.enabled;
+}
+
+static __always_inline int excluded(u32 netns)
+{
+	return unlikely(*(volatile u32 *)&mw_control.excluding) && mw_excluded[netns >> 6 & 0xff] >> (netns & 63) & 1;
 }
 
 /* Identity of a socket as a number. The verifier refuses arithmetic on a kernel pointer but for its distance from another pointer:

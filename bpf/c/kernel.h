@@ -27,7 +27,10 @@ typedef u16 __sum16;
 #define IPPROTO_TCP 6	  /* linux/in.h */
 #define MSG_PEEK 2	  /* linux/socket.h */
 #define TCP_ESTABLISHED 1 /* net/tcp_states.h */
-#define TCP_CLOSE 7	  /* net/tcp_states.h */
+#define TCP_SYN_SENT 2
+#define TCP_TIME_WAIT 6
+#define TCP_CLOSE 7
+#define TCP_NEW_SYN_RECV 12
 #define NF_ACCEPT 1	  /* linux/netfilter.h */
 #define NF_INET_FORWARD 2	  /* linux/netfilter.h */
 #define NF_INET_POST_ROUTING 4
@@ -95,6 +98,8 @@ struct sk_buff {
 	unsigned int tail; /* sk_buff_data_t, an offset on 64-bit kernels */
 	unsigned char *head;
 	unsigned char *data;
+	u64 tstamp; /* on the way out: when TCP sent the segment, CLOCK_MONOTONIC ns (skb_mstamp_ns); with pacing, when it may leave */
+	int skb_iif;
 	char cb[48];
 	u8 tc_at_ingress : 1;
 };

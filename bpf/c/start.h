@@ -64,7 +64,7 @@ static __noinline struct socket *socket_make(u64 sk, u32 next)
 	s->raw_run = 0;
 	s->pieces = 0;
 	s->pending = 0;
-	s->turned = 1;
+	s->turned = TURNED_NEW;
 	return s;
 }
 
@@ -97,6 +97,12 @@ static __always_inline int raw_within(struct socket *s, u64 now)
 	return 1;
 }
 
+/* Whether nothing is known of what the socket sent since recording was switched on. */
+static __always_inline int socket_stale(const struct socket *s)
+{
+	return s->turned != TURNED_NEW && !s->pending && seq_diff(s->out_id, *(volatile u32 *)&mw_control.since) < 0;
+}
+
 /* All other cases. A message starts after a change of direction, or where its first bytes say so. */
 static __noinline enum start start_other(struct sock *sk, const struct packet *p, u64 now, struct origin *o)
 {
@@ -106,13 +112,9 @@ static __noinline enum start start_other(struct sock *sk, const struct packet *p
 	if (p->syn) {
 		if (!s)
 			o->s = s = socket_make(sock_id(sk), p->seq + 1);
-		if (s->out_id && s->out_seq == p->seq) { /* sent again: of its record if it was lost, a record of its own if its answer was */
-			prev = flight_by_id(s->out_id);
-			return prev && prev->recv_ns ? START_YES : START_NO;
-		}
-		return START_YES;
+		return s->out_id && s->out_seq == p->seq ? START_NO : START_YES; /* no: sent again */
 	}
-	if (!s) {
+	if (!s || (p->seq != s->next && socket_stale(s))) {
 		struct tcp_sock *tp = CAST(sk, struct tcp_sock);
 
 		if (tp->snd_nxt != p->seq)
@@ -327,7 +329,7 @@ static __always_inline struct flight *flight_start(struct sock *sk, const struct
 		f->send_addr4 = sk->__sk_common.skc_rcv_saddr;
 		f->send_paddr4 = sk->__sk_common.skc_daddr;
 	}
-	f->drop_reason = f->retransmits = 0;
+	f->retransmits = 0;
 	f->flags = flags;
 	f->stamps[0].place = where;
 	f->stamps[0].delta = 0;
@@ -368,7 +370,7 @@ static __always_inline void flight_close(const struct socket *s, u64 now, int re
 	f->send_sk = s->sk;
 	f->send_pid = f->send_tid = f->send_netns = 0;
 	f->send_addr4 = f->send_paddr4 = 0;
-	f->drop_reason = f->retransmits = 0;
+	f->retransmits = 0;
 	no_receiver(f, now);
 	flight_publish(f, id);
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,21 +25,46 @@ func hopsCommand() *cobra.Command {
 	once := c.Flags().BoolP("once", "n", false, "print once, also on a terminal")
 	most := c.Flags().Int("rows", 0, "at most so many rows, the largest; 0: all")
 	reset := c.Flags().Bool("reset", false, "print, then begin anew at zero: for everyone who looks")
+	deep := c.Flags().String("deep", "", "record the network `namespaces` of this name, pattern, number or pid in full depth: as long as the live table is shown, else for 10s before it is printed")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		look, terminal := style()
+		live := *as != "json" && !*once && !*reset && terminal
+		if *deep != "" {
+			if err := deepen(c.Context(), agent(), *deep, live); err != nil {
+				return err
+			}
+		}
 		rows, err := agent().Hops(c.Context(), *reset)
 		switch {
 		case err != nil:
 			return err
 		case *as == "json":
 			return printJSON(os.Stdout, rows)
-		case *once || *reset || !terminal:
+		case !live:
 			look.Rows = *most
 			return hopTable(os.Stdout, rows, look)
 		}
-		return liveHops(c.Context(), agent(), *most)
+		return liveHops(c.Context(), agent(), *most, *deep)
 	}
 	return c
+}
+
+// deepTime is how long full depth lasts after it was asked for.
+const deepTime = 10 * time.Second
+
+// deepen asks for full depth, and waits until it is over unless the table is live.
+func deepen(ctx context.Context, agent *control.Client, word string, live bool) error {
+	names, err := agent.Deepen(ctx, word, deepTime)
+	if err != nil || live {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "in full depth for %v: %s\n", deepTime, strings.Join(names, ", "))
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(deepTime):
+		return nil
+	}
 }
 
 func hopTable(w *os.File, rows []report.HopRow, look report.Style) error {
@@ -61,13 +87,17 @@ func screenRows() int {
 	return int(size.Row) - headRows
 }
 
-// liveHops draws the table every second until ctx ends, with as many rows as fit, at most most (0: no limit).
-func liveHops(ctx context.Context, agent *control.Client, most int) error {
+// liveHops draws the table every second until ctx ends, with as many rows as fit, at most most (0: no limit). deep are the namespaces
+// that stay in full depth, if any.
+func liveHops(ctx context.Context, agent *control.Client, most int, deep string) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	home := "\x1b[2J\x1b[H" // clear the first time; later what is there is overwritten, so that nothing flickers
 	for ; ; home = "\x1b[H" {
 		rows, err := agent.Hops(ctx, false)
+		if err == nil && deep != "" {
+			_, err = agent.Deepen(ctx, deep, deepTime)
+		}
 		if ctx.Err() != nil {
 			return nil
 		}

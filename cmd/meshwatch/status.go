@@ -44,7 +44,8 @@ func statusTable(w io.Writer, s *control.Status, now time.Time) error {
 		fmt.Fprintf(tw, "%s\t%s\n", name, fmt.Sprintf(format, args...)) //nolint:errcheck // kept by tw until Flush
 	}
 	row("agent", "meshwatch %s, pid %d, up %v, %s", s.Version, s.Pid, now.Sub(s.Started).Round(time.Second), recording)
-	row("attached", "%d namespaces, %d links, %s", s.Attached.Namespaces, s.Attached.Links, s.Depth)
+	row("depth", "%s; %d namespaces recorded", s.Depth, s.Attached.Namespaces)
+	row("cost", "%s", s.Budget)
 	row("flights", "%d read, %d under way, %d behind in a ring of %d", s.Ring.Read, s.Ring.Open, s.Ring.Lag, s.Ring.Records)
 	row("joined", "%d requests, %d responses, %d relays, %d journeys of which %d kept; %d flights of other protocols",
 		s.Joiner.Requests, s.Joiner.Responses, s.Joiner.Relays, s.Joiner.Journeys, s.Joiner.Kept, s.Joiner.Raw)

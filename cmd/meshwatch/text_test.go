@@ -15,12 +15,13 @@ import (
 func TestStatusTable(t *testing.T) {
 	started := time.Unix(1767323045, 0)
 	s := &control.Status{
-		Version: "v1", Pid: 7, Started: started, Recording: true, Depth: "all hooks",
+		Version: "v1", Pid: 7, Started: started, Recording: true, Depth: "auto, 1 namespaces in full depth now",
 		Attached: control.Attached{Namespaces: 3, Links: 8},
 		Ring:     control.Ring{Records: 16384, Read: 12, Open: 1, Lag: 2, MapBytes: 6_300_000},
 		Joiner:   control.Joiner{Flights: 12, Requests: 6, Responses: 5, Journeys: 2, Relays: 4, Raw: 9, Kept: 1},
 		Export:   control.Export{On: true, Endpoint: "http://localhost:4318", State: "connected"},
 		Topology: control.Topology{File: "t.yaml", Addresses: 4, Loaded: started, Problem: "line 1:\x1b[2J"},
+		Budget:   control.Budget{Agent: 0.2, AgentUsed: 0.1904, Recorder: 0.5, RecorderUsed: 0.31, Share: 0.5, Shallow: true},
 		Memory:   50_000_000,
 		Losses:   []loss.Row{{Stage: "pair", Reason: "no-response"}, {Stage: "relay", Reason: "no-id", Count: 7}},
 	}
@@ -29,7 +30,8 @@ func TestStatusTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `agent     meshwatch v1, pid 7, up 1m30s, recording
-attached  3 namespaces, 8 links, all hooks
+depth     auto, 1 namespaces in full depth now; 3 namespaces recorded
+cost      agent 0.190 of 0.2 CPUs, recorder 0.310 of 0.5 CPUs: above it, so 50.0 % of the time are recorded
 flights   12 read, 1 under way, 2 behind in a ring of 16384
 joined    6 requests, 5 responses, 4 relays, 2 journeys of which 1 kept; 9 flights of other protocols
 memory    50.0 MB resident, 6.3 MB in BPF maps

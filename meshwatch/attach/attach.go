@@ -1,5 +1,5 @@
-// Package attach keeps the recorder's programs on the places that the datapath has: what comes is attached, what goes is
-// let go, so that no namespace is pinned.
+// Package attach keeps the recorder's programs on the places that they are wanted at: netfilter's in namespaces that are recorded
+// in full depth, and tc's on every link where tracepoints do not do. What goes is let go, so that no namespace is pinned.
 package attach
 
 import (
@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"path"
+	"slices"
 	"sync"
 
 	"github.com/meshwatch/meshwatch/bpf"
@@ -15,7 +16,7 @@ import (
 	"github.com/meshwatch/meshwatch/netpath"
 )
 
-// Manager attaches one Recorder. Apply and Close may be called from any goroutine; they take turns.
+// Manager attaches one Recorder. Its methods may be called from any goroutine; they take turns.
 type Manager struct {
 	recorder *bpf.Recorder
 	exclude  []string
@@ -23,29 +24,35 @@ type Manager struct {
 	failed   *loss.Counter
 	vanished *loss.Counter
 
-	mu   sync.Mutex
-	held map[uint32]*namespace
+	mu     sync.Mutex
+	state  *netpath.State // as last applied
+	all    bool           // every namespace is recorded in full depth
+	deep   []uint32       // or these
+	deeper bool           // some are, as the recorder knows
+	held   map[uint32]*namespace
 }
 
 // namespace is what is attached in one network namespace.
 type namespace struct {
 	name      string
-	netfilter *bpf.Links
-	links     map[uint32]*bpf.Links
-	troubled  map[uint32]bool    // links that could not be attached: said once
-	gone      *netpath.Namespace // as it was when no way led there: tried again when it was read anew
+	netfilter *bpf.Links            // nil: not in full depth
+	shallow   bool                  // netfilter could not be attached: said once
+	links     map[uint32]*bpf.Links // where tc's hooks stand in for tracepoints
+	troubled  map[uint32]bool       // links that could not be attached: said once
+	gone      *netpath.Namespace    // as it was when no way led there: tried again when it was read anew
 }
 
-// Counts is how much is attached.
+// Counts is how much is watched.
 type Counts struct {
 	Namespaces int `json:"namespaces"`
-	Links      int `json:"links"`
+	Deep       int `json:"deep"`  // of them in full depth
+	Links      int `json:"links"` // that tc's hooks are on: none where tracepoints do their work
 }
 
-// New makes a Manager. exclude are globs of namespace names that are left alone.
+// New makes a Manager. exclude are globs of namespace names that are left alone. Until Deepen no namespace is in full depth.
 func New(r *bpf.Recorder, exclude []string, set *loss.Set, log *slog.Logger) *Manager {
 	return &Manager{
-		recorder: r, exclude: exclude, log: log, held: map[uint32]*namespace{},
+		recorder: r, exclude: exclude, log: log, held: map[uint32]*namespace{}, state: netpath.NewState(nil, nil),
 		failed: set.Counter("attach", "failed"), vanished: set.Counter("attach", "vanished"),
 	}
 }
@@ -54,25 +61,82 @@ func New(r *bpf.Recorder, exclude []string, set *loss.Set, log *slog.Logger) *Ma
 func (m *Manager) Apply(s *netpath.State) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	points := netpath.AttachPoints(s)
+	m.state = s
+	m.apply()
+}
+
+// Deepen says which namespaces are recorded in full depth from now on: all, or those with these inode numbers. About 1 ms for each
+// that changes.
+func (m *Manager) Deepen(all bool, some ...uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.all == all && slices.Equal(m.deep, some) {
+		return
+	}
+	m.all, m.deep = all, some
+	m.apply()
+}
+
+func (m *Manager) apply() {
+	points := netpath.AttachPoints(m.state)
 	wanted := make(map[uint32]bool, len(points))
+	m.excludeAll()
 	for i := range points {
 		p := &points[i]
 		if m.excluded(p.Name) {
 			continue
 		}
 		wanted[p.Netns] = true
-		if err := m.namespace(s, p); err != nil {
+		if err := m.namespace(p); err != nil {
 			m.report(p.Name, err)
 		}
 	}
+	deep := false
 	for inum, n := range m.held {
 		if !wanted[inum] {
 			if err := m.release(inum, n); err != nil {
 				m.log.Warn("cannot let go of a network namespace", "error", err)
 			}
+			continue
+		}
+		deep = deep || n.netfilter != nil
+	}
+	if !deep {
+		m.deepen(false)
+	}
+}
+
+// deepen tells the recorder, if that is new, whether some namespace is in full depth.
+func (m *Manager) deepen(on bool) {
+	if m.deeper == on {
+		return
+	}
+	if err := m.recorder.Deep(on); err != nil {
+		m.failed.Add(1)
+		m.log.Warn("full depth lacks what happens between namespaces", "error", err)
+	}
+	m.deeper = on
+}
+
+// excludeAll tells the recorder which namespaces are left alone. One that shares its number, as far as a stamp has it, with one
+// that is watched is not left alone, but it is not attached to either.
+func (m *Manager) excludeAll() {
+	if len(m.exclude) == 0 {
+		return
+	}
+	watched := map[uint16]bool{}
+	var out []uint32
+	for _, n := range m.state.Sorted() {
+		if !m.excluded(n.Name) {
+			watched[netpath.Low(n.Inum)] = true
 		}
 	}
+	for _, n := range m.state.Sorted() {
+		if m.excluded(n.Name) && !watched[netpath.Low(n.Inum)] {
+			out = append(out, n.Inum)
+		}
+	}
+	m.recorder.Ring().Exclude(out)
 }
 
 func (m *Manager) excluded(name string) bool {
@@ -93,17 +157,45 @@ func (m *Manager) report(name string, err error) {
 	m.log.Warn("cannot watch all of a network namespace", "namespace", name, "error", err)
 }
 
-// namespace attaches what is missing in one namespace and forgets links that are gone. It enters the namespace only if
-// there is something to attach.
-func (m *Manager) namespace(s *netpath.State, p *netpath.AttachPoint) error {
+// namespace attaches what is missing in one namespace and lets go of what is not wanted any more. It enters the namespace only
+// if there is something to attach.
+func (m *Manager) namespace(p *netpath.AttachPoint) error {
 	n := m.held[p.Netns]
 	if n == nil {
 		n = &namespace{name: p.Name, links: map[uint32]*bpf.Links{}, troubled: map[uint32]bool{}}
+		m.held[p.Netns] = n
 	}
-	present := map[uint32]bool{}
 	var missing []uint32
-	for i := range p.Links {
-		index := p.Links[i].Index
+	if m.recorder.TC != nil {
+		missing = n.missing(p.Links)
+	}
+	deep := (m.all || slices.Contains(m.deep, p.Netns)) && m.recorder.Netfilter != nil
+	if !deep {
+		n.shallow = false
+		if err := n.undeepen(); err != nil {
+			return err
+		}
+	}
+	ns := m.state.Namespace(p.Netns)
+	netfilter := deep && n.netfilter == nil && !n.shallow
+	if n.gone == ns || len(missing) == 0 && !netfilter {
+		return nil
+	}
+	if netfilter {
+		m.deepen(true) // first: what begins in full depth is to be seen everywhere
+	}
+	err := ns.Do(func() error { return n.attach(m.recorder, netfilter, missing) })
+	if errors.Is(err, netpath.ErrGone) {
+		n.gone = ns
+	}
+	return err
+}
+
+// missing forgets links that are gone, and says which are new.
+func (n *namespace) missing(links []netpath.Link) (missing []uint32) {
+	present := map[uint32]bool{}
+	for i := range links {
+		index := links[i].Index
 		present[index] = true
 		if n.links[index] == nil && !n.troubled[index] {
 			missing = append(missing, index)
@@ -116,23 +208,12 @@ func (m *Manager) namespace(s *netpath.State, p *netpath.AttachPoint) error {
 		}
 	}
 	maps.DeleteFunc(n.troubled, func(index uint32, _ bool) bool { return !present[index] })
-	netfilter := n.netfilter == nil && p.Netfilter && m.recorder.Netfilter != nil
-	m.held[p.Netns] = n
-	ns := s.Namespace(p.Netns)
-	if n.gone == ns || len(missing) == 0 && !netfilter {
-		return nil
-	}
-	err := ns.Do(func() error { return n.attach(m.recorder, netfilter, missing) })
-	if errors.Is(err, netpath.ErrGone) {
-		n.gone = ns
-	}
-	return err
+	return missing
 }
 
 // attach runs in the namespace. What can be attached is, whatever else fails.
 func (n *namespace) attach(r *bpf.Recorder, netfilter bool, missing []uint32) error {
 	var errs []error
-	// tc first: a flight starts at a netfilter hook, and one that starts is to be seen everywhere
 	for _, index := range missing {
 		l, err := r.TC.Attach(int(index))
 		if err != nil {
@@ -148,6 +229,7 @@ func (n *namespace) attach(r *bpf.Recorder, netfilter bool, missing []uint32) er
 	if netfilter {
 		l, err := r.Netfilter.Attach()
 		if err != nil {
+			n.shallow = true
 			errs = append(errs, err)
 		} else {
 			n.netfilter = l
@@ -156,12 +238,21 @@ func (n *namespace) attach(r *bpf.Recorder, netfilter bool, missing []uint32) er
 	return errors.Join(errs...)
 }
 
-func (m *Manager) release(inum uint32, n *namespace) (err error) {
-	if n.netfilter != nil {
-		if err = n.netfilter.Close(); err != nil {
-			err = fmt.Errorf("detach netfilter programs from %s: %w", n.name, err)
-		}
+// undeepen takes netfilter's programs off.
+func (n *namespace) undeepen() error {
+	if n.netfilter == nil {
+		return nil
 	}
+	err := n.netfilter.Close()
+	n.netfilter = nil
+	if err != nil {
+		return fmt.Errorf("detach netfilter programs from %s: %w", n.name, err)
+	}
+	return nil
+}
+
+func (m *Manager) release(inum uint32, n *namespace) (err error) {
+	err = n.undeepen()
 	for _, l := range n.links {
 		_ = l.Close() // of a device that may be gone
 	}
@@ -169,13 +260,16 @@ func (m *Manager) release(inum uint32, n *namespace) (err error) {
 	return err
 }
 
-// Counts is how much is attached now.
+// Counts is how much is watched now.
 func (m *Manager) Counts() Counts {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := Counts{Namespaces: len(m.held)}
 	for _, n := range m.held {
 		c.Links += len(n.links)
+		if n.netfilter != nil {
+			c.Deep++
+		}
 	}
 	return c
 }
@@ -188,5 +282,6 @@ func (m *Manager) Close() error {
 	for inum, n := range m.held {
 		errs = append(errs, m.release(inum, n))
 	}
+	m.deepen(false)
 	return errors.Join(errs...)
 }

@@ -94,6 +94,7 @@ func watch(t *testing.T, recorder *bpf.Recorder, exclude ...string) *watched {
 	t.Helper()
 	w := &watched{}
 	w.Manager = New(recorder, exclude, &w.lost, slog.New(slog.NewTextHandler(&w.log, nil)))
+	w.Deepen(true)
 	watcher, err := netpath.Watch(context.Background(), 0, func(c netpath.Change) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -124,9 +125,16 @@ func own(s *netpath.State) *netpath.State {
 	return netpath.NewState(mine, nil)
 }
 
-func load(t *testing.T) *bpf.Recorder {
+func load(t *testing.T) *bpf.Recorder { return loadWith(t, bpf.Options{Sizes: bpf.DefaultSizes()}) }
+
+// loadTC loads what stands in for tracepoints that cannot read packets.
+func loadTC(t *testing.T) *bpf.Recorder {
+	return loadWith(t, bpf.Options{Sizes: bpf.DefaultSizes(), TC: true})
+}
+
+func loadWith(t *testing.T, o bpf.Options) *bpf.Recorder {
 	t.Helper()
-	r, err := bpf.Load(bpf.Options{Sizes: bpf.DefaultSizes()})
+	r, err := bpf.Load(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +206,7 @@ const perNamespace = 10 // netfilter links: five hooks of two families
 func TestAttachFollowsTheDatapath(t *testing.T) {
 	privileged(t)
 	leaks.None(t)
-	recorder := load(t)
+	recorder := loadTC(t)
 	before := kernelLinks(t)
 	w := watch(t, recorder)
 	w.eventually(t, "nothing there", Counts{})
@@ -207,21 +215,21 @@ func TestAttachFollowsTheDatapath(t *testing.T) {
 	run(t, "ip -n {node} link add h-pod type veth peer name eth0 netns {pod}")
 	run(t, "ip -n {node} link set h-pod up")
 	run(t, "ip -n {pod} link set eth0 up")
-	w.eventually(t, "a pod", Counts{Namespaces: 2, Links: 4}) // lo and the veth, twice
+	w.eventually(t, "a pod", Counts{Namespaces: 2, Deep: 2, Links: 4}) // lo and the veth, twice
 	if diff := cmp.Diff(map[string]int{"netfilter": 2 * perNamespace, "tcx": 8}, kernelLinks(t)); diff != "" {
 		t.Errorf("the kernel's links (-want +got):\n%s", diff)
 	}
 
 	run(t, "ip -n {node} link add br0 type bridge")
 	run(t, "ip -n {node} link set br0 up")
-	w.eventually(t, "a link more", Counts{Namespaces: 2, Links: 5})
+	w.eventually(t, "a link more", Counts{Namespaces: 2, Deep: 2, Links: 5})
 
 	run(t, "ip -n {node} link set br0 down")
-	w.eventually(t, "a link that is down", Counts{Namespaces: 2, Links: 4})
+	w.eventually(t, "a link that is down", Counts{Namespaces: 2, Deep: 2, Links: 4})
 	run(t, "ip -n {node} link set br0 up")
-	w.eventually(t, "and up again", Counts{Namespaces: 2, Links: 5})
+	w.eventually(t, "and up again", Counts{Namespaces: 2, Deep: 2, Links: 5})
 	run(t, "ip -n {node} link del br0")
-	w.eventually(t, "a link less", Counts{Namespaces: 2, Links: 4})
+	w.eventually(t, "a link less", Counts{Namespaces: 2, Deep: 2, Links: 4})
 
 	run(t, "ip -n {node} link del h-pod") // both ends: what has lo alone is left
 	w.eventually(t, "a cable is cut", Counts{})
@@ -235,13 +243,13 @@ func TestAttachFollowsTheDatapath(t *testing.T) {
 func TestDeletedNamespaceIsNotPinned(t *testing.T) {
 	privileged(t)
 	leaks.None(t)
-	recorder := load(t)
+	recorder := loadTC(t)
 	w := watch(t, recorder)
 	makeNetns(t, "node", "pod")
 	run(t, "ip -n {node} link add h-pod type veth peer name eth0 netns {pod}")
 	run(t, "ip -n {node} link set h-pod up")
 	run(t, "ip -n {pod} link set eth0 up")
-	w.eventually(t, "a pod", Counts{Namespaces: 2, Links: 4})
+	w.eventually(t, "a pod", Counts{Namespaces: 2, Deep: 2, Links: 4})
 	start := time.Now()
 	run(t, "ip netns del {pod}")
 	until(t, "the kernel destroys the namespace, and with it both ends of the veth", func() error {
@@ -261,12 +269,12 @@ func TestDeletedNamespaceIsNotPinned(t *testing.T) {
 func TestExcluded(t *testing.T) {
 	privileged(t)
 	leaks.None(t)
-	w := watch(t, load(t), "none", prefix()+"n*")
+	w := watch(t, loadTC(t), "none", prefix()+"n*")
 	makeNetns(t, "node", "pod")
 	run(t, "ip -n {node} link add h-pod type veth peer name eth0 netns {pod}")
 	run(t, "ip -n {node} link set h-pod up")
 	run(t, "ip -n {pod} link set eth0 up")
-	w.eventually(t, "the pod alone", Counts{Namespaces: 1, Links: 2})
+	w.eventually(t, "the pod alone", Counts{Namespaces: 1, Deep: 1, Links: 2})
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, held := w.held[inode(t, "node")]; held {
@@ -278,13 +286,13 @@ func TestExcluded(t *testing.T) {
 func TestAttachAgain(t *testing.T) {
 	privileged(t)
 	leaks.None(t)
-	first, second := load(t), load(t)
+	first, second := loadTC(t), loadTC(t)
 	makeNetns(t, "node", "pod")
 	run(t, "ip -n {node} link add h-pod type veth peer name eth0 netns {pod}")
 	run(t, "ip -n {node} link set h-pod up")
 	run(t, "ip -n {pod} link set eth0 up")
 	w := watch(t, first)
-	both := Counts{Namespaces: 2, Links: 4}
+	both := Counts{Namespaces: 2, Deep: 2, Links: 4}
 	w.eventually(t, "a pod", both)
 	w.mu.Lock()
 	state := w.state
@@ -294,6 +302,7 @@ func TestAttachAgain(t *testing.T) {
 		t.Errorf("applied twice: %+v", got)
 	}
 	beside := New(second, nil, &w.lost, slog.New(slog.NewTextHandler(&w.log, nil)))
+	beside.Deepen(true)
 	beside.Apply(state)
 	if got := beside.Counts(); got != both {
 		t.Errorf("beside another recorder: %+v", got)
@@ -326,7 +335,7 @@ func TestVanished(t *testing.T) {
 	run(t, "ip -n {node} link set ve0 up")
 	run(t, "ip -n {node} link set ve1 up")
 	var lost loss.Set
-	m := New(load(t), nil, &lost, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	m := New(loadTC(t), nil, &lost, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	ns := &netpath.Namespace{
 		Inum: inode(t, "node"), Name: "x", Pids: []int{1 << 30}, Mounts: []string{"/nowhere"},
 		Links: []netpath.Link{{Index: 2, Name: "e", Kind: netpath.KindVeth, Up: true}, {Index: 99, Name: "f", Kind: netpath.KindVeth, Up: true}},
@@ -359,5 +368,39 @@ func TestVanished(t *testing.T) {
 	}
 	if err := m.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Only what is wanted in full depth is attached to, as long as it is; the rest is for all namespaces at once.
+func TestDeepen(t *testing.T) {
+	privileged(t)
+	leaks.None(t)
+	recorder := load(t)
+	before := kernelLinks(t)
+	w := watch(t, recorder)
+	w.Deepen(false)
+	makeNetns(t, "node", "pod")
+	run(t, "ip -n {node} link add h-pod type veth peer name eth0 netns {pod}")
+	run(t, "ip -n {node} link set h-pod up")
+	run(t, "ip -n {pod} link set eth0 up")
+	w.eventually(t, "a pod", Counts{Namespaces: 2})
+	if diff := cmp.Diff(before, kernelLinks(t)); diff != "" {
+		t.Errorf("the kernel's links (-want +got):\n%s", diff)
+	}
+	pod := inode(t, "pod")
+	w.Deepen(false, pod)
+	w.eventually(t, "one in full depth", Counts{Namespaces: 2, Deep: 1})
+	if diff := cmp.Diff(map[string]int{"netfilter": perNamespace, "raw_tracepoint": 1}, kernelLinks(t)); diff != "" {
+		t.Errorf("the kernel's links (-want +got):\n%s", diff)
+	}
+	w.Deepen(true)
+	w.eventually(t, "all in full depth", Counts{Namespaces: 2, Deep: 2})
+	run(t, "ip -n {node} link set h-pod down")
+	w.eventually(t, "the node has no link", Counts{Namespaces: 1, Deep: 1})
+	w.Deepen(false)
+	w.eventually(t, "none in full depth", Counts{Namespaces: 1})
+	gone(t, before)
+	if n := w.log.String(); n != "" {
+		t.Errorf("said: %s", n)
 	}
 }

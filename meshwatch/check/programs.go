@@ -63,14 +63,10 @@ func tryPrograms() (out []Result) {
 		return append(out, withoutNetfilter())
 	}
 	defer r.Close() //nolint:errcheck // everything was shown by now
-	for _, a := range []struct {
-		name, works string
-		attach      func() (io.Closer, error)
-	}{
+	for _, a := range []attempt{
 		{"BPF netfilter links", "IPv4 and IPv6, at the outermost priorities", closer(r.Netfilter.Attach)},
-		{"tcx", "egress and ingress of a link", closer(func() (*bpf.Links, error) { return r.TC.Attach(loopback) })},
-		{"tracepoints of sockets attach", "for the whole node", func() (io.Closer, error) { return io.NopCloser(nil), r.Sockets.Attach() }},
-		{"tracepoints of trouble attach", "for the whole node", func() (io.Closer, error) { return io.NopCloser(nil), r.Trouble.Attach() }},
+		devices(r),
+		{"tracepoints attach", "for the whole node", func() (io.Closer, error) { return io.NopCloser(nil), r.Attach() }},
 	} {
 		attached, err := a.attach()
 		out = append(out, rated(a.name, err, a.works))
@@ -80,6 +76,20 @@ func tryPrograms() (out []Result) {
 		defer attached.Close() //nolint:errcheck // in a namespace that goes
 	}
 	return append(out, message(r))
+}
+
+// attempt is something to attach.
+type attempt struct {
+	name, works string
+	attach      func() (io.Closer, error)
+}
+
+// devices is how packets are seen where they leave and enter devices.
+func devices(r *bpf.Recorder) attempt {
+	if r.TC != nil {
+		return attempt{"tcx", "egress and ingress of a link, as tracepoints cannot read packets before Linux 6.11", closer(func() (*bpf.Links, error) { return r.TC.Attach(loopback) })}
+	}
+	return attempt{"full depth", "netif_receive_skb", func() (io.Closer, error) { return io.NopCloser(nil), r.Deep(true) }}
 }
 
 func closer(attach func() (*bpf.Links, error)) func() (io.Closer, error) {

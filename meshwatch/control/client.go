@@ -91,6 +91,11 @@ func (c *Client) Record(ctx context.Context, on bool) error {
 	return c.call(ctx, http.MethodPut, pathRecording, on, nil)
 }
 
+// Deepen records the network namespaces that a word selects in full depth for a while, an hour at most, and names them.
+func (c *Client) Deepen(ctx context.Context, word string, during time.Duration) (names []string, err error) {
+	return names, c.call(ctx, http.MethodPost, pathDepth, question{word, during}, &names)
+}
+
 // Journey is the JSON line of a kept journey, for report.Decode. A *NotFoundError: there is none.
 func (c *Client) Journey(ctx context.Context, id string) (line []byte, err error) {
 	var raw json.RawMessage

@@ -3,6 +3,7 @@
 package control
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -24,6 +25,8 @@ type Source interface {
 	Namespaces() []*netpath.Namespace
 	// Record switches recording on or off; programs stay attached.
 	Record(on bool)
+	// Deepen records the network namespaces that a word selects (netpath.State.Select) in full depth for a while, and names them.
+	Deepen(word string, during time.Duration) []string
 }
 
 // Status is the state of an agent. Counters are since its start.
@@ -32,10 +35,11 @@ type Status struct {
 	Pid       int        `json:"pid"`
 	Started   time.Time  `json:"started"`
 	Recording bool       `json:"recording"`
-	Depth     string     `json:"depth"` // which hooks are recorded: "all hooks", or what is left out and why
+	Depth     string     `json:"depth"` // for people: the configured one, and how many namespaces are in full depth now
 	Attached  Attached   `json:"attached"`
 	Ring      Ring       `json:"ring"`
 	Joiner    Joiner     `json:"joiner"`
+	Budget    Budget     `json:"budget"`
 	Export    Export     `json:"export"`
 	Topology  Topology   `json:"topology"`
 	Memory    uint64     `json:"memory_bytes"` // resident, of the agent's process
@@ -45,7 +49,8 @@ type Status struct {
 // Attached is where the programs are.
 type Attached struct {
 	Namespaces int    `json:"namespaces"`
-	Links      int    `json:"links"`
+	Deep       int    `json:"deep"`      // namespaces in full depth, now
+	Links      int    `json:"links"`     // with tc's hooks, where the kernel's tracepoints do not do
 	Denied     uint64 `json:"denied"`    // processes whose namespace may not be looked at, now
 	Conflicts  uint64 `json:"conflicts"` // places, now, that a stamp does not tell apart: their hops are named by hook alone
 }
@@ -68,6 +73,38 @@ type Joiner struct {
 	Relays    uint64 `json:"relays"`
 	Raw       uint64 `json:"raw"`  // flights of other protocols
 	Kept      uint64 `json:"kept"` // journeys that became spans, see keep in docs/configuration.md
+}
+
+// Budget is what meshwatch may cost, and what it does about it. In CPUs: 0.2 is a fifth of one.
+type Budget struct {
+	Agent        float64 `json:"agent_cpus"` // 0: no limit
+	AgentUsed    float64 `json:"agent_cpus_used"`
+	Recorder     float64 `json:"recorder_cpus"`      // 0: no limit
+	RecorderUsed float64 `json:"recorder_cpus_used"` // 0 without a limit: it is not measured
+	Share        float64 `json:"share"`              // of the time that is recorded
+	Shallow      bool    `json:"shallow"`            // no full depth
+}
+
+// String is for people.
+func (b Budget) String() string {
+	text := fmt.Sprintf("agent %.3f of %s", b.AgentUsed, limit(b.Agent))
+	if b.Recorder > 0 {
+		text += fmt.Sprintf(", recorder %.3f of %s", b.RecorderUsed, limit(b.Recorder))
+	}
+	switch {
+	case b.Share < 1:
+		return fmt.Sprintf("%s: above it, so %.1f %% of the time are recorded", text, 100*b.Share)
+	case b.Shallow:
+		return text + ": no full depth, which was above it"
+	}
+	return text
+}
+
+func limit(cpus float64) string {
+	if cpus == 0 {
+		return "any number of CPUs"
+	}
+	return fmt.Sprintf("%v CPUs", cpus)
 }
 
 // Export is the way to the tracing backend.
@@ -106,4 +143,14 @@ const (
 	pathJourneys   = "/v1/journeys"
 	pathNamespaces = "/v1/namespaces"
 	pathRecording  = "/v1/recording" // PUT, a boolean
+	pathDepth      = "/v1/depth"     // POST, a question
 )
+
+// question asks for full depth.
+type question struct {
+	Namespaces string        `json:"namespaces"` // a word, see Source
+	During     time.Duration `json:"during_ns"`
+}
+
+// maxDeep is the longest time that may be asked for at once.
+const maxDeep = time.Hour

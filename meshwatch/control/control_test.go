@@ -34,10 +34,10 @@ func (f *fake) Status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return Status{
-		Version: "v1", Pid: os.Getpid(), Started: time.Unix(1767323045, 0).UTC(), Recording: f.recording, Depth: "all hooks",
-		Attached: Attached{3, 8, 1, 2}, Ring: Ring{16384, 12, 1, 2, 6 << 20}, Joiner: Joiner{12, 6, 6, 1, 5, 0, 1},
+		Version: "v1", Pid: os.Getpid(), Started: time.Unix(1767323045, 0).UTC(), Recording: f.recording, Depth: "edges",
+		Attached: Attached{3, 1, 8, 1, 2}, Ring: Ring{16384, 12, 1, 2, 6 << 20}, Joiner: Joiner{12, 6, 6, 1, 5, 0, 1},
 		Export: Export{true, "http://localhost:4318", "connected"}, Topology: Topology{File: "t.yaml", Addresses: 4, Loaded: time.Unix(1767323000, 0).UTC()},
-		Memory: 50 << 20, Losses: []loss.Row{{Stage: "relay", Reason: "no-id", Count: 7}},
+		Budget: Budget{0.2, 0.1, 0.3, 0.2, 0.5, true}, Memory: 50 << 20, Losses: []loss.Row{{Stage: "relay", Reason: "no-id", Count: 7}},
 	}
 }
 
@@ -68,6 +68,13 @@ func (f *fake) Namespaces() []*netpath.Namespace {
 		<-f.slow
 	}
 	return []*netpath.Namespace{{Inum: 4026531840, Name: "host", Host: true, Links: []netpath.Link{{Index: 1, Name: "lo", Kind: "lo", Up: true}}}}
+}
+
+func (f *fake) Deepen(word string, during time.Duration) []string {
+	if word == "none" {
+		return nil
+	}
+	return []string{word, during.String()}
 }
 
 func (f *fake) Record(on bool) {
@@ -109,6 +116,8 @@ func TestCalls(t *testing.T) {
 	same(t, "recent", []Summary{summary, summary}, list, err)
 	namespaces, err := c.Namespaces(ctx)
 	same(t, "namespaces", f.Namespaces(), namespaces, err)
+	names, err := c.Deepen(ctx, "pod-*", time.Minute)
+	same(t, "deepen", []string{"pod-*", "1m0s"}, names, err)
 	if err := c.Record(ctx, true); err != nil || !f.Status().Recording {
 		t.Errorf("record: %v", err)
 	}
@@ -157,6 +166,8 @@ func TestBadQuestions(t *testing.T) {
 	}{
 		{http.MethodGet, pathJourneys, nil}, {http.MethodGet, pathJourneys + "?n=0", nil}, {http.MethodGet, pathJourneys + "?n=9999999", nil},
 		{http.MethodPut, pathRecording, "yes"}, {http.MethodPut, pathRecording, nil}, {http.MethodPut, pathRecording, strings.Repeat("x", 1<<20)},
+		{http.MethodPost, pathDepth, question{"none", time.Second}}, {http.MethodPost, pathDepth, question{"", time.Second}},
+		{http.MethodPost, pathDepth, question{"a", 0}}, {http.MethodPost, pathDepth, question{"a", 2 * maxDeep}}, {http.MethodPost, pathDepth, "a"},
 		{http.MethodDelete, pathStatus, nil}, {http.MethodGet, "/", nil},
 	} {
 		if err := c.call(t.Context(), q.method, q.path, q.body, nil); err == nil {

@@ -101,6 +101,20 @@ func handler(src Source, clock journey.Clock) http.Handler {
 		src.Record(*on)
 		answer(w, *on)
 	})
+	mux.HandleFunc("POST "+pathDepth, func(w http.ResponseWriter, r *http.Request) {
+		var q question
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&q)
+		if err != nil || q.Namespaces == "" || q.During <= 0 || q.During > maxDeep {
+			fail(w, http.StatusBadRequest, fmt.Sprintf("namespaces must be a name, and during_ns from 1 to %d", maxDeep))
+			return
+		}
+		names := src.Deepen(q.Namespaces, q.During)
+		if len(names) == 0 {
+			fail(w, http.StatusBadRequest, fmt.Sprintf("no network namespace is called %q, by name, pattern, number or pid: `meshwatch path` lists them", q.Namespaces))
+			return
+		}
+		answer(w, names)
+	})
 	return mux
 }
 

@@ -13,6 +13,7 @@ const DefaultRequestIDHeader = "X-Request-ID"
 // Parser reads heads. It does not change after New: any number of goroutines may use one.
 type Parser struct {
 	byLen    [][]entry // fields looked for, by the length of their name
+	first    []uint32  // the first letters of these, a bit for each, by the same: most lines are nobody's
 	captures int       // length of Config.CaptureHeaders
 }
 
@@ -46,8 +47,9 @@ func New(c Config) *Parser {
 
 func (p *Parser) add(e entry) {
 	for len(p.byLen) <= len(e.name) {
-		p.byLen = append(p.byLen, nil)
+		p.byLen, p.first = append(p.byLen, nil), append(p.first, 0)
 	}
+	p.first[len(e.name)] |= 1 << (e.name[0] & 31)
 	p.byLen[len(e.name)] = append(p.byLen[len(e.name)], e)
 }
 
@@ -110,7 +112,7 @@ func (p *Parser) lines(b []byte, at int, h *Head, s *scratch) Result {
 			value = value[:len(value)-1]
 			crs++
 		}
-		if n-at < len(p.byLen) {
+		if n-at < len(p.first) && p.first[n-at]>>(b[at]&31)&1 != 0 {
 			why = p.field(b[at:n], value, h, s)
 		}
 		at = end + 1

@@ -25,7 +25,7 @@ func (j *Joiner) identify(x *Exchange) {
 	if !x.hasID {
 		x.id, x.hasID, x.byResp = j.idOf(x)
 	}
-	trace := x.Req.Head.Trace.TraceID
+	trace := x.TraceID
 	if x.group != nil {
 		if x.hasID && j.groups[x.id] == nil {
 			j.groups[x.id] = x.group
@@ -74,19 +74,17 @@ func (j *Joiner) join(g *group, x *Exchange) {
 
 // idOf is the request id of an exchange: of its request, or else the one that came back.
 func (j *Joiner) idOf(x *Exchange) (id head.ID, ok, byResponse bool) {
-	if h := &x.Req.Head; h.RequestID != nil {
-		if h.RequestIDAmbiguous {
-			j.lost.ambiguousID.Add(1)
-			return id, false, false
-		}
-		id, ok = head.ParseID(h.RequestID)
+	switch {
+	case x.Req.id == idAmbiguous:
+		j.lost.ambiguousID.Add(1)
+	case x.Req.id == idGiven:
+		id, ok = head.ParseID(j.head(x.Req).RequestID)
 		return id, ok, false
+	case x.Resp != nil && x.Resp.id == idGiven:
+		id, ok = head.ParseID(j.head(x.Resp).RequestID)
+		return id, ok, true
 	}
-	if x.Resp == nil || x.Resp.Head.RequestID == nil || x.Resp.Head.RequestIDAmbiguous {
-		return id, false, false
-	}
-	id, ok = head.ParseID(x.Resp.Head.RequestID)
-	return id, ok, true
+	return id, false, false
 }
 
 // finish notes that an exchange is over: answered or failed.
@@ -127,7 +125,7 @@ func (j *Joiner) flush(all bool) {
 			j.enqueue(g)
 			continue
 		}
-		slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.Flight.StartNs - b.Req.Flight.StartNs)) }) //nolint:gosec // a difference
+		slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.StartNs - b.Req.StartNs)) }) //nolint:gosec // a difference
 		waits := j.relate(g)
 		if waits && !all && j.now-g.last < uint64(j.cfg.Parents) {
 			g.queued, g.due = true, j.now+uint64(j.cfg.Linger)
@@ -144,11 +142,15 @@ func (j *Joiner) flush(all bool) {
 // give emits a group's trees and takes everything back.
 func (j *Joiner) give(g *group) {
 	for _, root := range g.xs {
-		if root.Relay.Method != "" {
+		if root.parent != nil {
+			continue
+		}
+		if j.cutOff(root) {
+			j.lost.cut.Add(1)
 			continue
 		}
 		t := &j.tree
-		t.ID, t.Unjoined, t.Exchanges = root.id, j.whyRoot(g, root), t.Exchanges[:0]
+		t.ID, t.Unjoined, t.Exchanges, t.joiner = root.id, j.whyRoot(g, root), t.Exchanges[:0], j
 		j.grow(g, root)
 		if !root.hasID {
 			for _, x := range t.Exchanges {

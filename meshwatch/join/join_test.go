@@ -43,9 +43,9 @@ func text(t *Tree) string {
 		for p := x.Parent; p >= 0; p = t.Exchanges[p].Parent {
 			b.WriteByte('>')
 		}
-		fmt.Fprintf(&b, "%d-%d %s", x.ClientPid(), x.ServerPid(), x.Req.Head.Target)
+		fmt.Fprintf(&b, "%d-%d %s", x.ClientPid(), x.ServerPid(), t.Head(x.Req).Target)
 		if x.Resp != nil {
-			fmt.Fprintf(&b, " %d", x.Resp.Head.Status)
+			fmt.Fprintf(&b, " %d", x.Resp.Status)
 		}
 		if x.Error != "" {
 			b.WriteString(" " + x.Error)
@@ -470,11 +470,16 @@ func FuzzJoiner(f *testing.F) {
 		w.now += uint64(10 * time.Minute)
 		w.j.Tick(w.now)
 		w.j.Close()
+		for _, p := range w.j.pages.all {
+			if p.live != 0 {
+				t.Errorf("%d flights are left on a page", p.live)
+			}
+		}
 		if n := len(w.j.groups) + len(w.j.traces) + len(w.j.halves) + len(w.j.holding) + len(w.j.quiet); n != 0 {
 			for _, g := range w.j.groups {
 				t.Logf("group open %d queued %v exchanges %d", g.open, g.queued, len(g.xs))
 				for _, x := range g.xs {
-					t.Logf("  %s done %v", x.Req.Head.Target, x.done)
+					t.Logf("  %s done %v", w.j.head(x.Req).Target, x.done)
 				}
 			}
 			t.Errorf("%d things left: %d groups, %d traces, %d halves, %d holding", n, len(w.j.groups), len(w.j.traces), len(w.j.halves), len(w.j.holding))

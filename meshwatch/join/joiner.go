@@ -1,6 +1,7 @@
 package join
 
 import (
+	"hash/maphash"
 	"time"
 
 	"github.com/meshwatch/meshwatch/bpf"
@@ -18,6 +19,10 @@ type Config struct {
 	Parents time.Duration // and this long if its first process was itself asked by someone
 	Expire  time.Duration // a request without response is given up
 	Hold    time.Duration // a flight waits this long for one before it
+
+	// Measure takes a message whose hops are to be measured, while its flight is still in the CPU's caches: each request, and each
+	// response that has one, once and as soon as it was read. Nil, or never read: whoever gets the Tree measures it.
+	Measure func(*Message)
 }
 
 // DefaultConfig has the times that suit a node whose agent gets CPU within some 10 ms and looks at the ring every 80 ms at least.
@@ -39,6 +44,7 @@ type Joiner struct {
 	quiet   []*group // groups that are over, by when they became so
 	servers map[uint32]uint64
 	swept   uint64
+	begun   uint64 // when recording did
 	latest  uint32 // highest flight id so far
 	horizon uint32 // what it was at the last sweep but one: all before has come or never will
 	recent  uint32
@@ -46,7 +52,12 @@ type Joiner struct {
 	freeMessages  []*Message
 	freeExchanges []*Exchange
 	freeGroups    []*group
+	pages         pages
 	tree          Tree
+	parsed        head.Head // of parsedOf; aliases its page
+	parsedOf      *Message
+	joined        []byte // scratch of append
+	seed          maphash.Seed
 	found         []*Exchange // scratch of relate
 
 	Stats Stats
@@ -60,7 +71,7 @@ type Stats struct {
 // losses are the joiner's counters, resolved once.
 type losses struct {
 	gap, stale, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
-	noID, noParent, ambiguous, ambiguousID, groupFull, noResponse                                  *loss.Counter
+	noID, noParent, ambiguous, ambiguousID, groupFull, noResponse, cut                             *loss.Counter
 }
 
 // New makes a joiner that gives its trees to emit. A tree and all in it are valid only until emit returns.
@@ -69,7 +80,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 	return &Joiner{
 		cfg: cfg, emit: emit,
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
-		servers: map[uint32]uint64{},
+		servers: map[uint32]uint64{}, seed: maphash.MakeSeed(),
 		lost: losses{
 			gap: c("leg", "missing-flight"), stale: c("leg", "stale-flight"), strayBody: c("leg", "stray-body"),
 			malformed: c("parse", "malformed-head"), cutHead: c("parse", "cut-head"),
@@ -77,7 +88,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 			unsure: c("pair", "behind-a-gap"), noResponse: c("pair", "no-response"),
 			noThread: c("relay", "process-not-seen"), noID: c("relay", "no-id"), noParent: c("relay", "no-parent"),
 			ambiguous: c("relay", "ambiguous"), ambiguousID: c("relay", "ambiguous-id"),
-			groupFull: c("relay", "id-used-too-often"),
+			groupFull: c("relay", "id-used-too-often"), cut: c("pair", "recording-stopped"),
 		},
 	}
 }
@@ -234,6 +245,9 @@ func (j *Joiner) supersede(s *stream) {
 	if m := s.answering(); m != nil {
 		j.finish(m.exchange)
 	}
+	if s.cur != nil {
+		s.cur.current = false
+	}
 	s.cur, s.rest = nil, false
 }
 
@@ -243,19 +257,18 @@ func (j *Joiner) goOn(m *Message, f *bpf.Flight, b []byte) {
 	if m.result != head.NeedMore || len(b) == 0 {
 		return
 	}
-	was := m.Head.Kind
-	m.buf = append(m.buf, b...)
-	m.result = j.cfg.Parser.Parse(m.buf, &m.Head)
+	was := m.kind
+	j.append(m, b)
 	switch x := m.exchange; {
 	case was == head.KindNone:
 		j.begin(m)
 	case x == nil: // no exchange yet, or given up
 	case x.Req == m:
-		m.fixBody(nil)
-		x.target = m.targetHash()
+		j.fixBody(m, methodUnknown)
+		j.describe(x, j.head(m))
 		j.identify(x)
 	default:
-		m.fixBody(x.Req.Head.Method)
+		j.fixBody(m, x.method)
 		j.identify(x)
 	}
 }
@@ -266,11 +279,11 @@ func (j *Joiner) begin(m *Message) bool {
 	case !m.isHTTP():
 		j.notHTTP(m)
 		return false
-	case m.Head.Kind == head.Request:
-		m.fixBody(nil)
+	case m.kind == head.Request:
+		j.fixBody(m, methodUnknown)
 		j.request(m)
-	case m.Head.Kind == head.Response:
-		m.fixBody(j.methodFor(m.leg, m))
+	case m.kind == head.Response:
+		j.fixBody(m, methodFor(m.leg, m))
 		j.response(m)
 	}
 	return true
@@ -278,10 +291,9 @@ func (j *Joiner) begin(m *Message) bool {
 
 // messages reads the messages that begin in a flight: one, or several when they were pipelined in one write.
 func (j *Joiner) messages(l *Leg, d uint8, f *bpf.Flight, b []byte) {
-	part := *f
 	for n := 0; n < maxPipelined; n++ {
-		m := j.newMessage(l, d, &part, b)
-		l.dirs[d].cur = m
+		m := j.newMessage(l, d, f, b)
+		l.dirs[d].cur, m.current = m, true
 		if !j.begin(m) || m.leg == nil || !m.fixed {
 			return
 		}
@@ -289,9 +301,11 @@ func (j *Joiner) messages(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 		if at == 0 || at >= uint64(len(b)) || m.result != head.Complete {
 			return
 		}
-		m.sent, m.Flight.End = at, part.Seq+uint32(at) //nolint:gosec // below len(b)
+		m.cut(at)
 		j.supersede(&l.dirs[d])
-		part.Seq, b = part.Seq+uint32(at), b[at:] //nolint:gosec // below len(b)
+		part := *f
+		part.Seq += uint32(at) //nolint:gosec // below len(b)
+		f, b = &part, b[at:]
 	}
 }
 

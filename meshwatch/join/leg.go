@@ -26,10 +26,9 @@ const bothClosed = 3
 
 // end is one socket of a leg.
 type end struct {
-	sock        uint64
-	port, peer  uint16
-	addr, paddr [16]byte
-	known       bool
+	sock       uint64
+	port, peer uint16
+	known      bool
 }
 
 // stream is one direction of a leg.
@@ -41,8 +40,14 @@ type stream struct {
 	gapped  bool   // a flight is missing before the next message
 	rest    bool   // the body of a message that was given up goes on:
 	restEnd uint32 // sequence after it
-	// Cache is for the Joiner's user: what the stamps of this direction mean. It belongs to the leg.
-	Cache any
+	cache   Cache
+}
+
+// Cache is for the Joiner's user: what the stamps of the messages of one direction of a leg mean. It is zero at first and goes with
+// the leg.
+type Cache struct {
+	Path   any
+	Reader uint32
 }
 
 // held is a flight that came before one that precedes it.
@@ -59,15 +64,12 @@ type half struct {
 	side uint8
 }
 
-// Cache is a slot for the user of Exchange.Leg, one for each direction.
-func (l *Leg) Cache(dir uint8) *any { return &l.dirs[dir].Cache }
-
 // leg finds or makes the leg of a flight and the direction it goes. Nil: the flight was given out so late, as nobody read
 // it, that its socket is another connection's by now.
 func (j *Joiner) leg(f *bpf.Flight) (*Leg, uint8) {
 	syn := uint32(f.Flags)&bpf.FlagSYN != 0
 	a, okA := j.halves[f.SendSk]
-	if okA && (syn && !a.leg.sentAgain(f) || !a.leg.ends[a.side].is(f.SendPort, f.SendPeer)) {
+	if okA && (syn || !a.leg.ends[a.side].is(f.SendPort, f.SendPeer)) {
 		if a.leg.after(f) {
 			return nil, 0
 		}
@@ -116,14 +118,19 @@ func (j *Joiner) leg(f *bpf.Flight) (*Leg, uint8) {
 // after says whether the leg began after a flight.
 func (l *Leg) after(f *bpf.Flight) bool { return before(uint32(f.Id), l.born) } //nolint:gosec // low half, as Flight.Prev
 
+// has says whether this socket is the end, and still the same connection's.
+func (e *end) has(sock uint64, port, peer uint16) bool {
+	return e.known && e.sock == sock && e.is(port, peer)
+}
+
 func (e *end) is(port, peer uint16) bool { return e.port == port && e.peer == peer }
 
 func (e *end) learnSender(f *bpf.Flight) {
-	*e = end{f.SendSk, f.SendPort, f.SendPeer, f.SendAddr, f.SendPaddr, true}
+	*e = end{f.SendSk, f.SendPort, f.SendPeer, true}
 }
 
 func (e *end) learnReceiver(f *bpf.Flight) {
-	*e = end{f.RecvSk, f.RecvPort, f.RecvPeer, f.RecvAddr, f.RecvPaddr, true}
+	*e = end{f.RecvSk, f.RecvPort, f.RecvPeer, true}
 }
 
 // ready says whether everything that comes before f on its leg has been consumed: the flight before it on its own

@@ -2,6 +2,7 @@ package join
 
 import (
 	"bytes"
+	"hash/maphash"
 
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
@@ -18,69 +19,139 @@ const (
 	Follow             // to see it until it is over: its record must stay
 )
 
-// Message is one HTTP message on a leg: its first flight, extended by those that go on with it.
+// Message is one HTTP message on a leg: its first flight, extended by those that go on with it. What joining, measuring and choosing
+// need of every message is here, in two cache lines; its flight and head are on a page, which is seldom read again. Times are
+// CLOCK_MONOTONIC ns.
 type Message struct {
-	Flight bpf.Flight
-	Head   head.Head // aliases buf
+	StartNs   uint64 // as Flight's, as what follows
+	RecvNs    uint64
+	RecvEndNs uint64
+	StampNs   uint64 // its last stamp
+	Seq       uint32
+	End       uint32
+	Ack       uint32
+	recvUpto  uint32
+	SendPid   uint32
+	RecvPid   uint32
+	RecvNetns uint32
+	Status    uint16 // of a response
+	kind      head.Kind
+	result    head.Result
 
-	buf      []byte
-	exchange *Exchange
-	result   head.Result
+	Flight   *bpf.Flight // on page
+	page     *page
 	leg      *Leg
-	dir      uint8
-	fixed    bool   // the head says how long the message is:
-	length   uint64 // bytes
+	exchange *Exchange
+	length   uint64 // bytes the head says it has, if fixed
 	sent     uint64 // bytes so far: Flight has them modulo 2^32
 	grew     uint64 // when it last did
+	slot     uint8  // on page
+	dir      uint8
+	id       idState
+	fixed    bool
+	bodiless bool // the head, which is whole, says that nothing follows
+	chunked  bool // its last chunk is the last that was captured
+	current  bool // the leg's stream has it
+	Measured bool // its hops were, see Config.Measure
 }
 
+// idState is what a head says of the request id.
+type idState uint8
+
+const (
+	idAbsent idState = iota
+	idGiven
+	idAmbiguous
+)
+
 // Exchange is a request and its response on one leg, and what links it to others. It is valid until the function that
-// was given its Tree returns.
+// was given its Tree returns. What relating looks at comes first. target and host are hashes: proxies keep what they stand for.
 type Exchange struct {
-	Leg        *Leg
-	Client     uint8 // which end of the leg sent the request
-	Req        *Message
-	Resp       *Message    // nil: none seen
-	Connect    *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
-	Parent     int         // index in the tree, -1: a root
-	Error      string
-	Relay      journey.Relay // how Parent was found, if there is one
-	id         head.ID
+	Req     *Message
+	Resp    *Message // nil: none seen
+	parent  *Exchange
+	group   *group
+	Parent  int // index in the tree, -1: a root
+	at      int // index in the tree
+	id      head.ID
+	TraceID [16]byte // of the request's trace context
+	target  uint64   // of method and target
+	host    uint64
+	Error   string
+
 	hasID      bool
 	byResp     bool // the id came with the response only
-	target     uint64
 	unsure     bool // behind a gap on a pipelined connection: its response cannot be told
 	done       bool
-	group      *group
-	parent     *Exchange
 	asked      bool // it is the parent of another one
-	candidates int
-	at         int // index in the tree
+	method     method
+	Client     uint8 // which end of the leg sent the request
+	candidates int32
+	Connect    *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
 	since      uint64
+	Relay      journey.Relay // how Parent was found, if there is one
+}
+
+// method is what a request's method means for its response's length.
+type method uint8
+
+const (
+	methodUnknown method = iota
+	methodOther
+	methodHead
+	methodConnect
+)
+
+// methodNames are what head.Head.MessageLen takes.
+var methodNames = [...][]byte{nil, []byte("GET"), []byte("HEAD"), []byte("CONNECT")}
+
+func methodOfRequest(name []byte) method {
+	switch string(name) {
+	case "":
+		return methodUnknown
+	case "HEAD":
+		return methodHead
+	case "CONNECT":
+		return methodConnect
+	}
+	return methodOther
 }
 
 // ServerPid is the process that read the request, 0 when it was not seen.
 func (x *Exchange) ServerPid() uint32 {
-	if p := x.Req.Flight.RecvPid; p != 0 || x.Resp == nil {
+	if p := x.Req.RecvPid; p != 0 || x.Resp == nil {
 		return p
 	}
-	return x.Resp.Flight.SendPid
+	return x.Resp.SendPid
 }
 
 // ClientPid is the process that wrote the request, 0 when it was not seen.
 func (x *Exchange) ClientPid() uint32 {
-	if p := x.Req.Flight.SendPid; p != 0 || x.Resp == nil {
+	if p := x.Req.SendPid; p != 0 || x.Resp == nil {
 		return p
 	}
-	return x.Resp.Flight.RecvPid
+	return x.Resp.RecvPid
 }
+
+// LastSeen is when a message was read, or where its reader is not seen, as on another node, when it was last stamped.
+func (m *Message) LastSeen() uint64 { return max(m.RecvEndNs, m.RecvNs, m.StampNs) }
+
+// Request says whether it is one, and not a response.
+func (m *Message) Request() bool { return m.kind == head.Request }
+
+// Cache is what the Joiner's user remembers of the messages that go the same way on the same leg.
+func (m *Message) Cache() *Cache { return &m.leg.dirs[m.dir].cache }
 
 // Tree is the exchanges of one request, a parent before its children.
 type Tree struct {
 	ID        head.ID // of the request id, else zero
 	Exchanges []*Exchange
 	Unjoined  string // why the root has no parent although its process serves requests; empty otherwise
+	joiner    *Joiner
 }
+
+// Head is what a message of the tree begins with: parsed again, valid until the next call.
+func (t *Tree) Head(m *Message) *head.Head { return t.joiner.head(m) }
 
 func (j *Joiner) newMessage(l *Leg, dir uint8, f *bpf.Flight, b []byte) *Message {
 	var m *Message
@@ -89,23 +160,66 @@ func (j *Joiner) newMessage(l *Leg, dir uint8, f *bpf.Flight, b []byte) *Message
 	} else {
 		m = &Message{}
 	}
-	m.Flight, m.leg, m.dir = *f, l, dir
-	m.buf = append(m.buf[:0], b...)
-	m.fixed, m.length, m.exchange = false, 0, nil
-	m.sent, m.grew = uint64(f.End-f.Seq), j.now
-	m.result = j.cfg.Parser.Parse(m.buf, &m.Head)
+	*m = Message{
+		StartNs: f.StartNs, RecvNs: f.RecvNs, RecvEndNs: f.RecvEndNs, StampNs: f.StartNs,
+		Seq: f.Seq, End: f.End, Ack: f.Ack, recvUpto: f.RecvUpto,
+		SendPid: f.SendPid, RecvPid: f.RecvPid, RecvNetns: f.RecvNetns,
+		leg: l, dir: dir, sent: uint64(f.End - f.Seq), grew: j.now,
+	}
+	if n := min(int(f.Nstamps), bpf.MaxStamps); n > 0 {
+		m.StampNs += uint64(f.Stamps[n-1].Delta)
+	}
+	j.pages.put(m, f, b)
+	j.parse(m)
 	return m
+}
+
+// parse reads the head anew: the message is new, or there is more of it.
+func (j *Joiner) parse(m *Message) {
+	b, h := m.captured(), &j.parsed
+	m.result, j.parsedOf = j.cfg.Parser.Parse(b, h), m
+	m.kind, m.Status = h.Kind, uint16(h.Status) //nolint:gosec // three digits
+	switch {
+	case h.RequestID == nil:
+		m.id = idAbsent
+	case h.RequestIDAmbiguous:
+		m.id = idAmbiguous
+	default:
+		m.id = idGiven
+	}
+	m.bodiless = h.NoBody && m.result == head.Complete
+	m.chunked = h.Chunked && m.sent == uint64(len(b)) && bytes.HasSuffix(b, lastChunk)
+}
+
+// head is what a message begins with, valid until the next call. Of the message that came last it is there; else it is parsed again.
+func (j *Joiner) head(m *Message) *head.Head {
+	if j.parsedOf != m {
+		j.cfg.Parser.Parse(m.captured(), &j.parsed)
+		j.parsedOf = m
+	}
+	return &j.parsed
+}
+
+// append adds bytes to those captured of a message whose head goes on.
+func (j *Joiner) append(m *Message, b []byte) {
+	f := *m.Flight
+	j.joined = append(append(j.joined[:0], m.captured()...), b...)
+	j.pages.drop(m)
+	j.pages.put(m, &f, j.joined)
+	j.parse(m)
 }
 
 func (j *Joiner) freeMessage(m *Message) {
 	if m == nil {
 		return
 	}
-	if s := &m.leg.dirs[m.dir]; s.cur == m {
+	if m.current {
+		s := &m.leg.dirs[m.dir]
 		s.cur = nil
 		s.rest = m.lacks()
-		s.restEnd = m.Flight.End + uint32(m.length-m.sent) //nolint:gosec // modulo 2^32, as sequence numbers
+		s.restEnd = m.End + uint32(m.length-m.sent) //nolint:gosec // modulo 2^32, as sequence numbers
 	}
+	j.pages.drop(m)
 	m.leg, m.exchange = nil, nil
 	j.freeMessages = append(j.freeMessages, m)
 }
@@ -117,13 +231,21 @@ func (j *Joiner) newExchange(m *Message) *Exchange {
 	} else {
 		x = &Exchange{}
 	}
-	*x = Exchange{Leg: m.leg, Client: m.dir, Req: m, Parent: -1}
+	h := j.head(m)
+	*x = Exchange{Client: m.dir, Req: m, Parent: -1, since: j.now, method: methodOfRequest(h.Method)}
+	j.describe(x, h)
 	m.exchange = x
 	return x
 }
 
+// describe notes what the request's head says that relating needs.
+func (j *Joiner) describe(x *Exchange, h *head.Head) {
+	x.target = maphash.Bytes(j.seed, h.Method) ^ maphash.Bytes(j.seed, h.Target)*31
+	x.host, x.TraceID = maphash.Bytes(j.seed, h.Host), h.Trace.TraceID
+}
+
 func (j *Joiner) freeExchange(x *Exchange) {
-	for _, m := range []*Message{x.Req, x.Resp} {
+	for _, m := range [...]*Message{x.Req, x.Resp} {
 		if m == nil {
 			continue
 		}
@@ -141,7 +263,7 @@ func (m *Message) isHTTP() bool { return m.result == head.Complete || m.result =
 
 // extend adds a flight that goes on with the message.
 func (m *Message) extend(f *bpf.Flight, now uint64) {
-	g := &m.Flight
+	g := m.Flight
 	m.grow(f, now)
 	g.Retransmits += f.Retransmits
 	g.SendNs = max(g.SendNs, f.SendNs)
@@ -153,11 +275,12 @@ func (m *Message) extend(f *bpf.Flight, now uint64) {
 
 // update takes its latest flight as it is now.
 func (m *Message) update(f *bpf.Flight, now uint64) {
-	g := &m.Flight
+	g := m.Flight
 	m.grow(f, now)
 	g.SendNs = max(g.SendNs, f.SendNs)
 	if g.SendPid == 0 {
 		g.SendPid, g.SendTid = f.SendPid, f.SendTid
+		m.SendPid = f.SendPid
 	}
 	g.Retransmits = max(g.Retransmits, f.Retransmits)
 	g.Flags |= f.Flags & resetFlag
@@ -165,51 +288,57 @@ func (m *Message) update(f *bpf.Flight, now uint64) {
 
 // grow moves the message's ends to a flight's.
 func (m *Message) grow(f *bpf.Flight, now uint64) {
-	g := &m.Flight
 	if by := m.growth(f); by > 0 {
 		m.sent += uint64(by)
-		g.End, m.grew = g.End+by, now
-		if m.Head.Kind == head.Response && m.leg.hasAnswered && before(m.leg.answered, g.End) {
-			m.leg.answered = g.End
+		m.End, m.grew, m.chunked = m.End+by, now, false
+		if m.kind == head.Response && m.leg.hasAnswered && before(m.leg.answered, m.End) {
+			m.leg.answered = m.End
 		}
 	}
-	if g.RecvNs == 0 {
-		g.RecvNs = f.RecvNs
+	if m.RecvNs == 0 {
+		m.RecvNs = f.RecvNs
 	}
-	g.RecvUpto = f.RecvUpto
-	if g.RecvEndNs < f.RecvEndNs {
-		g.RecvEndNs, m.grew = f.RecvEndNs, now
+	m.recvUpto = f.RecvUpto
+	if m.RecvEndNs < f.RecvEndNs {
+		m.RecvEndNs, m.grew = f.RecvEndNs, now
 	}
+	g := m.Flight
+	g.End, g.RecvNs, g.RecvEndNs, g.RecvUpto = m.End, m.RecvNs, m.RecvEndNs, m.recvUpto
 }
 
 // growth is by how many bytes a flight makes the message longer. The recorder takes a message whose start it missed for more of the
 // one before: bytes beyond a known length are none of it.
 func (m *Message) growth(f *bpf.Flight) uint32 {
-	if !before(m.Flight.End, f.End) {
+	if !before(m.End, f.End) {
 		return 0
 	}
-	by := f.End - m.Flight.End
+	by := f.End - m.End
 	if m.fixed {
 		by = uint32(min(uint64(by), m.length-min(m.sent, m.length))) //nolint:gosec // at most by
 	}
 	return by
 }
 
+// cut ends the message after so many bytes: what follows in its flight is another one.
+func (m *Message) cut(length uint64) {
+	m.sent, m.End = length, m.Seq+uint32(length) //nolint:gosec // within one flight
+	m.Flight.End = m.End
+}
+
 // over says whether nothing more of the message is expected, sent and read. Of a body that says its length nowhere only
 // its last chunk tells, if that was captured.
 func (m *Message) over() bool {
-	if m.Flight.RecvNs != 0 && m.unread() {
+	if m.RecvNs != 0 && m.unread() {
 		return false
 	}
 	if m.fixed {
 		return m.sent >= m.length
 	}
-	return m.Head.NoBody && m.result == head.Complete ||
-		m.Head.Chunked && m.sent == uint64(len(m.buf)) && bytes.HasSuffix(m.buf, lastChunk)
+	return m.bodiless || m.chunked
 }
 
 // unread says whether not all that was sent has been read.
-func (m *Message) unread() bool { return before(m.Flight.RecvUpto, m.Flight.End) }
+func (m *Message) unread() bool { return before(m.recvUpto, m.End) }
 
 // lacks says whether the head promised more than has been sent.
 func (m *Message) lacks() bool { return m.fixed && m.sent < m.length }
@@ -218,8 +347,8 @@ func (m *Message) lacks() bool { return m.fixed && m.sent < m.length }
 var lastChunk = []byte("\r\n0\r\n\r\n")
 
 // fixBody notes how long the message is, if its head says.
-func (m *Message) fixBody(requestMethod []byte) {
-	if n, known := m.Head.MessageLen(requestMethod); known {
+func (j *Joiner) fixBody(m *Message, request method) {
+	if n, known := j.head(m).MessageLen(methodNames[request]); known {
 		m.length, m.fixed = uint64(n), true //nolint:gosec // not negative
 	}
 }
@@ -228,8 +357,8 @@ func (m *Message) fixBody(requestMethod []byte) {
 func (m *Message) covers(f *bpf.Flight, b []byte) bool {
 	switch {
 	case m.fixed:
-		return int64(m.sent)+int64(int32(f.Seq-m.Flight.End)) < int64(m.length) //nolint:gosec // far below 2^63; a signed distance
-	case m.Head.NoBody && m.result == head.Complete:
+		return int64(m.sent)+int64(int32(f.Seq-m.End)) < int64(m.length) //nolint:gosec // far below 2^63; a signed distance
+	case m.bodiless:
 		return false
 	}
 	if m.result == head.NeedMore && uint32(f.Flags)&bpf.FlagCont != 0 {

@@ -12,19 +12,18 @@ func (j *Joiner) request(m *Message) {
 		s.gapped = false
 		x.unsure = len(l.queue) > 0
 	}
-	if n := len(l.queue); n > 0 && l.queue[n-1].unsure && l.queue[n-1].Req.Flight.Ack == m.Flight.Ack {
+	if n := len(l.queue); n > 0 && l.queue[n-1].unsure && l.queue[n-1].Req.Ack == m.Ack {
 		x.unsure = true
 	}
-	if pid := m.Flight.RecvPid; pid != 0 {
+	if pid := m.RecvPid; pid != 0 {
 		j.servers[pid] = j.now
 	}
-	x.target = m.targetHash()
 	x.Connect = l.opened(m)
 	l.queue = append(l.queue, x)
-	x.since = j.now
-	if o := &l.dirs[1-m.dir]; o.cur != nil && !o.cur.lacks() && !before(m.Flight.Ack, o.cur.Flight.End) {
+	if o := &l.dirs[1-m.dir]; o.cur != nil && !o.cur.lacks() && !before(m.Ack, o.cur.End) {
 		j.supersede(o) // the connection is used again by one who has had all of the response
 	}
+	j.measure(m)
 	j.identify(x)
 	for len(l.early) > 0 {
 		r := l.early[0]
@@ -35,14 +34,22 @@ func (j *Joiner) request(m *Message) {
 	}
 }
 
+// measure gives away the times of a message that is of an exchange, unless nobody has read it yet.
+func (j *Joiner) measure(m *Message) {
+	if j.cfg.Measure != nil && m.RecvNs != 0 {
+		m.Measured = true
+		j.cfg.Measure(m)
+	}
+}
+
 // methodFor is the method of the request that a response will be paired with: it decides whether there is a body.
-func (j *Joiner) methodFor(l *Leg, m *Message) []byte {
+func methodFor(l *Leg, m *Message) method {
 	for _, x := range l.queue {
 		if x.Client != m.dir {
-			return x.Req.Head.Method
+			return x.method
 		}
 	}
-	return nil
+	return methodUnknown
 }
 
 // response pairs a response with its request, or keeps it for one that is late.
@@ -52,12 +59,12 @@ func (j *Joiner) response(m *Message) {
 	if s := &l.dirs[m.dir]; s.gapped {
 		s.gapped = false
 		for i, x := range l.queue { // pipelined ones: which of them was answered by what is missing?
-			x.unsure = i > 0 && l.queue[i-1].Req.Flight.Ack == x.Req.Flight.Ack ||
-				i+1 < len(l.queue) && l.queue[i+1].Req.Flight.Ack == x.Req.Flight.Ack
+			x.unsure = i > 0 && l.queue[i-1].Req.Ack == x.Req.Ack ||
+				i+1 < len(l.queue) && l.queue[i+1].Req.Ack == x.Req.Ack
 		}
 	}
-	if m.Head.Interim {
-		l.answered, l.hasAnswered = m.Flight.End, true
+	if j.head(m).Interim {
+		l.answered, l.hasAnswered = m.End, true
 		return // the real one follows; cur stays, its flights are not of the response
 	}
 	if j.pair(m) {
@@ -78,8 +85,8 @@ func (j *Joiner) pair(m *Message) bool {
 	// A request that was sent after data beyond the response before it had come in proves that the one before it was
 	// answered: by a response that we missed.
 	for len(l.queue) > 1 {
-		next := l.queue[1].Req.Flight.Ack
-		if !before(l.answeredUpto(), next) || before(m.Flight.Seq, next) {
+		next := l.queue[1].Req.Ack
+		if !before(l.answeredUpto(), next) || before(m.Seq, next) {
 			break
 		}
 		j.unanswered(l, "response-not-seen")
@@ -95,7 +102,7 @@ func (j *Joiner) pair(m *Message) bool {
 		j.freeMessage(m)
 		return true
 	}
-	if before(m.Flight.Seq, x.Req.Flight.Ack) || !before(x.Req.Flight.Seq, m.Flight.Ack) {
+	if before(m.Seq, x.Req.Ack) || !before(x.Req.Seq, m.Ack) {
 		j.lost.unpairedResponse.Add(1) // sent before this request was: its own was never seen
 		j.freeMessage(m)
 		return true
@@ -108,12 +115,13 @@ func (j *Joiner) pair(m *Message) bool {
 	}
 	l.queue = append(l.queue[:0], l.queue[1:]...)
 	x.Resp = m
-	m.fixBody(x.Req.Head.Method) // not known before if it came first
-	if m.Head.Status == 101 || string(x.Req.Head.Method) == "CONNECT" && m.Head.Status/100 == 2 {
+	j.fixBody(m, x.method) // not known before if it came first
+	if m.Status == 101 || x.method == methodConnect && m.Status/100 == 2 {
 		l.upgraded = true
 	}
 	m.exchange = x
-	l.answered, l.hasAnswered = m.Flight.End, true
+	j.measure(m)
+	l.answered, l.hasAnswered = m.End, true
 	j.identify(x)
 	if m.over() || l.upgraded || l.dirs[m.dir].cur != m {
 		j.finish(x)
@@ -126,7 +134,7 @@ func (l *Leg) answeredUpto() uint32 {
 	if l.hasAnswered {
 		return l.answered
 	}
-	return l.queue[0].Req.Flight.Ack
+	return l.queue[0].Req.Ack
 }
 
 // unanswered finishes the oldest request of a leg without its response.
@@ -165,16 +173,4 @@ func (j *Joiner) expire(l *Leg) {
 		j.lost.noResponse.Add(1)
 		j.finish(x)
 	}
-}
-
-// targetHash stands for method and target, which a proxy keeps.
-func (m *Message) targetHash() uint64 { return hash(m.Head.Method) ^ hash(m.Head.Target)*31 }
-
-// hash is FNV-1a: for comparing targets within one request's exchanges, where nobody gains by a collision.
-func hash(b []byte) uint64 {
-	h := uint64(14695981039346656037)
-	for _, c := range b {
-		h = (h ^ uint64(c)) * 1099511628211
-	}
-	return h
 }

@@ -2,6 +2,7 @@ package join
 
 import (
 	"bytes"
+	"hash/maphash"
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
@@ -10,7 +11,10 @@ import (
 // not answered when it sent this one. It returns true when an exchange lacks a parent or a child that may still come.
 func (j *Joiner) relate(g *group) (waits bool) {
 	for _, x := range g.xs {
-		x.parent, x.Relay, x.candidates, x.asked = nil, journey.Relay{}, 0, false
+		if x.parent != nil {
+			x.parent, x.Relay = nil, journey.Relay{}
+		}
+		x.candidates, x.asked = 0, false
 	}
 	for _, x := range g.xs {
 		pid := x.ClientPid()
@@ -19,11 +23,11 @@ func (j *Joiner) relate(g *group) (waits bool) {
 		}
 		j.found = j.found[:0]
 		for _, y := range g.xs {
-			if y != x && y.ServerPid() == pid && y.holds(x.Req.Flight.StartNs) && sameRequest(x, y) {
+			if y != x && y.ServerPid() == pid && y.holds(x.Req.StartNs) && sameRequest(x, y) {
 				j.found = append(j.found, y)
 			}
 		}
-		x.candidates = len(j.found)
+		x.candidates = int32(len(j.found)) //nolint:gosec // at most maxGroup
 		if len(j.found) == 0 {
 			waits = waits || j.serves(pid)
 			continue
@@ -33,7 +37,7 @@ func (j *Joiner) relate(g *group) (waits bool) {
 			continue
 		}
 		x.parent, y.asked = y, true
-		x.Relay = journey.Relay{Method: methodOf(x, y), Confidence: confidence, Candidates: x.candidates, Pid: int(pid)}
+		x.Relay = journey.Relay{Method: methodOf(x, y), Confidence: confidence, Candidates: int(x.candidates), Pid: int(pid)}
 	}
 	for _, x := range g.xs { // a proxy that asked nobody: what it asked is still on its way to us, or it answered by itself
 		waits = waits || !x.asked && x.Resp != nil && j.cfg.Proxy != nil && j.cfg.Proxy(x.ServerPid())
@@ -52,8 +56,8 @@ func (j *Joiner) serves(pid uint32) bool {
 
 // holds says whether the exchange's server had read the request and not answered at this time.
 func (x *Exchange) holds(ns uint64) bool {
-	read := x.Req.Flight.RecvNs
-	return read != 0 && read <= ns && (x.Resp == nil || ns <= x.Resp.Flight.StartNs)
+	read := x.Req.RecvNs
+	return read != 0 && read <= ns && (x.Resp == nil || ns <= x.Resp.StartNs)
 }
 
 // sameRequest says whether the heads themselves say that two exchanges belong to one request.
@@ -61,8 +65,7 @@ func sameRequest(x, y *Exchange) bool {
 	if x.hasID && y.hasID && x.id == y.id {
 		return true
 	}
-	t := x.Req.Head.Trace.TraceID
-	return t != [16]byte{} && t == y.Req.Head.Trace.TraceID
+	return x.TraceID != [16]byte{} && x.TraceID == y.TraceID
 }
 
 func methodOf(x, y *Exchange) journey.Method {
@@ -93,7 +96,7 @@ func (j *Joiner) decide(x *Exchange, pid uint32) (*Exchange, float64) {
 		return nil, 0 // an app may do anything
 	}
 	if n := narrow(c, func(y *Exchange) bool {
-		return y.target == x.target && string(y.Req.Head.Host) == string(x.Req.Head.Host)
+		return y.target == x.target && y.host == x.host
 	}); n > 0 {
 		c = c[:n]
 	}
@@ -108,7 +111,7 @@ func (j *Joiner) decide(x *Exchange, pid uint32) (*Exchange, float64) {
 	if len(c) == 1 {
 		return c[0], 1
 	}
-	at := x.Req.Flight.StartNs
+	at := x.Req.StartNs
 	n := narrow(c, func(y *Exchange) bool { return !y.busyAt(at) })
 	if n == 1 {
 		return c[0], onePerProxy
@@ -119,23 +122,25 @@ func (j *Joiner) decide(x *Exchange, pid uint32) (*Exchange, float64) {
 // only decides where one candidate is left. Its true cause may be one whose flights were lost: then a proxy would do two things
 // at once for the one that is left. That it does only with the same request, mirrored or hedged.
 func (j *Joiner) only(x, y *Exchange, pid uint32) (*Exchange, float64) {
-	if j.cfg.Proxy == nil || !j.cfg.Proxy(pid) || !y.busyAt(x.Req.Flight.StartNs) {
+	if j.cfg.Proxy == nil || !y.busyAt(x.Req.StartNs) || !j.cfg.Proxy(pid) {
 		return y, 1
 	}
-	host, _ := bytes.CutSuffix(x.Req.Head.Host, shadow)
-	if x.target == y.target && bytes.Equal(host, y.Req.Head.Host) {
+	if x.target == y.target && j.sameHost(x, y) {
 		return y, onePerProxy
 	}
 	return nil, 0
 }
 
-// shadow is what Envoy adds to the host of a mirrored request.
-var shadow = []byte("-shadow")
+// sameHost says whether x goes to the host of y, but for what Envoy adds to that of a mirrored request.
+func (j *Joiner) sameHost(x, y *Exchange) bool {
+	host, _ := bytes.CutSuffix(j.head(x.Req).Host, []byte("-shadow"))
+	return maphash.Bytes(j.seed, host) == y.host
+}
 
 // busyAt says whether another exchange was under way for this one.
 func (x *Exchange) busyAt(ns uint64) bool {
 	for _, z := range x.group.xs {
-		if z.parent == x && z.Req.Flight.StartNs <= ns && (z.Resp == nil || ns <= z.Resp.Flight.RecvNs) {
+		if z.parent == x && z.Req.StartNs <= ns && (z.Resp == nil || ns <= z.Resp.RecvNs) {
 			return true
 		}
 	}

@@ -56,13 +56,13 @@ type Hook uint8
 // The hooks, in the order in which a packet meets them.
 const (
 	HookNone        Hook = 0
-	HookOutput      Hook = 1 // netfilter LOCAL_OUT, before all rules: the flight's start
+	HookOutput      Hook = 1 // TCP sent the segment; in full depth netfilter LOCAL_OUT, before all rules: the flight's start
 	HookPostrouting Hook = 2 // netfilter POST_ROUTING, before all rules
-	HookEgress      Hook = 3 // tc egress of a link
-	HookIngress     Hook = 4 // tc ingress of a link
+	HookEgress      Hook = 3 // given to a device
+	HookIngress     Hook = 4 // come from a device
 	HookForward     Hook = 5 // netfilter FORWARD, before all rules
 	HookInput       Hook = 6 // netfilter LOCAL_IN, before all rules
-	HookDelivered   Hook = 7 // netfilter LOCAL_IN, after all rules
+	HookDelivered   Hook = 7 // come to its socket; in full depth netfilter LOCAL_IN, after all rules
 	HookRetransmit  Hook = 8 // tcp_retransmit_skb on the sending socket
 	HookDrop        Hook = 9 // kfree_skb; Flight.DropReason says why
 	HookReset       Hook = 10
@@ -103,7 +103,7 @@ type Hop struct {
 }
 
 // Flight is one application message on its way from the sending socket to the receiving socket; or a connection's SYN, which
-// no socket reads: Recv is then when it had passed the receiving end's last hook.
+// no socket reads: Recv is then when the sending one was connected, or gave up.
 type Flight struct {
 	Serial      uint64  `json:"serial"`      // the recorder's number, unique while the agent runs
 	Start       uint64  `json:"start_ns"`    // first packet at its first hook
@@ -117,6 +117,7 @@ type Flight struct {
 	DropReason  uint32  `json:"drop_reason"` // enum skb_drop_reason of the last drop, 0: none
 	Stamps      []Stamp `json:"stamps"`      // in time order, the first is Start's
 	Hops        []Hop   `json:"hops"`        // between neighbouring stamps, and the socket wait
+	Deep        bool    `json:"deep"`        // in full depth: every hook and device of the way is among the stamps
 	Truncated   bool    `json:"truncated"`   // there were more stamps than the record holds
 }
 
@@ -215,6 +216,8 @@ type Journey struct {
 	// Unjoined is why the root has no parent although its process serves requests: no-id, no-parent, ambiguous,
 	// process-not-seen. Empty when it is where the request began.
 	Unjoined string `json:"unjoined,omitempty"`
+	// RecordedShare is the share of the time that was recorded then, where the budget did not allow all of it; else 0.
+	RecordedShare float64 `json:"recorded_share,omitempty"`
 }
 
 // Duration is the root exchange's, as its client saw it.

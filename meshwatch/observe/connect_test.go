@@ -70,7 +70,7 @@ func TestConnectIsRendered(t *testing.T) {
 	want := []string{
 		"iptables OUTPUT (iptables, node): 2", "postrouting to drop (drop, unknown): 3", "retransmission wait (retransmit, network): 999995",
 		"iptables OUTPUT (iptables, node): 2", "iptables POSTROUTING (iptables, node): 1", "loopback (loopback, node): 1",
-		"iptables PREROUTING (iptables, node): 2", "iptables INPUT (iptables, node): 1",
+		"iptables PREROUTING (iptables, node): 2", "iptables INPUT (iptables, node): 1", "handshake (handshake, node): 0",
 	}
 	if diff := cmp.Diff(want, hops); diff != "" {
 		t.Errorf("hops (-want +got):\n%s", diff)
@@ -87,6 +87,7 @@ func TestConnectIsMeasured(t *testing.T) {
 	w.finish(hour + uint64(10*time.Second))
 	for direction, want := range map[string][]string{
 		"connect": {
+			"frontend → frontend handshake (handshake, node): 1, 0",
 			"frontend → frontend iptables INPUT (iptables, node): 1, 1", "frontend → frontend iptables OUTPUT (iptables, node): 2, 4",
 			"frontend → frontend iptables POSTROUTING (iptables, node): 1, 1", "frontend → frontend iptables PREROUTING (iptables, node): 1, 2",
 			"frontend → frontend loopback (loopback, node): 1, 1", "frontend → frontend postrouting to drop (drop, unknown): 1, 3",
@@ -114,7 +115,7 @@ func TestConnectThatTookLong(t *testing.T) {
 		want  []string
 	}{
 		"saturated": {whole, []string{"iptables OUTPUT 2", "postrouting to drop 3", "retransmission wait 6999995", "iptables OUTPUT 0",
-			"iptables POSTROUTING 0", "loopback 0", "iptables PREROUTING 0", "iptables INPUT 0"}},
+			"iptables POSTROUTING 0", "loopback 0", "iptables PREROUTING 0", "iptables INPUT 0", "handshake 0"}},
 		"truncated": {whole[:3], []string{"iptables OUTPUT 2", "postrouting to drop 3", "retransmission wait 6999995"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -128,9 +129,9 @@ func TestConnectThatTookLong(t *testing.T) {
 					f.Stamps[i].Delta = math.MaxUint32
 				}
 			}
-			x := &join.Exchange{Connect: &f, Req: &join.Message{Flight: bpf.Flight{SendNetns: nsPod, RecvNetns: nsPod, RecvSk: 1}}}
+			x := &join.Exchange{Connect: &f, Req: &join.Message{Flight: &bpf.Flight{SendNetns: nsPod, RecvNetns: nsPod, RecvSk: 1}}}
 			var got []string
-			c := w.renderFlight(&f, w.connectPath(x))
+			c := w.renderFlight(&f, w.connectPath(x), newRoom(&join.Tree{Exchanges: []*join.Exchange{x}}))
 			for _, h := range c.Hops {
 				got = append(got, fmt.Sprintf("%s %d", h.Name, (h.To-h.From)/us))
 			}
@@ -167,14 +168,15 @@ func TestProcessingWithConnects(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			root := &join.Exchange{Leg: &join.Leg{}, Req: &join.Message{}, Resp: &join.Message{}, Parent: -1}
-			root.Req.Flight = bpf.Flight{StartNs: hour - 500, RecvNs: hour, RecvSk: 1, RecvPid: pidApp, RecvNetns: nsPod}
-			root.Resp.Flight = bpf.Flight{StartNs: hour + 1000, RecvNs: hour + 2000}
+			root := &join.Exchange{Parent: -1, Resp: measured(hour+1000, hour+2000), Req: measured(hour-500, hour)}
+			root.Req.RecvPid, root.Req.RecvNetns = pidApp, nsPod
+			root.Req.Flight = &bpf.Flight{RecvSk: 1, RecvPid: pidApp, RecvNetns: nsPod}
 			tree := &join.Tree{Exchanges: []*join.Exchange{root}}
 			for _, c := range tt.children {
-				x := &join.Exchange{Leg: &join.Leg{}, Req: &join.Message{Flight: bpf.Flight{StartNs: hour + c.from}}, Parent: 0}
-				x.Resp = &join.Message{Flight: bpf.Flight{StartNs: hour + c.to, RecvNs: hour + c.to}}
+				x := &join.Exchange{Req: measured(hour+c.from, 0), Parent: 0}
+				x.Resp = measured(hour+c.to, hour+c.to)
 				if c.delivered != 0 {
+					x.Req.Flight = &bpf.Flight{}
 					x.Connect = &bpf.Flight{StartNs: hour + c.connect, RecvNs: hour + c.delivered, Flags: bpf.Flags(bpf.FlagSYN)}
 				}
 				tree.Exchanges = append(tree.Exchanges, x)

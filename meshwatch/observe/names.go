@@ -95,7 +95,10 @@ func comm(path string) string {
 // IsProxy says whether a process is a proxy by its name. The joiner asks several times for each request, so a name is kept as
 // process keeps it, whoever looked it up. now is in ns, of the flights' clock.
 func (n *Names) IsProxy(pid uint32, now uint64) bool {
-	p := n.process(pid, n.procs[pid].netns, now)
+	p, ok := n.procs[pid]
+	if !ok || since(p.at, now) >= procTTL {
+		p = n.process(pid, p.netns, now)
+	}
 	return slices.Contains(n.proxies, p.comm)
 }
 

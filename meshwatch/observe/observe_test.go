@@ -70,12 +70,13 @@ func store(t *testing.T, yaml string) *topology.Store {
 type world struct {
 	*Observer
 	joiner *join.Joiner
+	cfg    join.Config
 	lost   loss.Set
 	id     uint64
 	seen   func(*join.Tree)
 }
 
-func newWorld(t *testing.T, captures ...string) *world {
+func newWorld(t testing.TB, captures ...string) *world {
 	t.Helper()
 	names := NewNames([]string{"envoy", "haproxy"})
 	names.SetState(node())
@@ -88,9 +89,20 @@ func newWorld(t *testing.T, captures ...string) *world {
 	w := &world{Observer: New(names, captures)}
 	cfg := join.DefaultConfig(head.New(head.Config{CaptureHeaders: captures}))
 	cfg.Proxy, cfg.SelfID = func(pid uint32) bool { return names.IsProxy(pid, hour) }, 1
-	w.joiner = join.New(cfg, &w.lost, func(tree *join.Tree) { w.seen(tree) })
-	w.joiner.Tick(hour)
+	w.cfg = cfg
+	w.begin()
 	return w
+}
+
+func (w *world) begin() {
+	w.joiner = join.New(w.cfg, &w.lost, func(tree *join.Tree) { w.seen(tree) })
+	w.joiner.Tick(hour)
+}
+
+// early lets messages be measured as they come.
+func (w *world) early() {
+	w.cfg.Measure = w.MeasureMessage
+	w.begin()
 }
 
 // mark is a stamp that is still to be placed: so many µs after the flight's start.
@@ -280,6 +292,25 @@ func TestMeasureCountsAll(t *testing.T) {
 	}
 }
 
+// Messages that are measured as they come count as those that are measured with their tree: once, also one that nobody has read.
+func TestMeasureMessage(t *testing.T) {
+	var counted [2][]Value
+	for i := range counted {
+		w := newWorld(t)
+		if w.seen = w.Measure; i == 1 {
+			w.early()
+		}
+		w.oneRequest()
+		w.say(client, sidecarIn, 100+uint32(len(request)), 200+uint32(len(answer)), 5000, 0, overBridge(nsClient, 11, 12, nsPod), request)
+		w.finish(hour + uint64(10*time.Minute))
+		counted[i] = w.Total(nil)
+		slices.SortFunc(counted[i], func(a, b Value) int { return strings.Compare(fmt.Sprint(a.Labels), fmt.Sprint(b.Labels)) })
+	}
+	if diff := cmp.Diff(counted[0], counted[1]); diff != "" || len(counted[0]) == 0 {
+		t.Errorf("with the tree and before it, of %d series:\n%s", len(counted[0]), diff)
+	}
+}
+
 // A change of datapath or topology renames what is already under way, on connections that stay.
 func TestMeasureFollowsNames(t *testing.T) {
 	w := newWorld(t)
@@ -303,6 +334,11 @@ func TestMeasureFollowsNames(t *testing.T) {
 	}
 }
 
+// measured is a message whose hops are.
+func measured(start, recv uint64) *join.Message {
+	return &join.Message{StartNs: start, RecvNs: recv, Measured: true}
+}
+
 // Processing is what no child covers, whatever children overlap, end late or have no end.
 func TestProcessing(t *testing.T) {
 	type span struct{ from, to uint64 } // ns after the start; to 0: no response
@@ -323,18 +359,18 @@ func TestProcessing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			root := &join.Exchange{Leg: &join.Leg{}, Req: &join.Message{}, Resp: &join.Message{}, Parent: -1}
-			root.Req.Flight = bpf.Flight{StartNs: hour - 500, RecvNs: hour, RecvSk: 1, RecvPid: pidApp, RecvNetns: nsPod}
-			root.Resp.Flight = bpf.Flight{StartNs: hour + 1000, RecvNs: hour + 2000}
+			root := &join.Exchange{Parent: -1, Resp: measured(hour+1000, hour+2000), Req: measured(hour-500, hour)}
+			root.Req.RecvPid, root.Req.RecvNetns = pidApp, nsPod
+			root.Req.Flight = &bpf.Flight{RecvSk: 1, RecvPid: pidApp, RecvNetns: nsPod}
 			tree := &join.Tree{Exchanges: []*join.Exchange{root}}
 			for _, c := range tt.children {
-				x := &join.Exchange{Leg: &join.Leg{}, Req: &join.Message{Flight: bpf.Flight{StartNs: hour + c.from}}, Parent: 0}
+				x := &join.Exchange{Req: measured(hour+c.from, 0), Parent: 0}
 				if c.to != 0 {
-					x.Resp = &join.Message{Flight: bpf.Flight{StartNs: hour + c.to, RecvNs: hour + c.to}}
+					x.Resp = measured(hour+c.to, hour+c.to)
 				}
 				tree.Exchanges = append(tree.Exchanges, x)
 			}
-			grand := &join.Exchange{Leg: &join.Leg{}, Req: &join.Message{Flight: bpf.Flight{StartNs: hour + 600}}, Parent: len(tree.Exchanges) - 1}
+			grand := &join.Exchange{Req: measured(hour+600, 0), Parent: len(tree.Exchanges) - 1}
 			if len(tt.children) > 0 { // what a child asked in turn is the child's
 				tree.Exchanges = append(tree.Exchanges, grand)
 			}
@@ -526,7 +562,7 @@ func TestTraceID(t *testing.T) {
 	id, _ := head.ParseID([]byte(id1))
 	trace := journey.TraceContext{TraceID: [16]byte{1}}
 	x := func(c journey.TraceContext) *join.Exchange {
-		return &join.Exchange{Req: &join.Message{Head: head.Head{Trace: c}}}
+		return &join.Exchange{TraceID: c.TraceID}
 	}
 	none := journey.TraceContext{}
 	for name, tt := range map[string]struct {
@@ -545,24 +581,23 @@ func TestTraceID(t *testing.T) {
 }
 
 func TestKeepable(t *testing.T) {
-	stamped := bpf.Flight{StartNs: hour + 900, Nstamps: 1}
-	stamped.Stamps[0].Delta = 100
 	for name, tt := range map[string]struct {
-		resp   *bpf.Flight
-		status int
+		resp   *join.Message
+		status uint16
 		error  string
 		want   uint64
 		failed bool
 	}{
-		"answered":                    {&bpf.Flight{StartNs: hour + 900, RecvNs: hour + 950, RecvEndNs: hour + 1000}, 200, "", 1000, false},
-		"by a reader on another node": {&stamped, 200, "", 1000, false},
+		"answered":                    {&join.Message{StartNs: hour + 900, RecvNs: hour + 950, RecvEndNs: hour + 1000}, 200, "", 1000, false},
+		"by a reader on another node": {&join.Message{StartNs: hour + 900, StampNs: hour + 1000}, 200, "", 1000, false},
 		"not answered":                {nil, 0, "no-response", 50, true},
-		"5xx":                         {&stamped, 500, "", 1000, true},
-		"4xx":                         {&stamped, 404, "", 1000, false},
+		"5xx":                         {&join.Message{StartNs: hour + 900, StampNs: hour + 1000}, 500, "", 1000, true},
+		"4xx":                         {&join.Message{StartNs: hour + 900, StampNs: hour + 1000}, 404, "", 1000, false},
 	} {
-		x := &join.Exchange{Req: &join.Message{Flight: bpf.Flight{StartNs: hour, RecvNs: hour + 50}}, Error: tt.error, Parent: -1}
+		x := &join.Exchange{Req: &join.Message{StartNs: hour, RecvNs: hour + 50}, Error: tt.error, Parent: -1}
 		if tt.resp != nil {
-			x.Resp = &join.Message{Flight: *tt.resp, Head: head.Head{Status: tt.status}}
+			x.Resp = tt.resp
+			x.Resp.Status = tt.status
 		}
 		if d, failed := Keepable(&join.Tree{Exchanges: []*join.Exchange{x}}); d != tt.want || failed != tt.failed {
 			t.Errorf("%s: %d ns, failed %v; want %d, %v", name, d, failed, tt.want, tt.failed)

@@ -38,12 +38,40 @@ type way struct {
 	n                           int
 	at                          [bpf.MaxStamps]uint32
 	known                       known
+	handshake                   handshake
 }
 
-// legPath is the path of one direction of a leg.
-type legPath struct {
-	*path
-	recv uint32 // process that read
+// handshake is what becomes of a SYN after its last stamp.
+type handshake uint8
+
+const (
+	noHandshake   handshake = iota
+	handshakeHere           // both ends are on this node
+	handshakeAway
+	handshakeAgain // there was no room for the stamps of when it was sent again
+)
+
+func handshakeOf(f *bpf.Flight, here bool) handshake {
+	switch {
+	case uint32(f.Flags)&bpf.FlagSYN == 0:
+		return noHandshake
+	case int(f.Nstamps) > bpf.MaxStamps:
+		return handshakeAgain
+	case here:
+		return handshakeHere
+	}
+	return handshakeAway
+}
+
+// name is of the stretch from the last stamp until the socket is connected, or gives up.
+func (h handshake) name(state *netpath.State, last netpath.Place) netpath.HopName {
+	switch {
+	case h == handshakeAgain, last.Hook == netpath.HookDrop, last.Hook == netpath.HookRetransmit:
+		return state.Hop(last, netpath.Place{Hook: netpath.HookRetransmit})
+	case h == handshakeHere:
+		return netpath.HopName{Name: "handshake", Kind: "handshake", Class: netpath.ClassNode}
+	}
+	return netpath.HopName{Name: "handshake", Kind: "handshake", Class: netpath.ClassNetwork}
 }
 
 // step is one hop of a path.
@@ -56,9 +84,9 @@ type step struct {
 	stat  *Series
 }
 
-// matches says whether a flight of the same leg went the same way.
-func (p *legPath) matches(f *bpf.Flight, n int, now known) bool {
-	if p == nil || p.n != n || p.recv != f.RecvPid || p.known != now {
+// matches says whether a flight of the same leg and reader went the same way.
+func (p *path) matches(f *bpf.Flight, n int, now known) bool {
+	if p == nil || p.n != n || p.known != now {
 		return false
 	}
 	for i := range n {
@@ -107,25 +135,20 @@ func (p *path) flush() {
 // stampCount is how many stamps of a flight are there.
 func stampCount(f *bpf.Flight) int { return min(int(f.Nstamps), bpf.MaxStamps) } //nolint:gosec // min
 
-// pathOf is the meaning of a flight's stamps; server says that the flight is a request, read by the server end.
-func (o *Observer) pathOf(x *join.Exchange, m *join.Message, request bool) *path {
-	f := &m.Flight
-	dir := x.Client
-	if !request {
-		dir = 1 - x.Client
-	}
-	slot := x.Leg.Cache(dir)
-	cached, _ := (*slot).(*legPath)
+// pathOf is the meaning of the stamps of a message's flight.
+func (o *Observer) pathOf(m *join.Message) *path {
+	f, cache := m.Flight, m.Cache()
+	cached, _ := cache.Path.(*path)
 	n, now := stampCount(f), o.names.known()
-	if cached.matches(f, n, now) {
-		return cached.path
+	if cache.Reader == f.RecvPid && cached.matches(f, n, now) {
+		return cached
 	}
 	direction := "response"
-	if request {
+	if m.Request() {
 		direction = "request"
 	}
 	p := o.findPath(f, f, direction, n, now)
-	*slot = &legPath{p, f.RecvPid}
+	cache.Path, cache.Reader = p, f.RecvPid
 	return p
 }
 
@@ -133,13 +156,13 @@ func (o *Observer) pathOf(x *join.Exchange, m *join.Message, request bool) *path
 // remembers it.
 func (o *Observer) connectPath(x *join.Exchange) *path {
 	f := x.Connect
-	return o.findPath(f, &x.Req.Flight, "connect", stampCount(f), o.names.known())
+	return o.findPath(f, x.Req.Flight, "connect", stampCount(f), o.names.known())
 }
 
 // findPath is the path of a flight. ends is a flight that knows both ends: no socket reads a SYN.
 func (o *Observer) findPath(f, ends *bpf.Flight, direction string, n int, now known) *path {
 	from, to := o.end(ends, true), o.end(ends, false)
-	w := way{sender: from.Name(), receiver: to.Name(), direction: direction, role: to.Role, n: n, known: now}
+	w := way{sender: from.Name(), receiver: to.Name(), direction: direction, role: to.Role, n: n, known: now, handshake: handshakeOf(f, to.Known)}
 	for i := range n {
 		w.at[i] = f.Stamps[i].Place
 	}
@@ -169,13 +192,13 @@ func (o *Observer) makePath(f *bpf.Flight, w *way) *path {
 		return p
 	}
 	last := o.names.place(f.Stamps[n-1].Place)
-	if direction != "connect" {
+	if w.handshake == noHandshake {
 		p.wait = o.step(state, last, netpath.HopName{Name: "socket wait", Kind: "socket-wait", Class: ""})
 		p.wait.class = classOfRole(w.role)
 		p.wait.iface = ""
 		p.wait.stat = o.series(Labels{sender, receiver, "socket wait", "socket-wait", string(p.wait.class), direction})
-	} else if last.Hook != netpath.HookDelivered { // sent again so often that there was no room for the last stamps
-		p.wait = o.step(state, last, state.Hop(last, netpath.Place{Hook: netpath.HookRetransmit}))
+	} else {
+		p.wait = o.step(state, last, w.handshake.name(state, last))
 		p.wait.stat = o.series(Labels{sender, receiver, p.wait.name.Name, p.wait.name.Kind, string(p.wait.class), direction})
 	}
 	return p

@@ -6,22 +6,73 @@ import (
 	"strconv"
 
 	"github.com/meshwatch/meshwatch/bpf"
+	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
-func (o *Observer) exchange(x *join.Exchange) *journey.Exchange {
-	h := &x.Req.Head
+// room is the memory of one journey, each kind in one piece: few pieces cost less to make and, for as long as the journey is kept, to
+// collect garbage around.
+type room struct {
+	exchanges []journey.Exchange
+	flights   []journey.Flight // but requests, which their exchanges hold
+	stamps    []journey.Stamp
+	hops      []journey.Hop
+}
+
+func newRoom(t *join.Tree) *room {
+	flights, stamps := 0, 0
+	for _, x := range t.Exchanges {
+		stamps += stampCount(x.Req.Flight)
+		if x.Resp != nil {
+			flights++
+			stamps += stampCount(x.Resp.Flight)
+		}
+		if x.Connect != nil {
+			flights++
+			stamps += stampCount(x.Connect)
+		}
+	}
+	return &room{
+		make([]journey.Exchange, len(t.Exchanges)), make([]journey.Flight, flights),
+		make([]journey.Stamp, stamps), make([]journey.Hop, stamps), // one between two stamps, and one from the last on
+	}
+}
+
+// take cuts n off the front.
+func take[T any](s *[]T, n int) []T {
+	out := (*s)[:n:n]
+	*s = (*s)[n:]
+	return out
+}
+
+// same is b as a string: the one of the exchange before, which it mostly equals.
+func same(before string, b []byte) string {
+	if string(b) == before {
+		return before
+	}
+	return string(b)
+}
+
+func protocol(h *head.Head) string {
+	if h.Major == 1 && h.Minor == 1 {
+		return "http/1.1"
+	}
+	return "http/" + strconv.Itoa(int(h.Major)) + "." + strconv.Itoa(int(h.Minor))
+}
+
+func (o *Observer) exchange(t *join.Tree, x *join.Exchange, r *room, before *journey.Exchange) *journey.Exchange {
+	h := t.Head(x.Req)
 	path, _, _ := bytes.Cut(h.Target, []byte("?"))
-	e := &journey.Exchange{
-		Protocol: "http/" + strconv.Itoa(int(h.Major)) + "." + strconv.Itoa(int(h.Minor)),
-		Method:   string(h.Method), Target: string(path), Host: string(h.Host),
-		RequestID: string(h.RequestID), Trace: h.Trace, Parent: x.Parent, Error: x.Error,
-		Request: o.renderFlight(&x.Req.Flight, o.pathOf(x, x.Req, true)),
+	e := &take(&r.exchanges, 1)[0]
+	*e = journey.Exchange{
+		Protocol: protocol(h), Method: same(before.Method, h.Method), Target: same(before.Target, path), Host: same(before.Host, h.Host),
+		RequestID: same(before.RequestID, h.RequestID), Trace: h.Trace, Parent: x.Parent, Error: x.Error,
+		Request: o.renderFlight(x.Req.Flight, o.pathOf(x.Req), r),
 	}
 	if x.Connect != nil {
-		f := o.renderFlight(x.Connect, o.connectPath(x))
-		e.Connect = &f
+		e.Connect = &take(&r.flights, 1)[0]
+		*e.Connect = o.renderFlight(x.Connect, o.connectPath(x), r)
 	}
 	for i, v := range h.Captured {
 		if v == nil || i >= len(o.captures) {
@@ -32,15 +83,15 @@ func (o *Observer) exchange(x *join.Exchange) *journey.Exchange {
 		}
 		e.Headers[o.captures[i]] = string(v)
 	}
-	e.Leg = journey.Leg{Client: o.end(&x.Req.Flight, true), Server: o.end(&x.Req.Flight, false)}
+	e.Leg = journey.Leg{Client: o.end(x.Req.Flight, true), Server: o.end(x.Req.Flight, false)}
 	if x.Resp != nil {
-		f := o.renderFlight(&x.Resp.Flight, o.pathOf(x, x.Resp, false))
-		e.Response, e.Status = &f, x.Resp.Head.Status
+		e.Response, e.Status = &take(&r.flights, 1)[0], int(x.Resp.Status)
+		*e.Response = o.renderFlight(x.Resp.Flight, o.pathOf(x.Resp), r)
 		if !e.Leg.Server.Known {
-			e.Leg.Server = o.end(&x.Resp.Flight, true)
+			e.Leg.Server = o.end(x.Resp.Flight, true)
 		}
 		if e.Leg.Client.Pid == 0 && x.Resp.Flight.RecvSk != 0 {
-			e.Leg.Client = o.end(&x.Resp.Flight, false) // which thread wrote is not known: the one that read the answer
+			e.Leg.Client = o.end(x.Resp.Flight, false) // which thread wrote is not known: the one that read the answer
 		}
 		if e.Status >= 500 && e.Error == "" {
 			e.Error = strconv.Itoa(e.Status)
@@ -86,13 +137,13 @@ func (o *Observer) end(f *bpf.Flight, sender bool) journey.End {
 	return e
 }
 
-func (o *Observer) renderFlight(f *bpf.Flight, p *path) journey.Flight {
+func (o *Observer) renderFlight(f *bpf.Flight, p *path, r *room) journey.Flight {
 	out := journey.Flight{
 		Serial: f.Id, Start: f.StartNs, SendEnd: f.SendNs, Recv: f.RecvNs, RecvEnd: f.RecvEndNs,
 		Seq: f.Seq, Ack: f.Ack, Bytes: f.End - f.Seq, Retransmits: f.Retransmits, DropReason: f.DropReason,
-		Truncated: int(f.Nstamps) > bpf.MaxStamps,
-		Stamps:    make([]journey.Stamp, p.n),
-		Hops:      make([]journey.Hop, 0, p.n),
+		Deep: uint32(f.Flags)&bpf.FlagDeep != 0, Truncated: int(f.Nstamps) > bpf.MaxStamps,
+		Stamps: take(&r.stamps, p.n),
+		Hops:   take(&r.hops, p.n)[:0],
 	}
 	for i := range p.n {
 		at := stampAt(f, i)

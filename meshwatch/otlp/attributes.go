@@ -35,6 +35,8 @@ const (
 	keyWhere       = attribute.Key("meshwatch.verdict.where")
 	keyShare       = attribute.Key("meshwatch.verdict.share")
 	keyWorkload    = attribute.Key("meshwatch.workload")
+	keyDepth       = attribute.Key("meshwatch.depth")
+	keyRecorded    = attribute.Key("meshwatch.recorded_share")
 )
 
 // attributes collects the attributes of many spans in few allocations.
@@ -88,6 +90,7 @@ func (b *builder) legAttributes(i int, e *journey.Exchange) []attribute.KeyValue
 			reason = c.DropReason
 		}
 	}
+	b.add(keyDepth.String(depth(e)))
 	b.number(keyRetransmits, int(retransmits))
 	b.number(keyDropReason, int(reason))
 	if r := b.joins[i]; r != nil {
@@ -97,6 +100,9 @@ func (b *builder) legAttributes(i int, e *journey.Exchange) []attribute.KeyValue
 		v := &b.j.Verdict
 		b.word(keyRequestID, b.j.RequestID)
 		b.word(keyUnjoined, b.j.Unjoined)
+		if b.j.RecordedShare != 0 {
+			b.add(keyRecorded.Float64(b.j.RecordedShare))
+		}
 		b.word(keyVerdict, string(v.Class))
 		b.word(keyWhere, v.Where)
 		if v.Class != "" {
@@ -104,6 +110,17 @@ func (b *builder) legAttributes(i int, e *journey.Exchange) []attribute.KeyValue
 		}
 	}
 	return b.end()
+}
+
+// depth is that of both flights of an exchange.
+func depth(e *journey.Exchange) string {
+	switch {
+	case e.Response != nil && e.Request.Deep != e.Response.Deep:
+		return "mixed"
+	case e.Request.Deep:
+		return "full"
+	}
+	return "edges"
 }
 
 // addresses are as the client's socket sees them; the server's own only where NAT makes a difference.

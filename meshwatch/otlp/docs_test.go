@@ -27,6 +27,7 @@ func TestDocumentedAttributes(t *testing.T) {
 	e := j.Exchanges[2]
 	e.Status, e.Error, e.Method, e.Request.DropReason = 503, "503", "PURGE", 2
 
+	j.RecordedShare = 0.5
 	sent := map[string]map[string]bool{}
 	for k, s := range Spans(j, journeytest.Epoch) {
 		for _, kv := range s.Attributes {

@@ -51,6 +51,7 @@ type Reader struct {
 	given int // in open: given out, and more is wanted
 	free  []*kept
 	work  bpf.Flight
+	spare bpf.Flight // scratch of copyOut
 	head  []byte
 	lost  losses
 	stats Stats
@@ -63,7 +64,7 @@ type Stats struct {
 	Lag  uint64 // records behind the writer at the last poll
 }
 
-type losses struct{ lapped, headLapped, unfinished, noSender, noEnd *loss.Counter }
+type losses struct{ lapped, headLapped, unfinished, noSender, noEnd, cut *loss.Counter }
 
 // waiting is a record that was not ready when it was first seen, or of which more is wanted.
 type waiting struct {
@@ -87,7 +88,7 @@ func New(ring Ring, set *loss.Set, sink Sink) *Reader {
 		lost: losses{
 			lapped: set.Counter("ring", "lapped"), headLapped: set.Counter("ring", "head-lapped"),
 			unfinished: set.Counter("ring", "unfinished"), noSender: set.Counter("ring", "sender-not-seen"),
-			noEnd: set.Counter("ring", "end-not-seen"),
+			noEnd: set.Counter("ring", "end-not-seen"), cut: set.Counter("ring", "recording-stopped"),
 		},
 	}
 }
@@ -117,6 +118,21 @@ func (r *Reader) Poll(now uint64) (fresh int) {
 
 // Stats is what was read so far.
 func (r *Reader) Stats() Stats { return r.stats }
+
+// Cut forgets what is under way: recording has stopped, and nobody will see the rest.
+func (r *Reader) Cut() {
+	for i := range r.open {
+		w := &r.open[i]
+		if w.followed && r.ring.ID(w.serial) == w.serial {
+			r.ring.Watch(w.serial, false)
+		}
+		if !w.given || w.followed {
+			r.lost.cut.Add(1)
+		}
+		r.drop(w)
+	}
+	r.open, r.given = r.open[:0], 0
+}
 
 // Close gives out what is still under way, as it is.
 func (r *Reader) Close() {
@@ -181,7 +197,7 @@ func (r *Reader) lookAt(w *waiting, now, age uint64) bool {
 		r.giveUp(w)
 		return true
 	}
-	if age > keepCopyAfter {
+	if age > keepCopyAfter && (w.copy == nil || !w.copy.same(r.ring.At(w.serial))) {
 		r.copyOut(w)
 	}
 	return false
@@ -250,9 +266,9 @@ func (r *Reader) mark(w *waiting, want join.Want) bool {
 
 // copyOut keeps what a record holds now, in case its slot is taken. False: it was taken.
 func (r *Reader) copyOut(w *waiting) bool {
-	var f bpf.Flight
-	r.ring.Copy(&f, w.serial)
-	head, ok := r.ring.Head(r.head[:0], &f)
+	f := &r.spare
+	r.ring.Copy(f, w.serial)
+	head, ok := r.ring.Head(r.head[:0], f)
 	if f.Id != w.serial || r.ring.ID(w.serial) != w.serial {
 		return false
 	}
@@ -263,11 +279,18 @@ func (r *Reader) copyOut(w *waiting) bool {
 			w.copy = &kept{}
 		}
 	}
-	w.copy.f = f
+	w.copy.f = *f
 	if ok {
 		w.copy.head = append(w.copy.head[:0], head...)
 	}
 	return true
+}
+
+// same says whether nothing has come to a record since it was copied. One that goes to another node is looked at a hundred times.
+func (k *kept) same(at *bpf.Flight) bool {
+	f := &k.f
+	return at.Id == f.Id && at.Nstamps == f.Nstamps && at.End == f.End && at.SendNs == f.SendNs && at.HeadLen == f.HeadLen &&
+		at.Flags == f.Flags && at.Retransmits == f.Retransmits && at.DropReason == f.DropReason
 }
 
 // giveUp gives out a record that did not become ready, as last seen.

@@ -511,3 +511,30 @@ func TestReaderKeepsCopiesApart(t *testing.T) {
 		t.Errorf("%d copies in memory for 8 records", n)
 	}
 }
+
+// When recording stops, what is under way is counted and forgotten, and its records may be used again.
+func TestCut(t *testing.T) {
+	b := newBench(16)
+	b.write() // nobody reads it
+	grows := b.write()
+	b.want[2] = join.Follow
+	b.read(grows)
+	syn := b.write()
+	syn.Flags = bpf.Flags(bpf.FlagSYN)
+	b.want[3] = join.Again
+	b.poll(ms)
+	b.poll(ms)
+	if grows.Watched == 0 {
+		t.Fatal("a flight that is followed is not marked")
+	}
+	b.reader.Cut()
+	if grows.Watched != 0 || b.reader.Stats().Open != 3 {
+		t.Errorf("marked %d, %d under way at the last look", grows.Watched, b.reader.Stats().Open)
+	}
+	given := len(b.given)
+	b.read(b.At(1))
+	b.read(b.write())
+	b.poll(ms)
+	b.given = b.given[given:]
+	b.wants(t, []string{"4 h4"}, "recording-stopped 2")
+}

@@ -39,6 +39,9 @@ func AppendJSON(b []byte, j *journey.Journey, clock journey.Clock) []byte {
 	}
 	b = optional(b, `,"request_id":`, j.RequestID)
 	b = optional(b, `,"unjoined":`, j.Unjoined)
+	if j.RecordedShare != 0 {
+		b = strconv.AppendFloat(append(b, `,"recorded_share":`...), j.RecordedShare, 'g', -1, 64)
+	}
 	b = append(b, `,"exchanges":`...)
 	b = list(b, j.Exchanges, appendExchange)
 	b = append(b, `,"relays":`...)
@@ -160,6 +163,7 @@ func appendFlight(b []byte, f *journey.Flight) []byte {
 	b = list(b, f.Stamps, appendStamp)
 	b = append(b, `,"hops":`...)
 	b = list(b, f.Hops, appendHop)
+	b = boolean(b, `,"deep":`, f.Deep)
 	b = boolean(b, `,"truncated":`, f.Truncated)
 	return append(b, '}')
 }

@@ -38,8 +38,11 @@ func build(ctx context.Context, root, dir string) (string, error) {
 	return bin, nil
 }
 
-// configuration is the agent's. Other labs on this machine are left out: they are not what is measured.
-const configuration = `capture_headers: [%s]
+// configuration is the agent's. Other labs on this machine are left out: they are not what is measured. Nothing is left
+// out to keep a budget.
+const configuration = `depth: %s
+budget: {agent: 0, recorder: 0}
+capture_headers: [%s]
 output: json
 export: {otlp: "off"}
 metrics: {listen: ""}
@@ -49,13 +52,13 @@ namespaces: {exclude: [%s]}
 `
 
 // startAgent returns when the agent records. dir is for its files.
-func startAgent(ctx context.Context, bin, dir string, l *lab.Lab) (_ *agent, err error) {
+func startAgent(ctx context.Context, bin, dir, depth string, l *lab.Lab) (_ *agent, err error) {
 	config, topology, socket := filepath.Join(dir, "agent.yaml"), filepath.Join(dir, "topology.yaml"), filepath.Join(dir, "agent.sock")
 	workloads, err := l.WorkloadsYAML()
 	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf(configuration, truthHeader, socket, topology, `"`+strings.Join(l.Others(), `", "`)+`"`)
+	text := fmt.Sprintf(configuration, depth, truthHeader, socket, topology, `"`+strings.Join(l.Others(), `", "`)+`"`)
 	if err := errors.Join(os.WriteFile(topology, workloads, 0o600), os.WriteFile(config, []byte(text), 0o600)); err != nil {
 		return nil, fmt.Errorf("write the agent's configuration: %w", err)
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"net/netip"
+	"strings"
 
+	"github.com/meshwatch/meshwatch/meshwatch"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/test/lab"
 )
@@ -69,13 +71,24 @@ var overLoopback = []hop{
 	{"socket wait", atReceiver},
 }
 
+// edgesOver is a way as edges tell it: what lies between, and the rules on both sides of it.
+func edgesOver(medium string) []hop {
+	return []hop{
+		{"iptables OUTPUT+POSTROUTING", atSender},
+		{medium + " + iptables PREROUTING+INPUT", atSender},
+		{"socket wait", atReceiver},
+	}
+}
+
 // mesh is what is expected of every request.
 type mesh struct {
 	node string // the node's namespace
+	auto bool   // any depth will do, in each namespace
 	legs [legCount]leg
 }
 
-func expect(l *lab.Lab) *mesh {
+// expect says what a lab's requests must look like in this depth.
+func expect(l *lab.Lab, depth string) *mesh {
 	addr := func(p lab.Pod) netip.Addr {
 		if l.Options.IPv6 {
 			return p.V6
@@ -88,9 +101,12 @@ func expect(l *lab.Lab) *mesh {
 	}
 	const port = 8080 // of gateway and apps
 	of := func(name string, from, to, target lab.Pod, client netip.Addr) leg {
-		hops := overBridge
+		hops, medium := overBridge, "bridge"
 		if from.Netns == to.Netns {
-			hops = overLoopback
+			hops, medium = overLoopback, "loopback"
+		}
+		if depth == meshwatch.DepthEdges {
+			hops = edgesOver(medium)
 		}
 		return leg{name, from.Netns, to.Netns, client, netip.AddrPortFrom(addr(target), port), hops}
 	}
@@ -98,7 +114,7 @@ func expect(l *lab.Lab) *mesh {
 	gateway, _ := l.Pod("gateway")
 	frontend, _ := l.Pod("frontend")
 	backend, _ := l.Pod("backend")
-	return &mesh{l.NodeNetns(), [legCount]leg{
+	return &mesh{l.NodeNetns(), depth == meshwatch.DepthAuto, [legCount]leg{
 		of("client→gateway", client, gateway, gateway, addr(client)),
 		of("gateway→frontend sidecar", gateway, frontend, frontend, addr(gateway)),
 		of("frontend sidecar→frontend", frontend, frontend, frontend, fromSidecar),
@@ -115,6 +131,9 @@ func (m *mesh) missingHop(l *leg, f *journey.Flight, response bool) string {
 	if response {
 		where[atSender], where[atReceiver] = l.server, l.client
 	}
+	if m.auto {
+		return gap(f, where[atSender], where[atReceiver])
+	}
 	at := uint64(0)
 	hops := f.Hops
 	for _, want := range l.hops {
@@ -125,6 +144,27 @@ func (m *mesh) missingHop(l *leg, f *journey.Flight, response bool) string {
 			return want.name
 		}
 		at, hops = hops[0].To, hops[1:]
+	}
+	return ""
+}
+
+// gap is what a flight's hops lack to be the whole way from the sender's first rule to the reader, in whatever parts; "": nothing.
+func gap(f *journey.Flight, sender, receiver string) string {
+	n := len(f.Hops)
+	switch {
+	case n < 3:
+		return "most"
+	case !strings.HasPrefix(f.Hops[0].Name, "iptables OUTPUT") || f.Hops[0].Net != sender:
+		return "iptables OUTPUT"
+	case !strings.HasSuffix(f.Hops[n-2].Name, "INPUT"):
+		return "iptables INPUT"
+	case f.Hops[n-1].Name != "socket wait" || f.Hops[n-1].Net != receiver:
+		return "socket wait"
+	}
+	for i, h := range f.Hops {
+		if h.Kind == "other" || h.To < h.From || i > 0 && h.From != f.Hops[i-1].To {
+			return "a name for " + h.Name
+		}
 	}
 	return ""
 }

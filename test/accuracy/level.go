@@ -36,6 +36,7 @@ type runner struct {
 	dir      string // for temporary files
 	bin      string
 	sidecar  lab.Sidecar
+	depth    string
 	ipv6     bool
 	duration time.Duration
 	dump     string // directory for what is not complete, "": none
@@ -48,7 +49,7 @@ func (r *runner) run(ctx context.Context, connections int) (_ *level, err error)
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.Down()) }()
-	a, err := startAgent(ctx, r.bin, r.dir, l)
+	a, err := startAgent(ctx, r.bin, r.dir, r.depth, l)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func (r *runner) run(ctx context.Context, connections int) (_ *level, err error)
 	if err := errors.Join(out.load(ctx, l, a, r.duration), a.stop()); err != nil {
 		return nil, err
 	}
-	t, err := readTruth(expect(l), out.Load.Run, l.AccessLog)
+	t, err := readTruth(expect(l, r.depth), out.Load.Run, l.AccessLog)
 	if err != nil {
 		return nil, err
 	}

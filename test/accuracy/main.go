@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/meshwatch/meshwatch/meshwatch"
 	"github.com/meshwatch/meshwatch/test/lab"
 	"github.com/meshwatch/meshwatch/test/result"
 	"github.com/meshwatch/meshwatch/test/tree"
@@ -42,6 +43,7 @@ func run(ctx context.Context, args []string) (err error) {
 	connections := flags.String("connections", "16,64,256", "numbers of connections, separated by commas")
 	duration := flags.Duration("duration", 10*time.Second, "length of the load at each number of connections")
 	sidecar := flags.String("sidecar", "", "envoy or haproxy (default envoy where it is installed)")
+	depth := flags.String("depth", meshwatch.DepthAuto, "the agent's: edges, full or auto")
 	ipv6 := flags.Bool("ipv6", false, "requests travel over IPv6")
 	dump := flags.String("dump", "", "directory for the first journeys that are not complete")
 	if err := flags.Parse(args); err != nil {
@@ -55,7 +57,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	r := &runner{sidecar: lab.Sidecar(*sidecar), ipv6: *ipv6, duration: *duration, dump: *dump}
+	r := &runner{sidecar: lab.Sidecar(*sidecar), depth: *depth, ipv6: *ipv6, duration: *duration, dump: *dump}
 	if r.root, err = tree.Root(); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/meshwatch/meshwatch/meshwatch"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/test/lab"
 )
@@ -24,7 +25,7 @@ func newWorld() *world {
 	l := &lab.Lab{ID: "0102", List: []lab.Pod{
 		pod(0, "client", lab.RoleClient), pod(1, "gateway", lab.RoleGateway), pod(2, "frontend", lab.RoleApp), pod(3, "backend", lab.RoleApp),
 	}}
-	return &world{mesh: expect(l), logs: map[string][]lab.Access{}}
+	return &world{mesh: expect(l, meshwatch.DepthFull), logs: map[string][]lab.Access{}}
 }
 
 func id(n int) string { return fmt.Sprintf("run-1-%d", n) }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,32 +30,60 @@ type agent struct {
 	word    []byte // mw_control, mapped
 	bytes   uint64 // of all its maps, as the kernel accounts them
 	program []*ebpf.Program
+	started time.Duration // until it recorded and answered
 }
 
-// program is what is measured: the agent's, and its configuration, empty for none.
+// program is what is measured: the agent's, and its configuration, empty for the bench's own.
 type program struct{ bin, config string }
 
-// startWithin bounds the agent's start: loading takes half a second of CPU.
-const startWithin = 20 * time.Second
+// asDefault is the depth of an agent whose configuration does not name one.
+const asDefault = "default"
 
-// build builds the agent of this tree into dir.
-func build(ctx context.Context, root, dir string) (string, error) {
-	bin := filepath.Join(dir, "meshwatch")
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", bin, "./cmd/meshwatch")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the agent: %w: %s", err, out)
+// configuration is what the bench has the agent read: one request in a hundred kept, as on a busy node, nothing recorded in other
+// labs, and a depth.
+func configuration(depth string, exclude []string) string {
+	var b strings.Builder
+	b.WriteString("keep: {ratio: 0.01, per_second: 0}\n")
+	if depth != asDefault {
+		fmt.Fprintf(&b, "depth: %s\n", depth)
 	}
-	return bin, nil
+	if len(exclude) > 0 {
+		b.WriteString("namespaces:\n  exclude:\n")
+	}
+	for _, pattern := range exclude {
+		fmt.Fprintf(&b, "    - %q\n", pattern)
+	}
+	return b.String()
 }
 
-// startAgent starts it with everything as by default, but that nothing goes out: no backend is measured.
-func startAgent(ctx context.Context, prog program) (_ *agent, err error) {
+// knowsDepth says whether the agent has the key depth: it ends with an error that names the key if not.
+func knowsDepth(ctx context.Context, prog program) (bool, error) {
+	a, err := startAgent(ctx, prog, "edges", nil)
+	if err == nil {
+		return true, a.stop()
+	}
+	if strings.Contains(err.Error(), "depth") {
+		return false, nil
+	}
+	return false, err
+}
+
+// startWithin bounds the agent's start: loading takes half a second of CPU, attaching to 250 namespaces more.
+const startWithin = 60 * time.Second
+
+// startAgent starts it as a user would, but that nothing goes out: no backend is measured.
+func startAgent(ctx context.Context, prog program, depth string, exclude []string) (_ *agent, err error) {
 	dir, err := os.MkdirTemp("", "meshwatch-bench")
 	if err != nil {
 		return nil, fmt.Errorf("start the agent: %w", err)
 	}
 	a := &agent{dir: dir, exited: make(chan error, 1), client: control.NewClient(filepath.Join(dir, "control.sock"))}
+	if prog.config == "" {
+		prog.config = filepath.Join(dir, "agent.yaml")
+		if err := os.WriteFile(prog.config, []byte(configuration(depth, exclude)), 0o644); err != nil {
+			return nil, fmt.Errorf("start the agent: %w", errors.Join(err, os.RemoveAll(dir)))
+		}
+	}
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, fmt.Errorf("start the agent: %w", errors.Join(err, os.RemoveAll(dir)))
@@ -64,7 +93,7 @@ func startAgent(ctx context.Context, prog program) (_ *agent, err error) {
 		"--control", filepath.Join(dir, "control.sock"))
 	a.cmd.Stdout, a.cmd.Stderr = log, log
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	started := make(chan error)
+	started, begin := make(chan error), time.Now()
 	go func() { // the signal comes when the thread ends that started the child: this one waits for it
 		runtime.LockOSThread()
 		err := a.cmd.Start()
@@ -79,6 +108,7 @@ func startAgent(ctx context.Context, prog program) (_ *agent, err error) {
 	if err := a.ready(ctx); err != nil {
 		return nil, errors.Join(err, a.stop())
 	}
+	a.started = time.Since(begin)
 	return a, nil
 }
 
@@ -88,15 +118,15 @@ func (a *agent) ready(ctx context.Context) error {
 	defer cancel()
 	for {
 		found, err := a.find()
-		if err != nil {
-			return err
-		}
-		if found && atomic.LoadUint32(a.enabled()) != 0 {
+		if err == nil && found && atomic.LoadUint32(a.enabled()) != 0 {
 			if _, err := a.client.Status(ctx); err == nil {
 				return nil
 			}
 		}
-		if err := errors.Join(a.alive(), sleep(ctx, 50*time.Millisecond)); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil // it has ended: what is next says so
+		}
+		if err := errors.Join(err, sleep(ctx, 10*time.Millisecond), a.alive()); err != nil {
 			log, _ := os.ReadFile(filepath.Join(a.dir, "log")) //nolint:errcheck // what there is
 			return fmt.Errorf("wait for the agent to record: %w: %s", err, log)
 		}
@@ -131,14 +161,13 @@ func (a *agent) find() (bool, error) {
 }
 
 // The control block: bpf/c/flight.h has struct control.
-func (a *agent) enabled() *uint32      { return (*uint32)(unsafe.Pointer(&a.word[0])) }
-func (a *agent) flights() uint64       { return atomic.LoadUint64((*uint64)(unsafe.Pointer(&a.word[64]))) }
-func (a *agent) headBytes() uint32     { return atomic.LoadUint32((*uint32)(unsafe.Pointer(&a.word[128]))) }
-func (a *agent) record(on bool)        { atomic.StoreUint32(a.enabled(), map[bool]uint32{true: 1}[on]) }
-func (a *agent) pid() int              { return a.cmd.Process.Pid }
-func (a *agent) freeze() error         { return a.cmd.Process.Signal(syscall.SIGSTOP) }
-func (a *agent) thaw() error           { return a.cmd.Process.Signal(syscall.SIGCONT) }
-func (a *agent) cpu() (float64, error) { return processCPU(a.pid()) }
+func (a *agent) enabled() *uint32  { return (*uint32)(unsafe.Pointer(&a.word[0])) }
+func (a *agent) flights() uint64   { return atomic.LoadUint64((*uint64)(unsafe.Pointer(&a.word[64]))) }
+func (a *agent) headBytes() uint32 { return atomic.LoadUint32((*uint32)(unsafe.Pointer(&a.word[128]))) }
+func (a *agent) record(on bool)    { atomic.StoreUint32(a.enabled(), map[bool]uint32{true: 1}[on]) }
+func (a *agent) pid() int          { return a.cmd.Process.Pid }
+func (a *agent) freeze() error     { return a.cmd.Process.Signal(syscall.SIGSTOP) }
+func (a *agent) thaw() error       { return a.cmd.Process.Signal(syscall.SIGCONT) }
 
 // alive is an error when the process has ended.
 func (a *agent) alive() error {
@@ -151,6 +180,22 @@ func (a *agent) alive() error {
 	}
 }
 
+// end ends the process. It may be called again.
+func (a *agent) end() error {
+	_ = a.thaw()
+	_ = a.cmd.Process.Signal(syscall.SIGTERM) // both fail when it has ended already
+	var errs []error
+	select {
+	case err := <-a.exited:
+		errs = append(errs, err)
+	case <-time.After(10 * time.Second):
+		errs = append(errs, errors.New("the agent does not stop: killed after 10 s"), a.cmd.Process.Kill(), <-a.exited)
+	}
+	err := errors.Join(errs...)
+	a.exited <- err
+	return err
+}
+
 // stop ends the process, and removes what it left.
 func (a *agent) stop() error {
 	var errs []error
@@ -160,15 +205,7 @@ func (a *agent) stop() error {
 	if a.word != nil {
 		errs = append(errs, unix.Munmap(a.word))
 	}
-	_ = a.thaw()
-	_ = a.cmd.Process.Signal(syscall.SIGTERM) // both fail when it has ended already
-	select {
-	case err := <-a.exited:
-		errs = append(errs, err)
-	case <-time.After(10 * time.Second):
-		errs = append(errs, errors.New("the agent does not stop: killed after 10 s"), a.cmd.Process.Kill(), <-a.exited)
-	}
-	if err := errors.Join(append(errs, os.RemoveAll(a.dir))...); err != nil {
+	if err := errors.Join(append(errs, a.end(), os.RemoveAll(a.dir))...); err != nil {
 		return fmt.Errorf("stop the agent: %w", err)
 	}
 	return nil

@@ -47,6 +47,17 @@ func (a *agent) mine() ([]*ebpf.Program, error) {
 	return a.program, nil
 }
 
+// programs measures them under the load there is, recording or switched off, in a run of its own: bpf_stats costs.
+func (w *world) programs(ctx context.Context, on bool) error {
+	p, err := w.a.programs(ctx, w.p.programs, on, w.count)
+	if on {
+		w.r.Recording = &p
+	} else {
+		w.r.Off = &p
+	}
+	return err
+}
+
 // programs counts the runs of the agent's programs over some time of a load that goes on.
 func (a *agent) programs(ctx context.Context, d time.Duration, on bool, requests func() (uint64, error)) (out Programs, err error) {
 	list, err := a.mine()

@@ -1,23 +1,34 @@
 package main
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 )
 
-// Estimate is a median over quads with its 95 % bootstrap interval.
+// Estimate is a median with its 95 % bootstrap interval.
 type Estimate struct {
 	Median float64 `json:"median"`
 	Low    float64 `json:"low"`
 	High   float64 `json:"high"`
-	Quads  int     `json:"quads"`
+	N      int     `json:"n"` // values it is the median of
 }
 
-// agrees says whether the interval has want in it, give or take by, and is no wider than width to either side: a control that is
-// too vague to contradict anything does not count.
-func (e Estimate) agrees(want, by, width float64) bool {
-	return e.Quads > 0 && e.Low-by <= want && want <= e.High+by && e.High-e.Low <= 2*width
+// half is half of the interval's width: what the figure is uncertain by.
+func (e Estimate) half() float64 { return (e.High - e.Low) / 2 }
+
+// agrees says whether the interval has want in it, give or take by.
+func (e Estimate) agrees(want, by float64) bool {
+	return e.N > 0 && e.Low-by <= want && want <= e.High+by
+}
+
+// text writes the estimate with digits after the point.
+func (e Estimate) text(digits int) string {
+	if e.N == 0 {
+		return "—"
+	}
+	return fmt.Sprintf("%.*f (%.*f … %.*f)", digits, e.Median, digits, e.Low, digits, e.High)
 }
 
 // median is the middle value, 0 for none. It does not change values.
@@ -50,5 +61,43 @@ func estimate(values []float64) Estimate {
 	}
 	slices.Sort(medians)
 	at := func(q float64) float64 { return medians[int(math.Round(q*float64(resamples-1)))] }
-	return Estimate{Median: median(values), Low: at(0.025), High: at(0.975), Quads: len(values)}
+	return Estimate{Median: median(values), Low: at(0.025), High: at(0.975), N: len(values)}
+}
+
+// plus is the sum of two independent figures: what they are uncertain by adds as squares do.
+func (e Estimate) plus(f Estimate) Estimate {
+	down, up := math.Hypot(e.Median-e.Low, f.Median-f.Low), math.Hypot(e.High-e.Median, f.High-f.Median)
+	m := e.Median + f.Median
+	return Estimate{Median: m, Low: m - down, High: m + up, N: min(e.N, f.N)}
+}
+
+// withAgent is the throughput that a machine without a free CPU keeps, from what it keeps with the kernel's part alone and from the
+// agent's CPU per request (µs) beside what a request costs unobserved (µs): CPU time is what there is a given amount of, so
+// 1/kept = 1/kernel + agent/unobserved.
+func withAgent(kernel, agent Estimate, unobserved float64) Estimate {
+	if kernel.N == 0 || unobserved <= 0 {
+		return Estimate{}
+	}
+	more := Estimate{1 / kernel.Median, 1 / kernel.High, 1 / kernel.Low, kernel.N}.
+		plus(Estimate{agent.Median / unobserved, agent.Low / unobserved, agent.High / unobserved, max(agent.N, 1)})
+	return Estimate{1 / more.Median, 1 / more.High, 1 / more.Low, kernel.N}
+}
+
+// outsideBy is how much more of the machine than usual something else may have in a quad before the quad is dropped.
+const outsideBy = 0.05
+
+// undisturbed drops quads in which work from outside (other processes of this machine, and time stolen by its host) had more than
+// outsideBy of the CPUs above the median quad. It looks at nothing that recording changes, so it favours neither side.
+func undisturbed(list []quad, cpus int) (kept []quad) {
+	shares := make([]float64, len(list))
+	for i, q := range list {
+		shares[i] = q.on.plus(q.off).outside(cpus)
+	}
+	limit := median(shares) + outsideBy
+	for i, q := range list {
+		if shares[i] <= limit {
+			kept = append(kept, q)
+		}
+	}
+	return kept
 }

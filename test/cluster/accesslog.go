@@ -115,7 +115,7 @@ func (p Pod) AccessLog() iter.Seq2[Access, error] {
 // "TIME STREAM F TEXT", and P instead of F for a part of a long line, whose other parts follow.
 func readAccess(r io.Reader, yield func(Access, error) bool) bool {
 	lines := bufio.NewReaderSize(r, 1<<16)
-	var text []byte
+	texts := map[string][]byte{} // by stream: they are written independently
 	for {
 		line, err := lines.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
@@ -128,10 +128,13 @@ func readAccess(r io.Reader, yield func(Access, error) bool) bool {
 		if len(part) < 4 {
 			continue
 		}
-		text = append(text, part[3]...)
+		stream := string(part[1])
+		text := append(texts[stream], part[3]...)
+		texts[stream] = text
 		if string(part[2]) != "F" {
 			continue
 		}
+		texts[stream] = text[:0]
 		if bytes.HasPrefix(text, []byte(`{"`)) { // the rest is what the proxy says of itself
 			var a Access
 			err := json.Unmarshal(text, &a)
@@ -139,6 +142,5 @@ func readAccess(r io.Reader, yield func(Access, error) bool) bool {
 				return false
 			}
 		}
-		text = text[:0]
 	}
 }

@@ -59,7 +59,7 @@ func (c *Cluster) Capture(p Pod) (*Capture, error) {
 func packetSocket(index int) (int, error) {
 	const buffer = 32 << 20 // bytes; what the reader may be late
 	protocol := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(protocol))
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // no protocol yet: it would see all links' until it is bound
 	if err != nil {
 		return -1, err
 	}

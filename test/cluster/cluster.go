@@ -61,7 +61,7 @@ type Cluster struct {
 }
 
 // Up builds a cluster and waits until everything in it is ready. One of the same options that is already up is used as it is;
-// remains of one whose builder died are removed first. When Up fails, nothing is left but the logs that its error shows.
+// remains of one whose builder or machine died are removed first. When Up fails, nothing is left but the logs that its error shows.
 func Up(ctx context.Context, opts Options) (*Cluster, error) {
 	opts, err := opts.check()
 	if err != nil {
@@ -74,16 +74,19 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 	if err := missing(root); err != nil {
 		return nil, err
 	}
-	unlock, err := lock()
+	unlock, err := lock(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if c, err := open(root); err == nil && c.Ready {
+	if c, err := open(root); err == nil && c.up() == nil {
 		if c.Options != opts {
 			return nil, fmt.Errorf("build a cluster: one with other options is up (%+v), take it down first: make cluster-down", c.Options)
 		}
-		return c, c.waitReady(ctx)
+		if err := c.WaitReady(ctx); err != nil {
+			return nil, fmt.Errorf("one is up that is not well, take it down first (make cluster-down): %w", err)
+		}
+		return c, nil
 	}
 	if err := down(ctx); err != nil {
 		return nil, fmt.Errorf("remove what another cluster left: %w", err)
@@ -91,9 +94,7 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 	c := &Cluster{Options: opts, root: root, begun: time.Now()}
 	if err := c.build(ctx); err != nil {
 		err = errors.Join(fmt.Errorf("build a cluster: %w", err), state.Tails(path("logs"), tail))
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), downWithin)
-		defer cancel()
-		return nil, errors.Join(err, down(clean))
+		return nil, errors.Join(err, down(context.WithoutCancel(ctx)))
 	}
 	return c, nil
 }
@@ -108,15 +109,28 @@ func Open() (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the cluster: %w (is one up? make cluster)", err)
 	}
-	if !c.Ready {
-		return nil, errors.New("open the cluster: it is not ready: it is being built, or its builder died (then: make cluster-down)")
+	if err := c.up(); err != nil {
+		return nil, fmt.Errorf("open the cluster: %w", err)
 	}
 	return c, nil
 }
 
+// up says why a cluster is not: its state is on a disk, and outlives what it tells of.
+func (c *Cluster) up() error {
+	if !c.Ready {
+		return errors.New("it is not ready: it is being built, or its builder died (then: make cluster-down)")
+	}
+	for n := 1; n <= c.Options.Nodes; n++ {
+		if _, err := keeper(n); err != nil {
+			return fmt.Errorf("node %d has gone, as after a restart of the machine (make cluster builds it again): %w", n, err)
+		}
+	}
+	return nil
+}
+
 // Down removes the cluster, or what is left of one. It is no error if that is nothing.
 func Down(ctx context.Context) error {
-	unlock, err := lock()
+	unlock, err := lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -128,6 +142,8 @@ func Down(ctx context.Context) error {
 const downWithin = 60 * time.Second
 
 func down(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, downWithin)
+	defer cancel()
 	c := &Cluster{}
 	if err := state.Read(path("cluster.json"), c); err != nil && !errors.Is(err, os.ErrNotExist) {
 		c.HugePages = true // nobody knows any more: better off than on
@@ -153,11 +169,16 @@ func (c *Cluster) build(ctx context.Context) error {
 	if err := c.addNode(1); err != nil {
 		return err
 	}
+	imagesCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	images := make(chan error, 1)
-	go func() { images <- c.startContainerd(ctx, 1) }()
+	go func() { images <- c.startContainerd(imagesCtx, 1) }()
 	err := c.startControlPlane(ctx)
 	if err == nil {
 		err = c.installBase(ctx)
+	}
+	if err != nil {
+		cancel() // nobody needs them any more
 	}
 	if err := errors.Join(err, <-images); err != nil {
 		return err

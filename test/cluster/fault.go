@@ -12,7 +12,7 @@ import (
 	"github.com/meshwatch/meshwatch/test/await"
 )
 
-// Lift ends a fault, and waits until the cluster is whole again. It may be called more than once.
+// Lift ends a fault. It may be called more than once. What the fault stopped takes a moment to be ready again: see WaitReady.
 type Lift func(context.Context) error
 
 // StopIstiod takes istiod away: its pod is killed and none takes its place until the fault is lifted.
@@ -29,7 +29,7 @@ func (c *Cluster) StopIstiod(ctx context.Context) (Lift, error) {
 		_, err = c.Kubectl(ctx, nil, "--namespace=istio-system", "delete", "pods", "--selector=app=istiod", "--grace-period=1", "--ignore-not-found", "--wait")
 	}
 	if err != nil {
-		return lift, errors.Join(fmt.Errorf("stop istiod: %w", err), lift(ctx))
+		return lift, errors.Join(fmt.Errorf("stop istiod: %w", err), lift(context.WithoutCancel(ctx)))
 	}
 	return lift, nil
 }
@@ -62,13 +62,19 @@ func (c *Cluster) Freeze(ctx context.Context, p Pod) (Lift, error) {
 		return nil, err
 	}
 	set := func(ctx context.Context, value string) error {
+		ctx, cancel := context.WithTimeout(ctx, partWithin)
+		defer cancel()
 		if err := write(filepath.Join(dir, "cgroup.freeze"), value); err != nil {
 			return fmt.Errorf("freeze pod %s: %w", p.Name, err)
 		}
-		return await.Until(ctx, func() bool {
+		err := await.Until(ctx, func() bool {
 			events, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
 			return err != nil || strings.Contains(string(events), "frozen "+value)
 		})
+		if err != nil {
+			return fmt.Errorf("freeze pod %s: cgroup.freeze is %s and takes no effect: %w", p.Name, value, err)
+		}
+		return nil
 	}
 	lift := func(ctx context.Context) error { return set(ctx, "0") }
 	if err := set(ctx, "1"); err != nil {
@@ -90,28 +96,56 @@ func (c *Cluster) Drain(ctx context.Context, node int) (Lift, error) {
 	return lift, nil
 }
 
-// ExpireToken replaces a token that the kubelet has mounted into a pod, by its file name there, by one that has expired.
-// Lifting the fault puts the old one back; the kubelet does so, too, when it next looks at the pod's volumes (about a minute).
+// ExpireToken replaces a token that the kubelet has mounted into a pod, by its file name there, by one that has expired. The
+// kubelet would put a fresh one back within seconds: until the fault is lifted it writes to another directory, which only the
+// node sees in the place of the pod's. Lifting the fault puts the old token back.
 func (c *Cluster) ExpireToken(ctx context.Context, p Pod, name, account, audience string) (Lift, error) {
 	expired, err := c.Token(ctx, p.Namespace, account, audience, -time.Minute)
 	if err != nil {
 		return nil, err
 	}
+	lift, err := c.replaceToken(ctx, p, name, []byte(expired))
+	if err != nil {
+		return nil, fmt.Errorf("expire token of pod %s: %w", p.Name, err)
+	}
+	return lift, nil
+}
+
+func (c *Cluster) replaceToken(ctx context.Context, p Pod, name string, token []byte) (Lift, error) {
 	file, err := p.tokenFile(name)
 	if err != nil {
 		return nil, err
 	}
-	old, err := os.ReadFile(file)
+	node, err := nodeNumber(p.Node)
 	if err != nil {
-		return nil, fmt.Errorf("expire token of pod %s: %w", p.Name, err)
+		return nil, err
 	}
-	if err := os.WriteFile(file, []byte(expired), 0o644); err != nil {
-		return nil, fmt.Errorf("expire token of pod %s: %w", p.Name, err)
+	pods, err := os.OpenRoot(filepath.Dir(file)) // the pod's directory, whatever is mounted over it
+	if err != nil {
+		return nil, err
 	}
-	return func(context.Context) error {
-		if err := os.WriteFile(file, old, 0o644); err != nil {
+	defer pods.Close()
+	old, err := pods.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	_, dir, _ := strings.Cut(filepath.Dir(file), "/root") // of a process in the node
+	if _, err := c.Run(ctx, node, "mount", "--types=tmpfs", "tmpfs", dir); err != nil {
+		return nil, err
+	}
+	lifted := false
+	lift := func(ctx context.Context) error {
+		if lifted {
+			return nil
+		}
+		if _, err := c.Run(ctx, node, "umount", dir); err != nil {
 			return fmt.Errorf("put back the token of pod %s: %w", p.Name, err)
 		}
-		return nil
-	}, nil
+		lifted = true
+		return os.WriteFile(file, old, 0o644)
+	}
+	if err := pods.WriteFile(name, token, 0o644); err != nil {
+		return nil, errors.Join(err, lift(context.WithoutCancel(ctx)))
+	}
+	return lift, nil
 }

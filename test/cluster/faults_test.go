@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"regexp"
@@ -82,25 +83,56 @@ func testTokens(t *testing.T, c *Cluster) {
 			t.Errorf("a token of life %s: status %d, want %d", life, got, want)
 		}
 	}
+	testExpireToken(t, c)
+}
+
+func testExpireToken(t *testing.T, c *Cluster) {
 	p := pod(t, c, Namespace, "app=frontend")
-	file, err := p.tokenFile("istio-token")
+	pid, err := p.Process("pilot-agent")
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
+	file := fmt.Sprintf("/proc/%d/root/var/run/secrets/tokens/istio-token", pid)
+	valid := func(want bool) {
+		t.Helper()
+		token, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.Kubectl(t.Context(), strings.NewReader(`{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"audiences":["istio-ca"],"token":"`+string(token)+`"}}`),
+			"create", "--filename=-", "--output=jsonpath={.status.authenticated} {.status.error}")
+		if authenticated := strings.HasPrefix(string(got), "true"); err != nil || authenticated != want || !want && !strings.Contains(string(got), "expired") {
+			t.Errorf("the pod's token: %s, %v; want valid: %t", got, err, want)
+		}
 	}
+	valid(true)
 	lift, err := c.ExpireToken(t.Context(), p, "istio-token", "frontend", "istio-ca")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if now, err := os.ReadFile(file); err != nil || string(now) == string(before) {
-		t.Errorf("the pod's token is as before (%v)", err)
+	valid(false)
+	expired, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := lift(t.Context()); err != nil {
-		t.Error(err)
+	err = await.Until(ctxWithin(t, soon), func() bool { // the kubelet looks after it every few seconds
+		nodes, err := p.tokenFile("istio-token")
+		if err != nil {
+			return false
+		}
+		fresh, err := os.ReadFile(nodes)
+		return err == nil && len(fresh) > 0 && string(fresh) != string(expired)
+	})
+	if err != nil {
+		t.Errorf("the kubelet did not write a fresh token: %v", err)
 	}
+	valid(false)
+	for range 2 {
+		if err := lift(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	valid(true)
 }
 
 func testIstiod(t *testing.T, c *Cluster) {
@@ -120,8 +152,19 @@ func testIstiod(t *testing.T, c *Cluster) {
 	if pods, err := c.Pods(t.Context(), "istio-system", "app=istiod"); err != nil || len(pods) != 0 {
 		t.Errorf("istiod's pods: %v, %v", pods, err)
 	}
+	if _, err := c.Kubectl(t.Context(), strings.NewReader(outside), "apply", "-f", "-"); err == nil || !strings.Contains(err.Error(), "failed calling webhook") {
+		t.Errorf("without istiod, which checks it, a ServiceEntry was taken: %v", err)
+	}
+	applied := make(chan error, 1)
+	go func() { applied <- c.Apply(t.Context(), outside) }() // waits for istiod
 	if err := lift(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if err := <-applied; err != nil {
+		t.Error(err)
+	}
+	if err := c.Delete(t.Context(), outside); err != nil {
+		t.Error(err)
 	}
 	p := pod(t, c, "istio-system", "app=istiod")
 	pid, err := p.Process("pilot-discovery")
@@ -160,7 +203,7 @@ func testFreeze(t *testing.T, c *Cluster) {
 	if err == nil || !strings.Contains(err.Error(), "Client.Timeout") && !strings.Contains(err.Error(), "status 503") {
 		t.Errorf("with its only frontend frozen the gateway answered: %v", err)
 	}
-	if err := c.waitReady(t.Context()); err != nil {
+	if err := c.WaitReady(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
@@ -174,7 +217,7 @@ func testDrain(t *testing.T, c *Cluster) {
 		if err := lift(context.Background()); err != nil {
 			t.Error(err)
 		}
-		if err := c.waitReady(context.Background()); err != nil { // backend-v2 comes back to its node
+		if err := c.WaitReady(context.Background()); err != nil { // backend-v2 comes back to its node
 			t.Error(err)
 		}
 	}()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	slash "path"
 	"path/filepath"
@@ -57,9 +58,9 @@ func newBlob(mediaType string, content any) (blob, []byte, error) {
 	return blob{MediaType: "application/vnd.oci.image." + mediaType, Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: int64(len(data))}, data, err
 }
 
-// write writes the layer to a file first: an archive says how long its parts are before they come.
-func (img Image) write(out io.Writer) error {
-	tmp, err := os.CreateTemp("", "meshwatch-layer")
+// write writes the layer to a file beside first: an archive says how long its parts are before they come.
+func (img Image) write(out *os.File) error {
+	tmp, err := os.CreateTemp(filepath.Dir(out.Name()), ".layer") // not in /tmp, which may be memory: the largest has 150 MB
 	if err != nil {
 		return err
 	}
@@ -138,26 +139,17 @@ func (img Image) writeLayer(out io.Writer) error {
 			return err
 		}
 	}
-	for _, to := range sorted(img.Text) {
+	for _, to := range slices.Sorted(maps.Keys(img.Text)) {
 		if err := l.text(to, img.Text[to]); err != nil {
 			return err
 		}
 	}
-	for _, to := range sorted(img.Files) {
+	for _, to := range slices.Sorted(maps.Keys(img.Files)) {
 		if err := l.copy(img.Files[to], to); err != nil {
 			return err
 		}
 	}
 	return l.w.Close()
-}
-
-func sorted(m map[string]string) []string {
-	var keys []string
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 func (l layer) dir(name string, mode int64) error {

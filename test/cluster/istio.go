@@ -121,15 +121,15 @@ func (c *Cluster) installApps(ctx context.Context) error {
 	if err := c.Apply(ctx, apps); err != nil {
 		return err
 	}
-	if err := c.waitReady(ctx); err != nil {
+	if err := c.WaitReady(ctx); err != nil {
 		return err
 	}
 	c.phase("apps and gateway")
 	return nil
 }
 
-// waitReady waits until every deployment of the lab's is there, and requests have passed from the gateway to both backends.
-func (c *Cluster) waitReady(ctx context.Context) error {
+// WaitReady waits until every deployment of the lab's is there, and requests have passed from the gateway to both backends.
+func (c *Cluster) WaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, partWithin)
 	defer cancel()
 	for _, d := range [][2]string{

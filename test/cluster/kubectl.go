@@ -31,7 +31,7 @@ func (c *Cluster) Apply(ctx context.Context, manifests string) error {
 	var last error
 	err := await.Until(ctx, func() bool {
 		_, err := c.Kubectl(ctx, strings.NewReader(manifests), "apply", "-f", "-")
-		if err != nil && ctx.Err() == nil {
+		if last == nil || ctx.Err() == nil { // the one that is cut off says less than the one before
 			last = err
 		}
 		return err == nil || !strings.Contains(err.Error(), "failed calling webhook")
@@ -44,6 +44,8 @@ func (c *Cluster) Apply(ctx context.Context, manifests string) error {
 
 // Delete deletes the objects of manifests and waits until they are gone. One that is not there is no error.
 func (c *Cluster) Delete(ctx context.Context, manifests string) error {
+	ctx, cancel := context.WithTimeout(ctx, partWithin)
+	defer cancel()
 	_, err := c.Kubectl(ctx, strings.NewReader(manifests), "delete", "--ignore-not-found", "--wait", "-f", "-")
 	return err
 }

@@ -89,7 +89,7 @@ func TestTunnels(t *testing.T) {
 	if err := c.WaitFor(t.Context(), Namespace, "delete", soon, "pod/"+old.Name); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.waitReady(t.Context()); err != nil {
+	if err := c.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	const requests = 200
@@ -154,10 +154,7 @@ func testTunnelLogs(t *testing.T, c *Cluster, frontend Pod, requests int) {
 
 // TestCrash: what a builder leaves that is killed half way is removed completely.
 func TestCrash(t *testing.T) {
-	want(t)
-	if _, err := Open(); err == nil {
-		t.Fatal("a cluster is up; tests have their own, take it down first: make cluster-down")
-	}
+	alone(t)
 	root, err := tree.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -172,32 +169,33 @@ func TestCrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, phase := range []string{"API server", "node n2"} { // the images of a node; all of two nodes
-		crash(t, bin, root, phase)
+	for _, c := range []struct {
+		phase  string
+		signal syscall.Signal
+	}{{"API server", syscall.SIGKILL}, {"API server", syscall.SIGINT}, {"node n2", syscall.SIGKILL}} { // the images of a node; all of two nodes
+		said := crash(t, bin, root, c.phase, c.signal)
 		if _, err := Open(); err == nil {
 			t.Error("half a cluster passes for one that is ready")
 		}
-		if !exists(stateDir) {
-			t.Error("the builder left nothing: it was not killed half way")
+		if left := exists(stateDir); left != (c.signal == syscall.SIGKILL) {
+			t.Errorf("after %s the state is there: %t", c.signal, left)
 		}
-		if err := Down(ctxWithin(t, downWithin)); err != nil {
+		if c.signal == syscall.SIGINT {
+			if !strings.Contains(said, "interrupt") {
+				t.Errorf("after %s the builder did not say what it was about: %s", c.signal, said)
+			}
+		} else if err := Down(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		after, err := TakeSnapshot()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, line := range before.Diff(after) {
-			t.Errorf("killed after %q: left is %s", phase, line)
-		}
+		unchanged(t, before)
 	}
 	if err := Down(context.Background()); err != nil {
 		t.Errorf("taking down what is not there: %v", err)
 	}
 }
 
-// crash starts to build a cluster, and kills the builder after a phase.
-func crash(t *testing.T, bin, root, phase string) {
+// crash starts to build a cluster, sends the builder a signal after a phase, and returns what it said after that.
+func crash(t *testing.T, bin, root, phase string, signal syscall.Signal) string {
 	t.Helper()
 	cmd := exec.Command(bin, "up", "--nodes=2")
 	cmd.Dir = root
@@ -208,12 +206,22 @@ func crash(t *testing.T, bin, root, phase string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = cmd.Wait() }()
-	defer func() { _ = cmd.Process.Signal(syscall.SIGKILL) }()
-	for said := bufio.NewScanner(out); said.Scan(); {
-		if strings.Contains(said.Text(), "cluster: "+phase) {
-			return
-		}
+	stop := context.AfterFunc(ctxWithin(t, 2*partWithin), func() { _ = cmd.Process.Kill() })
+	defer stop()
+	said, reached := bufio.NewScanner(out), false
+	for !reached && said.Scan() {
+		reached = strings.Contains(said.Text(), "cluster: "+phase)
 	}
-	t.Errorf("the builder ended before phase %q", phase)
+	if !reached {
+		t.Errorf("the builder ended before phase %q", phase)
+	}
+	_ = cmd.Process.Signal(signal)
+	var last strings.Builder
+	for said.Scan() {
+		last.WriteString(said.Text() + "\n")
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("the builder came to its end")
+	}
+	return last.String()
 }

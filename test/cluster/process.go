@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/meshwatch/meshwatch/test/tree"
 )
@@ -100,6 +101,7 @@ func (c *Cluster) runTo(ctx context.Context, node int, in spaces, stdin io.Reade
 	}
 	var stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, &stderr
+	cmd.WaitDelay = time.Second // what it started and left may keep its output open
 	err = cmd.Start()
 	started()
 	if err != nil {

@@ -36,7 +36,10 @@ func missing(root string) error {
 	if _, err := hierarchies(); err != nil {
 		errs = append(errs, err)
 	}
-	for _, name := range []string{"nsenter", "iptables", "ldd", runcPath, filepath.Join(cniDir, "bridge")} {
+	if !exists("/proc/sys/net/bridge") {
+		errs = append(errs, errors.New("build a cluster: nodes' bridges need the kernel module br_netfilter, load it: modprobe br_netfilter"))
+	}
+	for _, name := range []string{"nsenter", "mount", "iptables", "ldd", runcPath, filepath.Join(cniDir, "bridge")} {
 		if _, err := exec.LookPath(name); err != nil {
 			errs = append(errs, fmt.Errorf("build a cluster: %s is not installed, run test/install.sh cluster", name))
 		}

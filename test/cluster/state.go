@@ -1,13 +1,16 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/meshwatch/meshwatch/test/await"
 	"github.com/meshwatch/meshwatch/test/state"
 )
 
@@ -28,7 +31,8 @@ const lockFile = "/run/lock/meshwatch-cluster.lock"
 
 func path(elem ...string) string { return filepath.Join(append([]string{stateDir}, elem...)...) }
 
-func lock() (unlock func(), err error) {
+// lock waits while another process builds or removes a cluster.
+func lock(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(lockFile), 0o755); err != nil {
 		return nil, fmt.Errorf("lock the cluster: %w", err)
 	}
@@ -36,7 +40,16 @@ func lock() (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the cluster: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+	said := false
+	e := await.Until(ctx, func() bool {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(err, unix.EWOULDBLOCK) && !said {
+			slog.Info("cluster: another process builds or removes one, waiting for it")
+			said = true
+		}
+		return !errors.Is(err, unix.EWOULDBLOCK)
+	})
+	if err := errors.Join(err, e); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock the cluster: %w", err), f.Close())
 	}
 	return func() { _ = f.Close() }, nil

@@ -23,7 +23,7 @@ func TestReadAccess(t *testing.T) {
 	log := at + "stderr F 2026-11-22 info Envoy proxy is ready\n" +
 		at + `stdout F {"start":"1795000000.123456","request_id":"r1","path":"/a","code":200,"flags":"-","duration_ms":3,"attempts":1,` +
 		`"downstream_direct":"10.244.1.7:41000","upstream_local":null,"upstream_host":"envoy://internal_client_address/","cluster":"inbound|8080||"}` + "\n" +
-		at + `stdout P {"request_id":` + "\n" + at + `stdout F "r2","code":0}` + "\n" +
+		at + `stdout P {"request_id":` + "\n" + at + "stderr F meanwhile\n" + at + `stdout F "r2","code":0}` + "\n" +
 		at + `stdout F {"request_id":}` + "\n" +
 		at + `stdout F {"request_id":"still being written`
 	var got []Access

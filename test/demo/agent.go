@@ -10,6 +10,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/meshwatch/meshwatch/meshwatch"
 	"github.com/meshwatch/meshwatch/meshwatch/control"
 	"github.com/meshwatch/meshwatch/test/lab"
 )
@@ -38,6 +39,7 @@ func configure(l *lab.Lab) (*agent, error) {
 	config, err := yaml.Marshal(map[string]any{
 		"control": map[string]any{"socket": a.socket}, "topology": map[string]any{"file": topology},
 		"metrics": map[string]any{"listen": ""}, "export": map[string]any{"otlp": "off"},
+		"depth": meshwatch.DepthFull, "budget": map[string]any{"agent": 0, "recorder": 0}, // it is to show all there is
 		"keep": map[string]any{"per_second": 0}, "namespaces": map[string]any{"exclude": l.Others()},
 	})
 	if err := errors.Join(err, os.WriteFile(topology, workloads, 0o600), os.WriteFile(a.config, config, 0o600)); err != nil {

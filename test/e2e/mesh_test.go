@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/meshwatch/meshwatch/meshwatch"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/report"
 	"github.com/meshwatch/meshwatch/test/jaeger"
@@ -42,7 +43,7 @@ func send(t *testing.T, l *lab.Lab, path string) (id string) {
 	return r.Header.Get("X-Request-Id")
 }
 
-// Every leg, every hop, over every kind of sidecar and both families.
+// Every leg, every hop of the depth, over every kind of sidecar and both families.
 func TestJourney(t *testing.T) {
 	for name, opts := range map[string]lab.Options{
 		"envoy":      {Sidecar: lab.SidecarEnvoy},
@@ -51,35 +52,48 @@ func TestJourney(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := up(t, opts)
-			a := start(t, l, "")
-			id := send(t, l, "/")
-			j := a.journeys(1, withID(id))[0]
-			if diff := cmp.Diff(sixLegs, shape(j)); diff != "" {
-				t.Errorf("legs (-want +got):\n%s", diff)
-			}
-			for i, e := range j.Exchanges {
-				if e.Parent != i-1 || e.Status != http.StatusOK {
-					t.Errorf("leg %d: parent %d, status %d", i, e.Parent, e.Status)
-				}
-				checkHops(t, i, "request", &e.Request)
-				checkHops(t, i, "response", e.Response)
-			}
-			for _, r := range j.Relays {
-				if r.Confidence < 0.99 || r.Method != journey.MethodRequestID && r.Method != journey.MethodResponseID {
-					t.Errorf("relay %+v", r)
-				}
+			for _, depth := range []string{meshwatch.DepthEdges, meshwatch.DepthFull} {
+				t.Run(depth, func(t *testing.T) { checkJourney(t, l, depth) })
 			}
 		})
+	}
+}
+
+func checkJourney(t *testing.T, l *lab.Lab, depth string) {
+	a := start(t, l, "depth: "+depth)
+	id := send(t, l, "/")
+	j := a.journeys(1, withID(id))[0]
+	if diff := cmp.Diff(sixLegs, shape(j)); diff != "" {
+		t.Errorf("legs (-want +got):\n%s", diff)
+	}
+	for i, e := range j.Exchanges {
+		if e.Parent != i-1 || e.Status != http.StatusOK {
+			t.Errorf("leg %d: parent %d, status %d", i, e.Parent, e.Status)
+		}
+		checkHops(t, i, "request", depth, &e.Request)
+		checkHops(t, i, "response", depth, e.Response)
+	}
+	for _, r := range j.Relays {
+		if r.Confidence < 0.99 || r.Method != journey.MethodRequestID && r.Method != journey.MethodResponseID {
+			t.Errorf("relay %+v", r)
+		}
 	}
 }
 
 // The legs that cross the bridge, by index in sixLegs; the others stay on their pod's loopback.
 var bridged = map[int]bool{0: true, 1: true, 4: true}
 
-func checkHops(t *testing.T, leg int, what string, f *journey.Flight) {
+func checkHops(t *testing.T, leg int, what, depth string, f *journey.Flight) {
 	t.Helper()
-	want := []string{"iptables OUTPUT", "iptables POSTROUTING", "loopback", "iptables PREROUTING", "iptables INPUT", "socket wait"}
-	if bridged[leg] {
+	var want []string
+	switch full := depth == meshwatch.DepthFull; {
+	case !full && !bridged[leg]:
+		want = []string{"iptables OUTPUT+POSTROUTING", "loopback + iptables PREROUTING+INPUT", "socket wait"}
+	case !full:
+		want = []string{"iptables OUTPUT+POSTROUTING", "bridge + iptables PREROUTING+INPUT", "socket wait"}
+	case !bridged[leg]:
+		want = []string{"iptables OUTPUT", "iptables POSTROUTING", "loopback", "iptables PREROUTING", "iptables INPUT", "socket wait"}
+	default:
 		want = []string{"iptables OUTPUT", "iptables POSTROUTING", "veth", "bridge + iptables PREROUTING", "iptables FORWARD",
 			"iptables POSTROUTING + bridge", "veth", "iptables PREROUTING", "iptables INPUT", "socket wait"}
 	}

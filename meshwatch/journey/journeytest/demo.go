@@ -110,7 +110,7 @@ func (d *demo) exchange(i int, l journey.Leg) *journey.Exchange {
 }
 
 func (d *demo) flight(serial uint32, from, to pod, reader *journey.End) journey.Flight {
-	f := journey.Flight{
+	f := journey.Flight{Deep: true,
 		Serial: 7000 + uint64(serial), Start: d.now, SendEnd: d.now + 14_000, Seq: 0x10000000 + serial*4096, Ack: 0x20000000 + serial*64, Bytes: 300 + serial,
 	}
 	d.stamp(&f, journey.HookOutput, from, 0)

@@ -3,8 +3,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,13 +19,20 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := root().ExecuteContext(ctx)
 	stop()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		os.Exit(exit.ExitCode())
+	os.Exit(status(err, os.Stderr))
+}
+
+// status says what was wrong, and is the exit status for it. A program that `in` and `kubectl` ran has spoken for itself: its own
+// status is theirs. An error that only has such a one below is ours to tell.
+func status(err error, w io.Writer) int {
+	if err == nil {
+		return 0
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "cluster:", err)
-		os.Exit(1)
+	if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // see above
+		return exit.ExitCode()
 	}
+	fmt.Fprintln(w, "cluster:", err)
+	return 1
 }
 
 func root() *cobra.Command {

@@ -49,23 +49,30 @@ func prepare(args []string) error {
 	if err != nil {
 		return err
 	}
-	if data, err = rewrite(data, nodeOf(string(cgroup)), args[len(args)-1]); err != nil {
+	node, err := nodeOf(string(cgroup))
+	if err != nil {
+		return err
+	}
+	if data, err = rewrite(data, node, args[len(args)-1]); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	return os.WriteFile(file, data, 0o600)
 }
 
 // nodeOf is the node's cgroup, by that of its containerd: 0::/ROOT/sys/nN-containerd becomes /ROOT/nN.
-func nodeOf(cgroups string) string {
+// A container of anybody else's would be in the machine's tree, where nobody removes its cgroup.
+func nodeOf(cgroups string) (string, error) {
 	for line := range strings.Lines(cgroups) {
 		own, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
 		if !ok {
 			continue
 		}
-		node, _, _ := strings.Cut(filepath.Base(own), "-")
-		return filepath.Join(filepath.Dir(filepath.Dir(own)), node)
+		node, _, ok := strings.Cut(filepath.Base(own), "-")
+		if root, sys := filepath.Split(filepath.Dir(own)); ok && sys == "sys" {
+			return filepath.Join(root, node), nil
+		}
 	}
-	return "/"
+	return "", fmt.Errorf("the cgroup of this process is not that of a node's containerd: %q", cgroups)
 }
 
 // spec is an OCI configuration: what is read here, and the rest as it is.

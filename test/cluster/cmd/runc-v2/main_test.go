@@ -9,10 +9,12 @@ func TestNodeOf(t *testing.T) {
 	for in, want := range map[string]string{
 		"5:memory:/x\n0::/meshwatch-cluster/sys/n2-containerd\n": "/meshwatch-cluster/n2",
 		"0::/meshwatch-cluster/sys/n3-containerd":                "/meshwatch-cluster/n3",
-		"5:memory:/x\n": "/",
+		"5:memory:/x\n":        "",
+		"0::/\n":               "",
+		"0::/user.slice/x-y\n": "",
 	} {
-		if got := nodeOf(in); got != want {
-			t.Errorf("%q: %s, want %s", in, got, want)
+		if got, err := nodeOf(in); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %s, %v, want %s", in, got, err, want)
 		}
 	}
 }

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What is done where a packet leaves or enters a device. tc.bpf.c and device.bpf.c include it; they say how a packet's bytes are
+ * read: load_bytes.
+ */
+#pragma once
+#include "start.h"
+
+/* Copies len bytes of the packet, from off after skb->data. 0: done. */
+static __always_inline int load_bytes(void *ctx, u32 off, void *to, u32 len);
+
+/* Copies the message's first bytes, once, and notes what they look like. off is where they are. */
+static __always_inline void copy_head(void *ctx, struct flight *f, u32 payload, u32 off)
+{
+	u32 len, pos, flags, room = HEAD_BYTES - f->head_total;
+
+	len = payload < room ? payload : room;
+	if (len - 1 >= HEAD_BYTES) /* also 0: the verifier wants 1 to HEAD_BYTES */
+		return;
+	pos = __sync_fetch_and_add(&mw_control.head_pos, (len + 7) & ~7u);
+	u8 *to = (u8 *)section(mw_heads) + (pos & (HEADS_SIZE - 1));
+
+	if (load_bytes(ctx, off, to, len)) {
+		lose(LOSS_HEAD_COPY);
+		f->flags |= FLIGHT_HEAD_END;
+		return;
+	}
+	f->head_pos = pos;
+	f->head_len = len;
+	f->head_total += len;
+	flags = f->head_total >= HEAD_BYTES ? FLIGHT_HEAD_END : 0;
+	if (likely(len >= 4)) {
+		flags |= kind_of(*(u32 *)to);
+		if (*(u32 *)(to + len - 4) == 0x0a0d0a0d) /* "\r\n\r\n" */
+			flags |= FLIGHT_HEAD_END;
+	}
+	f->flags |= flags;
+}
+
+/* When TCP sent the packet that is leaving now. The rules of OUTPUT and POST_ROUTING have run since. */
+static __always_inline u64 sent_at(const struct sk_buff *skb, u64 now)
+{
+	u64 at = skb->tstamp;
+
+	return now - at < 1000000000 ? at : now; /* with pacing it may lie in the future */
+}
+
+/* A TCP socket, and not what stands for one while a connection opens or when it is over, which is smaller. */
+static __always_inline struct sock *full_socket(struct sk_buff *skb)
+{
+	struct sock *sk = skb->sk;
+	u32 state;
+
+	if (!sk)
+		return 0;
+	state = sk->__sk_common.skc_state;
+	return state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV || sk->sk_protocol != IPPROTO_TCP ? 0 : sk;
+}
+
+/* A flight that starts with this packet, or none. Its first stamp is when TCP sent it. off is where its payload is. */
+static __always_inline struct flight *egress_start(void *ctx, struct sk_buff *skb, struct sock *sk, const struct packet *p, u64 now, u32 off)
+{
+	u32 netns = sk->__sk_common.skc_net.net->ns.inum, ifindex = skb->dev->ifindex, b = 0;
+	u64 sent = sent_at(skb, now);
+	struct origin o = {};
+	struct flight *f;
+	enum start how;
+
+	if (excluded(netns))
+		return 0;
+	how = start_wanted(sk, p, now, &o);
+	if (how >= START_IF_PLAUSIBLE)
+		how = start_decide(how, load_bytes(ctx, off, &b, 4) ? 0 : b);
+	if (how == START_NO || !o.s)
+		return 0;
+	f = flight_start(sk, &o, p, sent, how, place(HOOK_OUTPUT, netns, ifindex));
+	f->stamps[1].place = place(HOOK_EGRESS, netns, ifindex);
+	f->stamps[1].delta = now - sent;
+	f->nstamps = 2;
+	return f;
+}
+
+/* A packet that is about to leave through skb->dev. off is where its payload is. */
+static __always_inline void device_egress(void *ctx, struct sk_buff *skb, const struct packet *p, u32 off)
+{
+	struct sock *sk = full_socket(skb);
+	struct flight *f;
+	u64 now, sent;
+	u32 netns;
+
+	if (likely(sk))
+		start_touch(sk, p);
+	else if (!*(volatile u32 *)&mw_control.deep)
+		return;
+	now = bpf_ktime_get_ns();
+	f = packet_flight(p);
+	if (f) {
+		if (!(f->flags & FLIGHT_DEEP)) {
+			if (!sk)
+				return;
+			sent = sent_at(skb, now);
+			if (sent > f->start_ns && sent != now) /* again: where there are netfilter hooks, one of them says so */
+				stamp_at(f, sent, place(HOOK_OUTPUT, f->send_netns, skb->dev->ifindex));
+		}
+		netns = skb->dev->nd_net.net->ns.inum;
+		stamp_at(f, now, place(HOOK_EGRESS, netns, skb->dev->ifindex));
+	} else {
+		f = sk ? egress_start(ctx, skb, sk, p, now, off) : 0;
+		if (!f)
+			return;
+	}
+	if (!f->head_len && p->payload && !(f->flags & FLIGHT_HEAD_END))
+		copy_head(ctx, f, p->payload, off);
+}
+
+/* A packet that has come in through skb->dev. */
+static __always_inline void device_ingress(struct sk_buff *skb, const struct packet *p)
+{
+	struct flight *f = packet_flight(p);
+
+	if (f && f->flags & FLIGHT_DEEP)
+		stamp_at(f, bpf_ktime_get_ns(), place(HOOK_INGRESS, skb->dev->nd_net.net->ns.inum, skb->dev->ifindex));
+}
