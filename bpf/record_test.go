@@ -1,14 +1,17 @@
 package bpf
 
 import (
+	"errors"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 func TestSettle(t *testing.T) {
@@ -170,6 +173,50 @@ func TestReadsAcrossMessages(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A response that is read together with the end of its connection is read, and is as long as it is.
+func TestReadWithTheEnd(t *testing.T) {
+	r := startEdges(t, Options{Sizes: DefaultSizes()})
+	client, server, port := pair(t, "tcp", "127.0.0.1:0")
+	say(t, client, server, "GET / HTTP/1.1\r\n\r\n")
+	response := "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+	if _, err := io.WriteString(server, response); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ended(t, client)
+	if got, err := io.ReadAll(client); err != nil || string(got) != response {
+		t.Fatalf("read %q, %v", got, err)
+	}
+	got := recorded(t, r, port, 2)
+	if f := got[1]; f.RecvUpto != f.End || f.End-f.Seq != uint32(len(response)) {
+		t.Errorf("of %d bytes %d were read", f.End-f.Seq, f.RecvUpto-f.Seq)
+	}
+}
+
+// ended waits until the other side's FIN has come.
+func ended(t *testing.T, c net.Conn) {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
+		var info *unix.TCPInfo
+		var e error
+		if err := errors.Join(raw.Control(func(fd uintptr) { info, e = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }), e); err != nil {
+			t.Fatal(err)
+		}
+		if info.State == unix.BPF_TCP_CLOSE_WAIT {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no FIN came, the state is %d", info.State)
+		}
 	}
 }
 

@@ -178,6 +178,8 @@ int BPF_PROG(mw_recv, struct sock *sk, int ret, int flags)
 		return 0;
 	tp = CAST(sk, struct tcp_sock);
 	r.upto = tp->copied_seq;
+	if (sk->sk_shutdown & RCV_SHUTDOWN && r.upto == tp->rcv_nxt)
+		r.upto--; /* a FIN was read with the last bytes, and counts as one */
 	r.at = r.upto - ret;
 	touch(socket_first(sock_id(sk)));
 	f = read_find(&r, &entry);

@@ -31,6 +31,7 @@ typedef u16 __sum16;
 #define TCP_TIME_WAIT 6
 #define TCP_CLOSE 7
 #define TCP_NEW_SYN_RECV 12
+#define RCV_SHUTDOWN 1	  /* net/sock.h */
 #define NF_ACCEPT 1	  /* linux/netfilter.h */
 #define NF_INET_FORWARD 2	  /* linux/netfilter.h */
 #define NF_INET_POST_ROUTING 4
@@ -74,12 +75,14 @@ struct sock_common {
 };
 struct sock {
 	struct sock_common __sk_common;
+	u8 sk_shutdown;
 	u16 sk_protocol;
 	int sk_err;
 };
 struct tcp_sock {
 	u32 write_seq;
 	u32 copied_seq;
+	u32 rcv_nxt;
 	u32 snd_nxt;
 	u32 packets_out;
 };

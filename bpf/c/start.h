@@ -305,7 +305,7 @@ static __always_inline struct flight *flight_start(struct sock *sk, const struct
 	f->recv_ns = 0;
 	f->seq = p->seq;
 	f->end = p->seq + p->payload;
-	if (unlikely(seq_diff(s->next, f->end) > 0))
+	if (unlikely(!p->syn && seq_diff(s->next, f->end) > 0))
 		f->end = s->next; /* of a write that was queued and has returned */
 	f->recv_upto = p->seq;
 	f->watched = 0;
