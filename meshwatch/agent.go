@@ -96,10 +96,11 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 	if err := a.recorder.Attach(); err != nil {
 		return nil, err
 	}
+	a.wanted.Store(true)
+	a.gate(time.Now())
 	a.background.Go(func() { a.loop(ctx) })
 	a.background.Go(func() { a.depths.run(ctx) })
 	a.background.Go(func() { a.meter.run(ctx) })
-	a.Record(true)
 	if a.recorder.TC != nil {
 		env.Log.Info("this kernel's tracepoints cannot read packets (Linux 6.11 can): tc's hooks on every link do it, and take longer to attach")
 	}
@@ -211,6 +212,7 @@ func (a *Agent) loop(ctx context.Context) {
 		a.now = monotonic()
 		fresh := a.reader.Poll(a.now)
 		a.joiner.Tick(a.now)
+		a.depths.left(a.observer.Left())
 		a.counts.Store(&counts{a.reader.Stats(), a.joiner.Stats, a.keep.kept})
 		pause = nextPause(pause, fresh, a.recorder.Ring().Len())
 		timer.Reset(min(pause, left))

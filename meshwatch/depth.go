@@ -33,6 +33,8 @@ type depths struct {
 	attached *attach.Manager
 	state    func() *netpath.State
 
+	doubts chan []uint32 // from left to run
+
 	mu    sync.Mutex
 	never bool                 // none may be
 	asked map[uint32]time.Time // until when
@@ -42,7 +44,7 @@ type depths struct {
 }
 
 func newDepths(mode string, attached *attach.Manager, state func() *netpath.State) *depths {
-	d := &depths{mode: mode, attached: attached, state: state, asked: map[uint32]time.Time{}, doubt: map[uint32]time.Time{}}
+	d := &depths{mode: mode, attached: attached, state: state, doubts: make(chan []uint32, 16), asked: map[uint32]time.Time{}, doubt: map[uint32]time.Time{}}
 	attached.Deepen(mode == DepthFull)
 	return d
 }
@@ -58,6 +60,8 @@ func (d *depths) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case namespaces := <-d.doubts:
+			d.look(namespaces)
 		case now := <-tick.C:
 			d.step(now)
 		}
@@ -127,11 +131,18 @@ func (d *depths) allow(on bool) {
 	d.apply(time.Now())
 }
 
-// left says that namespaces have left what is usual for them: in auto they are looked into for a while.
+// left says that hops in these namespaces have left what is usual: in auto they are looked into for a while. It does not wait.
 func (d *depths) left(namespaces []uint32) {
 	if d.mode != DepthAuto || len(namespaces) == 0 {
 		return
 	}
+	select {
+	case d.doubts <- namespaces:
+	default: // there are others to look into; they will be told of again
+	}
+}
+
+func (d *depths) look(namespaces []uint32) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()

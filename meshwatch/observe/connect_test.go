@@ -138,7 +138,7 @@ func TestConnectThatTookLong(t *testing.T) {
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			w.connectPath(x).measure(&f)
+			w.connectPath(x).measure(w.Observer, &f)
 			var sum float64
 			for _, v := range w.Total(nil) {
 				sum += v.Sum

@@ -24,6 +24,8 @@ type Observer struct {
 	processes map[processKey]*Series // the observing goroutine's, as what follows
 	made      known                  // what processes and paths were made from
 	waits     []interval             // scratch of processing
+	times     []uint64               // scratch of compare
+	left      map[uint32]struct{}    // namespaces, see Left; counting guards it
 
 	counting sync.Mutex // guards what every Series has counted and every path has pending; taken before mu
 }
@@ -36,7 +38,7 @@ type processKey struct{ pid, netns uint32 }
 
 // New makes an Observer. captures are the configured header names.
 func New(names *Names, captures []string) *Observer {
-	return &Observer{names: names, captures: captures, all: map[Labels]*Series{}, paths: map[way]*path{}, processes: map[processKey]*Series{}}
+	return &Observer{names: names, captures: captures, all: map[Labels]*Series{}, paths: map[way]*path{}, processes: map[processKey]*Series{}, left: map[uint32]struct{}{}}
 }
 
 // maxSeries bounds memory (each about 4 KB when used) when there are very many workloads; the rest is counted as "other".
@@ -93,7 +95,7 @@ func (o *Observer) values(read func(*Series) Value) []Value {
 func (o *Observer) MeasureMessage(m *join.Message) {
 	o.counting.Lock()
 	o.renew()
-	o.pathOf(m).measure(m.Flight)
+	o.pathOf(m).measure(o, m.Flight)
 	o.counting.Unlock()
 }
 
@@ -105,16 +107,16 @@ func (o *Observer) Measure(t *join.Tree) {
 	o.renew()
 	for _, x := range t.Exchanges {
 		if x.Connect != nil {
-			o.connectPath(x).measure(x.Connect)
+			o.connectPath(x).measure(o, x.Connect)
 		}
 		if m := x.Req; !m.Measured {
-			o.pathOf(m).measure(m.Flight)
+			o.pathOf(m).measure(o, m.Flight)
 		}
 		if x.Resp == nil {
 			continue
 		}
 		if m := x.Resp; !m.Measured {
-			o.pathOf(m).measure(m.Flight)
+			o.pathOf(m).measure(o, m.Flight)
 		}
 		o.processing(t, x)
 	}

@@ -82,6 +82,8 @@ type step struct {
 	net   string
 	iface string
 	stat  *Series
+	// within are the namespaces that it passes, if it is compared with its baseline.
+	within []uint32
 }
 
 // matches says whether a flight of the same leg and reader went the same way.
@@ -98,7 +100,7 @@ func (p *path) matches(f *bpf.Flight, n int, now known) bool {
 }
 
 // measure notes a flight's times. The caller has the lock.
-func (p *path) measure(f *bpf.Flight) {
+func (p *path) measure(o *Observer, f *bpf.Flight) {
 	if p.n == 0 {
 		return
 	}
@@ -113,6 +115,7 @@ func (p *path) measure(f *bpf.Flight) {
 		wait = f.RecvNs - min(at, f.RecvNs)
 	}
 	if p.pending = append(p.pending, wait); p.single || len(p.pending) >= p.n*pendingFlights {
+		o.compare(p)
 		p.flush()
 	}
 }
@@ -186,6 +189,9 @@ func (o *Observer) makePath(f *bpf.Flight, w *way) *path {
 	for i := 1; i < n; i++ {
 		a, b := o.names.place(f.Stamps[i-1].Place), o.names.place(f.Stamps[i].Place)
 		p.steps[i] = o.step(state, a, state.Hop(a, b))
+		if watched(a, b) && direction != "connect" {
+			p.steps[i].within = within(state, a, b)
+		}
 		p.steps[i].stat = o.series(Labels{sender, receiver, p.steps[i].name.Name, p.steps[i].name.Kind, string(p.steps[i].class), direction})
 	}
 	if n == 0 {

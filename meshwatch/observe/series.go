@@ -19,6 +19,7 @@ type Series struct {
 	mu    *sync.Mutex // the Observer's, for all series: a tree is measured under one lock
 	now   histogram   // since the last mark: what a live table shows
 	older *histogram  // before that; nil: nothing
+	usual baseline
 }
 
 // add counts one time in ns. The caller has the lock.

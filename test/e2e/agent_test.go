@@ -97,10 +97,13 @@ func start(t *testing.T, l *lab.Lab, config string, env ...string) *agent {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !strings.Contains(config, "budget:") {
+		config += "\nbudget: {agent: 0, recorder: 0}"
+	}
 	exclude := `"host", "` + strings.Join(l.Others(), `", "`) + `"`
 	files := map[string]string{
 		"workloads.yaml": string(workloads),
-		"config.yaml": config + "\nnamespaces: {exclude: [" + exclude + "]}\noutput: json\nmetrics: {listen: \"\"}\nkeep: {per_second: 0}\nbudget: {agent: 0, recorder: 0}\n" +
+		"config.yaml": config + "\nnamespaces: {exclude: [" + exclude + "]}\noutput: json\nmetrics: {listen: \"\"}\nkeep: {per_second: 0}\n" +
 			"topology: {file: " + filepath.Join(dir, "workloads.yaml") + "}\ncontrol: {socket: " + filepath.Join(dir, "sock") + "}\n",
 	}
 	for name, text := range files {
