@@ -240,6 +240,9 @@ func (a *Agent) gate(now time.Time) (left time.Duration) {
 // Record switches recording on or off; programs stay attached.
 func (a *Agent) Record(on bool) {
 	a.wanted.Store(on)
+	if !on {
+		a.recorder.Ring().Enable(false) // at once; the loop gives up what is under way
+	}
 	select {
 	case a.wake <- struct{}{}:
 	default: // it looks anyway

@@ -30,7 +30,7 @@ const (
 // depths decides which namespaces are in full depth. Its methods may be called from any goroutine.
 type depths struct {
 	mode     string
-	attached *attach.Manager
+	attached deepener
 	state    func() *netpath.State
 
 	doubts chan []uint32 // from left to run
@@ -43,7 +43,13 @@ type depths struct {
 	next  time.Time            // turn
 }
 
-func newDepths(mode string, attached *attach.Manager, state func() *netpath.State) *depths {
+// deepener is *attach.Manager.
+type deepener interface {
+	Deepen(all bool, some ...uint32)
+	Counts() attach.Counts
+}
+
+func newDepths(mode string, attached deepener, state func() *netpath.State) *depths {
 	d := &depths{mode: mode, attached: attached, state: state, doubts: make(chan []uint32, 16), asked: map[uint32]time.Time{}, doubt: map[uint32]time.Time{}}
 	attached.Deepen(mode == DepthFull)
 	return d

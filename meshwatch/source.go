@@ -21,7 +21,7 @@ import (
 func (a *Agent) Status() control.Status {
 	c, at, seen := a.counts.Load(), a.attached.Counts(), a.watcher.Counts()
 	s := control.Status{
-		Version: a.env.Version, Pid: os.Getpid(), Started: a.started, Recording: a.recorder.Ring().Enabled() || a.wanted.Load() && a.meter.share() < 1, Depth: a.depths.String(),
+		Version: a.env.Version, Pid: os.Getpid(), Started: a.started, Recording: a.wanted.Load() && (a.recorder.Ring().Enabled() || a.meter.share() < 1), Depth: a.depths.String(),
 		Attached: control.Attached{Namespaces: at.Namespaces, Deep: at.Deep, Links: at.Links, Denied: seen.Denied, Conflicts: seen.Conflicts},
 		Ring: control.Ring{
 			Records: a.recorder.Ring().Len(), Read: c.Reader.Read, Open: c.Reader.Open, Lag: c.Reader.Lag, MapBytes: a.recorder.MapMemory(),

@@ -118,11 +118,6 @@ func (j *Joiner) leg(f *bpf.Flight) (*Leg, uint8) {
 // after says whether the leg began after a flight.
 func (l *Leg) after(f *bpf.Flight) bool { return before(uint32(f.Id), l.born) } //nolint:gosec // low half, as Flight.Prev
 
-// has says whether this socket is the end, and still the same connection's.
-func (e *end) has(sock uint64, port, peer uint16) bool {
-	return e.known && e.sock == sock && e.is(port, peer)
-}
-
 func (e *end) is(port, peer uint16) bool { return e.port == port && e.peer == peer }
 
 func (e *end) learnSender(f *bpf.Flight) {
