@@ -87,15 +87,7 @@ func switchDepth(t *testing.T, tc bool) {
 	if kinds["full"] < times || kinds["edges"] < times {
 		t.Errorf("of %d messages: %v", n, kinds)
 	}
-	losses, err := r.Losses()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for reason, count := range losses {
-		if count != 0 {
-			t.Errorf("lost %d by %s", count, reason)
-		}
-	}
+	nothingLost(t, r)
 }
 
 // onPort counts the messages recorded on a port, whether they were read or not.
@@ -155,15 +147,7 @@ func TestOnAgain(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("recorded (-want +got):\n%s", diff)
 	}
-	losses, err := r.Losses()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for reason, count := range losses {
-		if count != 0 {
-			t.Errorf("lost %d by %s", count, reason)
-		}
-	}
+	nothingLost(t, r)
 }
 
 // Where no flight may start, none does; what is sent from elsewhere is recorded.
@@ -179,5 +163,18 @@ func TestExclude(t *testing.T) {
 	say(t, client, server, "GET /seen HTTP/1.1\r\n\r\n")
 	if got := recorded(t, r, port, 2); len(got) != 2 || got[0].SendPeer != port || got[1].SendPeer != port {
 		t.Errorf("recorded %d, not the two that were not excluded", len(got))
+	}
+}
+
+func nothingLost(t *testing.T, r *Recorder) {
+	t.Helper()
+	losses, err := r.Losses()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for reason, count := range losses {
+		if count != 0 {
+			t.Errorf("lost %d by %s", count, reason)
+		}
 	}
 }
