@@ -38,6 +38,8 @@ var (
 )
 
 const (
+	calmWithin   = time.Minute
+	calmRuns     = 500  // a second: a hundredth of those of the load
 	scaleRate    = 2000 // requests a second: less than any machine can do without a proxy
 	scaleWorkers = 10   // requests at a time: connections take turns
 )
@@ -114,7 +116,7 @@ func size(ctx context.Context, b binaries, o options, pods, connections int) (ro
 	if err != nil {
 		return row, err
 	}
-	if row.IdleRuns, err = w.runsPerSecond(ctx); err != nil {
+	if row.IdleRuns, err = w.calm(ctx); err != nil {
 		return row, err
 	}
 	t, err := w.send(ctx, client{kind: "http", to: to, connections: connections, workers: scaleWorkers, rate: scaleRate})
@@ -129,6 +131,16 @@ func size(ctx context.Context, b binaries, o options, pods, connections int) (ro
 	row.Runs = r.Recording.RunsPerRequest - row.IdleRuns/r.CPU.Reached
 	row.Programs, row.BPF, row.Unsound = *r.Recording, r.Recording.UsPerRequest-r.Off.UsPerRequest, r.Unsound
 	return row, nil
+}
+
+// calm waits until a new bridge with hundreds of ports has heard all that they tell each other (neighbour discovery, multicast groups):
+// until the programs run seldom without load, or a minute has passed. It returns how often, by the second.
+func (w *world) calm(ctx context.Context) (float64, error) {
+	runs, err := w.runsPerSecond(ctx)
+	for deadline := time.Now().Add(calmWithin); err == nil && runs > calmRuns && time.Now().Before(deadline); {
+		runs, err = w.runsPerSecond(ctx)
+	}
+	return runs, err
 }
 
 // runsPerSecond counts the programs' runs for what else goes on: programs see the sockets of the whole machine.
