@@ -198,6 +198,24 @@ func TestReadWithTheEnd(t *testing.T) {
 	}
 }
 
+// A record of a connection that opened, or closed, may be used again at once: none is passed over.
+func TestManyConnections(t *testing.T) {
+	s := DefaultSizes()
+	s.Flights = 1024
+	r := startEdges(t, Options{Sizes: s})
+	for range s.Flights {
+		client, server, _ := pair(t, "tcp", "127.0.0.1:0")
+		if err := errors.Join(client.Close(), server.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const each = 2 // the SYN, and the end of the socket that sent it
+	if got, want := r.Ring().Last(), each*r.Ring().Len(); got < want || got > want+want/100 {
+		t.Errorf("%d serials for %d records", got, want)
+	}
+	nothingLost(t, r)
+}
+
 // ended waits until the other side's FIN has come.
 func ended(t *testing.T, c net.Conn) {
 	t.Helper()
