@@ -205,7 +205,7 @@ func (r *Recorder) MapMemory() (n int) {
 }
 
 // CPUs measures for a while how many CPUs the programs use: the share of the time that they run, summed over CPUs. While it does, each
-// run takes some 40 ns longer, for all BPF programs of the machine (bpf_stats).
+// run takes longer, for all BPF programs of the machine (bpf_stats).
 func (r *Recorder) CPUs(ctx context.Context, during time.Duration) (cpus float64, err error) {
 	counting, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
 	if err != nil {

@@ -20,7 +20,7 @@ const (
 	minShare   = 1.0 / 80
 	aim        = 0.95                   // of the budget
 	minWindow  = 100 * time.Millisecond // shorter ones would cut most requests
-	statsTime  = 50 * time.Millisecond  // of bpf_stats in each second: they make every program run some 40 ns longer
+	statsTime  = 50 * time.Millisecond  // of bpf_stats in each second: they make every run of a program longer
 	decideAt   = 3                      // seconds that a decision looks back on
 	firstCalm  = 4                      // decisions within the budget, until full depth is tried again;
 	longCalm   = 128                    // twice as many each time that it was too much

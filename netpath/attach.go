@@ -1,11 +1,10 @@
 package netpath
 
-// AttachPoint is where one namespace is to be watched.
+// AttachPoint is a namespace that is to be watched.
 type AttachPoint struct {
-	Netns     uint32
-	Name      string // of the namespace
-	Links     []Link // that get tc ingress and egress; the namespace's own, not to be changed
-	Netfilter bool   // the namespace gets the netfilter hooks
+	Netns uint32
+	Name  string // of the namespace
+	Links []Link // that get tc ingress and egress, where tracepoints do not do; the namespace's own, not to be changed
 }
 
 // AttachPoints says where to attach, the host first, then by name.
@@ -19,16 +18,16 @@ type AttachPoint struct {
 func AttachPoints(s *State) []AttachPoint {
 	var out []AttachPoint
 	for _, n := range s.Sorted() {
-		p := AttachPoint{Netns: n.Inum, Name: n.Name}
+		p, reached := AttachPoint{Netns: n.Inum, Name: n.Name}, false
 		for i := range n.Links {
 			l := &n.Links[i]
 			if !attachable(n, l) {
 				continue
 			}
 			p.Links = append(p.Links, *l)
-			p.Netfilter = p.Netfilter || l.Kind != KindLoopback
+			reached = reached || l.Kind != KindLoopback
 		}
-		if p.Netfilter {
+		if reached {
 			out = append(out, p)
 		}
 	}

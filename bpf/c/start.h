@@ -190,7 +190,7 @@ static __always_inline enum start start_decide(enum start how, u32 first)
 /* Whether the slot of f can be used again: its flight is finished, overwritten long ago or too old to wait for. */
 static __always_inline int flight_over(const struct flight *f, u64 now)
 {
-	return !f->watched && (!f->id || (f->recv_ns && seq_diff(f->recv_upto, f->end) >= 0) || now - f->start_ns > live_ns);
+	return !f->watched && (!f->id || (f->recv_ns && seq_diff(f->recv_upto, f->end) >= 0) || (s64)(now - f->start_ns) > (s64)live_ns); /* times of TCP's own are a little older than now */
 }
 
 /* One of the next three slots after one that is not over, else the last of them anyway. */

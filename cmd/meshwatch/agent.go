@@ -14,7 +14,7 @@ import (
 )
 
 // timerSlack lets the kernel wake the agent's threads up to 1 ms late, with other work, where its own default is 50 µs. Go's monitor
-// thread, which looks on every 20 µs while anything runs, then does so twentyfold less often. Nothing here is in such a hurry.
+// thread, which looks on every 20 µs while anything runs, then does so less often. Nothing here is in such a hurry.
 const timerSlack = "1000000" // ns
 
 // quiet makes the agent a small neighbour: one thread runs Go code at a time, threads need not wake up in time, the heap stays small.

@@ -24,12 +24,11 @@ type Manager struct {
 	failed   *loss.Counter
 	vanished *loss.Counter
 
-	mu     sync.Mutex
-	state  *netpath.State // as last applied
-	all    bool           // every namespace is recorded in full depth
-	deep   []uint32       // or these
-	deeper bool           // some are, as the recorder knows
-	held   map[uint32]*namespace
+	mu    sync.Mutex
+	state *netpath.State // as last applied
+	all   bool           // every namespace is recorded in full depth
+	deep  []uint32       // or these
+	held  map[uint32]*namespace
 }
 
 // namespace is what is attached in one network namespace.
@@ -65,8 +64,8 @@ func (m *Manager) Apply(s *netpath.State) {
 	m.apply()
 }
 
-// Deepen says which namespaces are recorded in full depth from now on: all, or those with these inode numbers. About 1 ms for each
-// that changes.
+// Deepen says which namespaces are recorded in full depth from now on: all, or those with these inode numbers. Each that
+// changes is entered, for ten netfilter links.
 func (m *Manager) Deepen(all bool, some ...uint32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -106,16 +105,12 @@ func (m *Manager) apply() {
 	}
 }
 
-// deepen tells the recorder, if that is new, whether some namespace is in full depth.
+// deepen tells the recorder whether some namespace is in full depth.
 func (m *Manager) deepen(on bool) {
-	if m.deeper == on {
-		return
-	}
 	if err := m.recorder.Deep(on); err != nil {
 		m.failed.Add(1)
 		m.log.Warn("full depth lacks what happens between namespaces", "error", err)
 	}
-	m.deeper = on
 }
 
 // excludeAll tells the recorder which namespaces are left alone. One that shares its number, as far as a stamp has it, with one

@@ -2,8 +2,7 @@ package join
 
 import "github.com/meshwatch/meshwatch/bpf"
 
-// page holds flights and the bytes captured of them, as they came, one after the other: the CPU foresees where the next are written,
-// which costs a fourth of what it does where the last ones were taken from.
+// page holds flights and the bytes captured of them, as they came, one after the other: the CPU foresees where the next are written.
 type page struct {
 	owners  [pageFlights]*Message // nil: not needed any more
 	heads   []byte                // of all

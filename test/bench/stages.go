@@ -129,6 +129,30 @@ func (w *world) burst(ctx context.Context, s stage) (quads, error) {
 	return q, errors.Join(err, w.a.thaw())
 }
 
+// parts are the agent's work in steady recording, and the kernel's by toggling.
+type parts struct {
+	steady sample
+	agent  Estimate
+	kernel quads
+}
+
+func (w *world) parts(ctx context.Context, s stage) (p parts, err error) {
+	if p.steady, p.agent, err = w.steady(ctx); err != nil {
+		return p, err
+	}
+	p.kernel, err = w.kernelPart(ctx, s)
+	return p, err
+}
+
+// covered is the share of messages that was recorded in slices, of those that are recorded steadily.
+func (p *parts) covered() float64 {
+	on := p.kernel.on()
+	if p.steady.Flights == 0 || on.Requests == 0 {
+		return 1
+	}
+	return on.Flights / on.Requests * p.steady.Requests / p.steady.Flights
+}
+
 // saturated measures everything that wants the machine busy, under a load that runs already.
 func (w *world) saturated(ctx context.Context) error {
 	t := &Throughput{Slice: float64(w.p.kernel.slice.Milliseconds())}
@@ -140,11 +164,7 @@ func (w *world) saturated(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	steady, agent, err := w.steady(ctx)
-	if err != nil {
-		return err
-	}
-	q, err := w.kernelPart(ctx, w.p.kernel)
+	p, err := w.parts(ctx, w.p.kernel)
 	if err != nil {
 		return err
 	}
@@ -157,23 +177,15 @@ func (w *world) saturated(ctx context.Context) error {
 		return err
 	}
 	all := after.minus(before)
-	off := q.off()
+	off := p.kernel.off()
 	t.Off, t.OffCost, t.Others, t.Steal = off.rate(), off.cost(), all.others(), all.Steal/all.Seconds
 	t.Unused = float64(cpus()) - (all.Busy+all.Steal)/all.Seconds
-	t.Kernel, t.Cost, t.Whole = compare(q, throughputRatio), compare(q, costDifference), compare(whole, throughputRatio)
-	t.Agent, t.AgentBusy, t.Covered = agent, steady.Agent/steady.Seconds, covered(q.on(), steady)
+	t.Kernel, t.Cost, t.Whole = compare(p.kernel, throughputRatio), compare(p.kernel, costDifference), compare(whole, throughputRatio)
+	t.Agent, t.AgentBusy, t.Covered = p.agent, p.steady.Agent/p.steady.Seconds, p.covered()
 	// What a request costs unobserved, of all the time that others left: a CPU that waits is as much needed as one that works.
-	t.All = withAgent(t.Kernel.On, agent, 1e6*(float64(cpus())-t.Others-t.Steal)/t.Off)
+	t.All = withAgent(t.Kernel.On, p.agent, 1e6*(float64(cpus())-t.Others-t.Steal)/t.Off)
 	w.judgeLoad("saturating load", all)
 	return w.programs(ctx, false)
-}
-
-// covered is the share of messages that was recorded in slices, of those that are recorded steadily.
-func covered(on, steady sample) float64 {
-	if steady.Flights == 0 || on.Requests == 0 {
-		return 1
-	}
-	return on.Flights / on.Requests * steady.Requests / steady.Flights
 }
 
 // fixedRate measures CPU per request under a load of a rate that runs already.
@@ -184,11 +196,7 @@ func (w *world) fixedRate(ctx context.Context, asked float64) error {
 	if err != nil {
 		return err
 	}
-	steady, agent, err := w.steady(ctx)
-	if err != nil {
-		return err
-	}
-	q, err := w.kernelPart(ctx, w.p.fixed)
+	p, err := w.parts(ctx, w.p.fixed)
 	if err != nil {
 		return err
 	}
@@ -197,9 +205,9 @@ func (w *world) fixedRate(ctx context.Context, asked float64) error {
 		return err
 	}
 	all := after.minus(before)
-	c.Reached, c.Off, c.Others = all.rate(), q.off().cost(), all.others()
-	c.Kernel, c.Agent, c.Covered = compare(q, costDifference), agent, covered(q.on(), steady)
-	c.All = c.Kernel.On.plus(agent)
+	c.Reached, c.Off, c.Others = all.rate(), p.kernel.off().cost(), all.others()
+	c.Kernel, c.Agent, c.Covered = compare(p.kernel, costDifference), p.agent, p.covered()
+	c.All = c.Kernel.On.plus(p.agent)
 	w.judgeLoad("load of a fixed rate", all)
 	if c.Reached < 0.97*c.Asked {
 		w.r.unsound("only %.0f of %.0f requests a second were reached at the fixed rate: the machine is too busy", c.Reached, c.Asked)
