@@ -60,7 +60,7 @@ const serverPort = 9000
 
 // serve starts the bench's own server in a pod of its own, whose count is then the world's. It says where it is.
 func (w *world) serve(ctx context.Context, kind string) (string, error) {
-	pod, err := w.l.AddPod("peer")
+	pod, err := w.l.AddPod(ctx, "peer")
 	if err != nil {
 		return "", err
 	}

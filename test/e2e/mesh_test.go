@@ -175,11 +175,11 @@ func TestPodsComeAndGo(t *testing.T) {
 	before := attached(t, a)
 	fds := openFiles(t, a.cmd.Process.Pid)
 	for round := range 3 {
-		pod, err := l.AddPod("guest")
+		came := time.Now()
+		pod, err := l.AddPod(t.Context(), "guest")
 		if err != nil {
 			t.Fatal(err)
 		}
-		came := time.Now()
 		a.eventually("the pod's namespace is attached", func() error { return differs(attached(t, a), before+1) })
 		if took := time.Since(came); took > 2*time.Second {
 			t.Errorf("round %d: attached after %s", round, took)

@@ -127,7 +127,7 @@ func retransmitted(j *report.Line) bool {
 // What clients do that is not one request after the other: straight to an app, where nothing rewrites it.
 func TestOddClients(t *testing.T) {
 	l := up(t, lab.Options{Sidecar: lab.SidecarHAProxy})
-	pod, err := l.AddPod("odd")
+	pod, err := l.AddPod(t.Context(), "odd")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func TestDownLeavesNothing(t *testing.T) {
 	}
 	before := descriptors(t)
 	l = up(t, Options{AccessLogs: true})
-	if _, err := l.AddPod("late"); err != nil {
+	if _, err := l.AddPod(t.Context(), "late"); err != nil {
 		t.Fatal(err)
 	}
 	for _, kind := range FaultKinds {
@@ -184,18 +184,17 @@ func crash(t *testing.T, mode string) string {
 func TestPodsComeAndGo(t *testing.T) {
 	l := up(t, Options{Sidecar: SidecarHAProxy})
 	for range 2 {
-		p, err := l.AddPod("late")
+		p, err := l.AddPod(t.Context(), "late")
 		if err != nil {
 			t.Fatal(err)
 		}
-		address := netip.AddrPortFrom(p.V4, appPort).String()
-		eventually(t, "an answer of the new pod", func() bool {
-			conn, err := l.Dial(t.Context(), "client", address)
-			if err != nil {
-				return false
-			}
-			return conn.Close() == nil
-		})
+		conn, err := l.Dial(t.Context(), "client", netip.AddrPortFrom(p.V4, appPort).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
 		if err := l.DeletePod("late"); err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +205,7 @@ func TestPodsComeAndGo(t *testing.T) {
 	if err := l.DeletePod("late"); err == nil {
 		t.Error("a pod that is not there was deleted")
 	}
-	if _, err := l.AddPod("frontend"); err == nil {
+	if _, err := l.AddPod(t.Context(), "frontend"); err == nil {
 		t.Error("a second frontend was added")
 	}
 }

@@ -179,18 +179,23 @@ func (l *Lab) waitReady(ctx context.Context, within time.Duration) error {
 	return nil
 }
 
-// listening says whether every app's address takes connections: its sidecar's, where it has one.
+// listening says whether every app takes connections.
 func (l *Lab) listening(ctx context.Context) bool {
 	for _, p := range l.Pods() {
-		if p.Role != RoleApp {
-			continue
-		}
-		conn, err := l.Dial(ctx, "client", netip.AddrPortFrom(l.meshAddr(p), appPort).String())
-		if err != nil {
+		if p.Role == RoleApp && !l.listens(ctx, p) {
 			return false
 		}
-		_ = conn.Close()
 	}
+	return true
+}
+
+// listens says whether an app's address takes connections: its sidecar's, where it has one.
+func (l *Lab) listens(ctx context.Context, p Pod) bool {
+	conn, err := l.Dial(ctx, "client", netip.AddrPortFrom(l.meshAddr(p), appPort).String())
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
 	return true
 }
 

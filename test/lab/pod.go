@@ -1,10 +1,13 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/meshwatch/meshwatch/test/await"
 )
 
 // Role says what a pod is to the mesh. The words are the topology's.
@@ -80,8 +83,28 @@ func (l *Lab) NodeNetns() string { return l.netnsName("node") }
 
 func (l *Lab) netnsName(pod string) string { return netnsPrefix + l.ID + "-" + pod }
 
-// AddPod adds a pod with an app and no sidecar, and waits until nothing but its first request is to come.
-func (l *Lab) AddPod(name string) (Pod, error) {
+// AddPod adds a pod with an app and no sidecar, and waits until the app takes connections: the client makes some, and sends
+// nothing on them.
+func (l *Lab) AddPod(ctx context.Context, name string) (Pod, error) {
+	p, err := l.newPod(name)
+	if err != nil {
+		return Pod{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	var dead error
+	err = await.Until(ctx, func() bool {
+		dead = l.checkProcesses()
+		return dead != nil || l.listens(ctx, p)
+	})
+	if err := errors.Join(err, dead); err != nil {
+		return p, fmt.Errorf("wait until pod %s takes connections: %w", name, err)
+	}
+	return p, nil
+}
+
+// newPod adds a pod and starts its app.
+func (l *Lab) newPod(name string) (Pod, error) {
 	const maxName = 10 // with "veth-" a link's name of 15 characters
 	if name == "" || len(name) > maxName {
 		return Pod{}, fmt.Errorf("add pod %q: the name must have 1 to %d characters", name, maxName)
