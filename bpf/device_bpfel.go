@@ -26,7 +26,10 @@ const (
 	deviceVarMwFlights   = "mw_flights"
 	deviceVarMwHeads     = "mw_heads"
 	deviceVarMwIndex     = "mw_index"
+	deviceVarMwParked    = "mw_parked"
 	deviceVarMwSockets   = "mw_sockets"
+	deviceVarMwThreads   = "mw_threads"
+	deviceVarMwTls       = "mw_tls"
 	deviceVarRingMask    = "ring_mask"
 	deviceVarSocketsMask = "sockets_mask"
 )
@@ -95,7 +98,10 @@ type deviceVariableSpecs struct {
 	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
 	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
+	MwParked    *ebpf.VariableSpec `ebpf:"mw_parked"`
 	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
+	MwThreads   *ebpf.VariableSpec `ebpf:"mw_threads"`
+	MwTls       *ebpf.VariableSpec `ebpf:"mw_tls"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
 	SocketsMask *ebpf.VariableSpec `ebpf:"sockets_mask"`
 }
@@ -140,7 +146,10 @@ type deviceVariables struct {
 	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
 	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
+	MwParked    *ebpf.Variable `ebpf:"mw_parked"`
 	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
+	MwThreads   *ebpf.Variable `ebpf:"mw_threads"`
+	MwTls       *ebpf.Variable `ebpf:"mw_tls"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`
 	SocketsMask *ebpf.Variable `ebpf:"sockets_mask"`
 }

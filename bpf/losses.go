@@ -15,6 +15,9 @@ var lossReasons = [...]string{
 	netfilterLossLOSS_HEAD_COPY:      "head-not-copied",
 	netfilterLossLOSS_UNKNOWN_SOCKET: "unknown-socket",
 	netfilterLossLOSS_CONT_LIMIT:     "head-in-too-many-pieces",
+	netfilterLossLOSS_PLAIN_COPY:     "plaintext-not-copied",
+	netfilterLossLOSS_PLAIN_TIE:      "plaintext-without-message",
+	netfilterLossLOSS_PLAIN_THREADS:  "thread-set-full",
 }
 
 var _ = [1]struct{}{}[len(lossReasons)-int(netfilterLossLOSS_MAX)] // every reason has a name

@@ -25,12 +25,14 @@ static __always_inline int packet_here(const struct bpf_nf_ctx *ctx, struct pack
 	return packet_read(skb->data, skb->len - skb->data_len, skb->len, skb->protocol, p);
 }
 
-static __noinline u32 first_bytes(struct bpf_nf_ctx *ctx, u32 off)
+static __noinline u64 first_bytes(struct bpf_nf_ctx *ctx, u32 off)
 {
 	struct bpf_dynptr d;
-	u32 b = 0;
+	u64 b = 0;
 
-	if (bpf_dynptr_from_skb((struct __sk_buff *)ctx->skb, 0, &d) || bpf_dynptr_read(&b, sizeof(b), &d, off, 0))
+	if (bpf_dynptr_from_skb((struct __sk_buff *)ctx->skb, 0, &d))
+		return 0;
+	if (bpf_dynptr_read(&b, 8, &d, off, 0) && bpf_dynptr_read(&b, 4, &d, off, 0))
 		return 0;
 	return b;
 }

@@ -19,7 +19,8 @@ type netfilterControl struct {
 	Deep      uint32
 	Excluding uint32
 	Since     uint32
-	Pad0      [12]uint32
+	Tls       uint32
+	Pad0      [11]uint32
 	NextId    uint64
 	Pad1      [7]uint64
 	HeadPos   uint32
@@ -54,7 +55,7 @@ type netfilterFlight struct {
 	Retransmits uint32
 	Stamps      [21]netfilterStamp
 	DropReason  uint32
-	Pad         uint32
+	PlainLen    uint32
 	RecvEndNs   uint64
 	RecvSk      uint64
 	RecvPid     uint32
@@ -84,6 +85,8 @@ const (
 	netfilterFlightFlagFLIGHT_RECV_IPV6 netfilterFlightFlag = 128
 	netfilterFlightFlagFLIGHT_DROPPED   netfilterFlightFlag = 1024
 	netfilterFlightFlagFLIGHT_DEEP      netfilterFlightFlag = 512
+	netfilterFlightFlagFLIGHT_FRAMES    netfilterFlightFlag = 2048
+	netfilterFlightFlagFLIGHT_PLAIN     netfilterFlightFlag = 4096
 )
 
 type netfilterLoss uint32
@@ -100,7 +103,10 @@ const (
 	netfilterLossLOSS_HEAD_COPY      netfilterLoss = 8
 	netfilterLossLOSS_UNKNOWN_SOCKET netfilterLoss = 9
 	netfilterLossLOSS_CONT_LIMIT     netfilterLoss = 10
-	netfilterLossLOSS_MAX            netfilterLoss = 11
+	netfilterLossLOSS_PLAIN_COPY     netfilterLoss = 11
+	netfilterLossLOSS_PLAIN_TIE      netfilterLoss = 12
+	netfilterLossLOSS_PLAIN_THREADS  netfilterLoss = 13
+	netfilterLossLOSS_MAX            netfilterLoss = 14
 )
 
 type netfilterStamp struct {

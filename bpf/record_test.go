@@ -53,7 +53,7 @@ func TestSettle(t *testing.T) {
 // What Copy leaves out of a record says nothing.
 func TestCopyTakesWhatIsValid(t *testing.T) {
 	for n := range uint32(MaxStamps + 3) {
-		for flags := range netfilterFlightFlag(1 << 11) {
+		for flags := range netfilterFlightFlag(1 << 13) {
 			for _, received := range []uint64{0, 5} {
 				r := &Ring{flights: make([]Flight, 1)}
 				at := r.At(0)
@@ -69,7 +69,6 @@ func TestCopyTakesWhatIsValid(t *testing.T) {
 				for i := min(n, uint32(MaxStamps)); i < uint32(MaxStamps); i++ {
 					want.Stamps[i], got.Stamps[i] = Stamp{}, Stamp{}
 				}
-				got.Pad, want.Pad = 0, 0
 				if got != want {
 					t.Fatalf("%d stamps, flags %#x, received %v (-want +got):\n%s", n, flags, received != 0, cmp.Diff(want, got))
 				}

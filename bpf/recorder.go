@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 	"unsafe"
@@ -21,10 +22,10 @@ type Recorder struct {
 	TC        *TC        // stands in for Devices then, else nil
 	Sockets   *Sockets
 	Trouble   *Trouble
-
-	ring   *Ring
-	losses *ebpf.Map
-	maps   []*ebpf.Map
+	TLS       *TLS // nil where the kernel cannot probe, or the machine is no x86-64: plaintext is not seen
+	ring      *Ring
+	losses    *ebpf.Map
+	maps      []*ebpf.Map
 }
 
 // Options of a Recorder.
@@ -67,6 +68,9 @@ func Load(o Options) (_ *Recorder, err error) {
 		return nil, err
 	}
 	if r.Trouble, err = loadTroubleProgs(load); err != nil {
+		return nil, err
+	}
+	if r.TLS, err = loadTLSProgs(load, r.ring.control); err != nil && !Refused(err) {
 		return nil, err
 	}
 	return r, nil
@@ -115,6 +119,11 @@ func (r *Recorder) loadMaps(s Sizes) (map[string]*ebpf.Map, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read embedded objects: %w", err)
 	}
+	more, err := loadTls() // has one that the sockets' programs do not use
+	if err != nil {
+		return nil, fmt.Errorf("read embedded objects: %w", err)
+	}
+	maps.Copy(spec.Maps, more.Maps)
 	shared := map[string]*ebpf.Map{}
 	for key, m := range spec.Maps {
 		name := strings.TrimPrefix(key, ".data.")
@@ -143,11 +152,17 @@ func resize(key string, m *ebpf.MapSpec, s Sizes) {
 	case ".data.mw_flights":
 		m.ValueSize = uint32(s.Flights) * uint32(unsafe.Sizeof(Flight{}))
 	case ".data.mw_heads":
-		m.ValueSize = headsSize + HeadBytes
+		m.ValueSize = headsSize + FramesBytes
 	case ".data.mw_index":
 		m.ValueSize = uint32(s.Index) * entrySize
 	case ".data.mw_sockets":
 		m.ValueSize = uint32(s.Sockets) * socketSize
+	case ".data.mw_threads":
+		m.ValueSize = threadsSize
+	case ".data.mw_parked":
+		m.ValueSize = parkedSize
+	case ".data.mw_tls":
+		m.ValueSize = tlsSize
 	}
 	m.Flags |= unix.BPF_F_MMAPABLE
 	m.Contents, m.Key, m.Value = nil, nil, nil
@@ -246,6 +261,9 @@ func (r *Recorder) programs() []*ebpf.Program {
 	if r.TC != nil {
 		out = append(out, r.TC.objs.MwTc)
 	}
+	if p := r.TLS; p != nil {
+		out = append(out, p.objs.MwSslWrite, p.objs.MwSslWriteEx, p.objs.MwGoWrite)
+	}
 	if n := r.Netfilter; n != nil {
 		out = append(out, n.objs.MwNfOutput, n.objs.MwNfStamp, n.objs.MwNfDeliver)
 	}
@@ -259,7 +277,7 @@ func (r *Recorder) Close() error {
 	if r.ring != nil {
 		r.ring.Enable(false)
 	}
-	for _, c := range []interface{ Close() error }{r.Netfilter, r.Devices, r.TC, r.Sockets, r.Trouble} {
+	for _, c := range []interface{ Close() error }{r.Netfilter, r.Devices, r.TC, r.Sockets, r.Trouble, r.TLS} {
 		errs = append(errs, c.Close())
 	}
 	if r.ring != nil {

@@ -35,6 +35,8 @@ const (
 	FlagClose    = uint32(netfilterFlightFlagFLIGHT_CLOSE)
 	FlagRecvIPv6 = uint32(netfilterFlightFlagFLIGHT_RECV_IPV6)
 	FlagDeep     = uint32(netfilterFlightFlagFLIGHT_DEEP)
+	FlagFrames   = uint32(netfilterFlightFlagFLIGHT_FRAMES)
+	FlagPlain    = uint32(netfilterFlightFlagFLIGHT_PLAIN)
 )
 
 // Ring is the recorder's memory, mapped. The programs write while it is read: a value is valid only if its
@@ -51,10 +53,9 @@ type Ring struct {
 func mapRing(maps [4]*ebpf.Map, n int) (*Ring, error) {
 	r := &Ring{}
 	for i, m := range maps {
-		size := (int(m.ValueSize())+7)&^7*int(m.MaxEntries()) + pageSize - 1
-		b, err := unix.Mmap(m.FD(), 0, size&^(pageSize-1), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		b, err := mmap(m)
 		if err != nil {
-			return nil, fmt.Errorf("map memory of %s: %w", m.String(), err)
+			return nil, err
 		}
 		r.maps[i] = b
 	}
@@ -66,6 +67,16 @@ func mapRing(maps [4]*ebpf.Map, n int) (*Ring, error) {
 }
 
 var pageSize = unix.Getpagesize()
+
+// mmap maps the values of an array.
+func mmap(m *ebpf.Map) ([]byte, error) {
+	size := (int(m.ValueSize())+7)&^7*int(m.MaxEntries()) + pageSize - 1
+	b, err := unix.Mmap(m.FD(), 0, size&^(pageSize-1), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map memory of %s: %w", m.String(), err)
+	}
+	return b, nil
+}
 
 func (r *Ring) close() (err error) {
 	for _, m := range r.maps {
@@ -101,7 +112,7 @@ func (r *Ring) Copy(to *Flight, id uint64) {
 	if to.Nstamps > startStamps {
 		into.stamps = from.stamps
 	}
-	if received || to.Flags&netfilterFlightFlagFLIGHT_DROPPED != 0 || to.Nstamps > uint32(MaxStamps-lastStamps) {
+	if received || to.Flags&(netfilterFlightFlagFLIGHT_DROPPED|netfilterFlightFlagFLIGHT_PLAIN) != 0 || to.Nstamps > uint32(MaxStamps-lastStamps) {
 		into.receiver = from.receiver
 	}
 	if to.Flags&(netfilterFlightFlagFLIGHT_IPV6|netfilterFlightFlagFLIGHT_RECV_IPV6) != 0 {
@@ -137,6 +148,9 @@ func (f *Flight) settle(received bool) {
 	if f.Flags&netfilterFlightFlagFLIGHT_DROPPED == 0 {
 		f.DropReason = 0
 	}
+	if f.Flags&netfilterFlightFlagFLIGHT_PLAIN == 0 {
+		f.PlainLen = 0
+	}
 	if f.Flags&netfilterFlightFlagFLIGHT_IPV6 == 0 {
 		f.SendAddr, f.SendPaddr = ipv4(f.SendAddr4), ipv4(f.SendPaddr4)
 	}
@@ -166,7 +180,7 @@ func (r *Ring) ID(id uint64) uint64 { return atomic.LoadUint64(&r.At(id).Id) }
 
 // Head appends the bytes captured of f to buf; ok is false when they have been overwritten.
 func (r *Ring) Head(buf []byte, f *Flight) (_ []byte, ok bool) {
-	if f.HeadLen == 0 || f.HeadLen > HeadBytes {
+	if f.HeadLen == 0 || f.HeadLen > FramesBytes {
 		return buf, f.HeadLen == 0
 	}
 	at := f.HeadPos & (headsSize - 1)
@@ -180,16 +194,21 @@ const excludedBits = 1 << 14
 // Exclude says in which network namespaces, by inode number, no flight starts. A namespace with the same low 14 bits is one of
 // them, too.
 func (r *Ring) Exclude(namespaces []uint32) {
+	exclude(r.exclude, namespaces)
+	store(&r.control.Excluding, len(namespaces) > 0)
+}
+
+// exclude sets the bits of these namespaces alone.
+func exclude(bits []uint64, namespaces []uint32) {
 	var set [excludedBits / 64]uint64
 	for _, n := range namespaces {
 		set[n%excludedBits/64] |= 1 << (n % 64)
 	}
 	for i := range set {
-		if r.exclude[i] != set[i] {
-			atomic.StoreUint64(&r.exclude[i], set[i])
+		if bits[i] != set[i] {
+			atomic.StoreUint64(&bits[i], set[i])
 		}
 	}
-	store(&r.control.Excluding, len(namespaces) > 0)
 }
 
 func (r *Ring) deep(on bool) { store(&r.control.Deep, on) }

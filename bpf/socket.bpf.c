@@ -5,7 +5,7 @@
  * receiving socket, which thread read it and when. Writing and reading fire in the thread that makes the call, after the socket
  * is unlocked.
  */
-#include "c/start.h"
+#include "c/tie.h"
 #include <bpf/bpf_tracing.h>
 
 static __always_inline int is_tcp(struct sock *sk)
@@ -13,6 +13,56 @@ static __always_inline int is_tcp(struct sock *sk)
 	/* MPTCP listeners are the default in Go since 1.24: their struct sock is no tcp_sock */
 	return sk && sk->sk_protocol == IPPROTO_TCP &&
 	       (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6);
+}
+
+/* The goroutine that runs on this thread. Go's compiler keeps it at fs:-8 (runtime/asm_amd64.s, get_tls). */
+static __always_inline u64 goroutine(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	u64 g = 0;
+
+	bpf_probe_read_user(&g, sizeof(g), (void *)(task->thread.fsbase - 8));
+	return g;
+}
+
+/* The calling thread has written to a socket, from sequence number start on. f is the socket's latest flight; queued says that nothing
+ * of the write has left. */
+static __noinline int plain_wrote(struct socket *s, struct flight *f, u32 start, u32 queued)
+{
+	struct thread *t = thread_find((u32)bpf_get_current_pid_tgid());
+	struct parked *k;
+
+	if (!t || t->state != THREAD_WRITES || (t->go && goroutine() != t->object))
+		return 0;
+	if (f && f->seq == start && f->flags & FLIGHT_OPAQUE) {
+		if (f->flags & FLIGHT_PLAIN || !record_fits(f, t->num))
+			return 0; /* a handshake's */
+		plain_tie(f, t->pos, t->len, t->num, t->binary);
+	} else if (queued) {
+		k = parked_at(start);
+		if (k->sk)
+			lose(LOSS_PLAIN_TIE);
+		k->seq = start;
+		k->pos = t->pos;
+		k->num = t->num;
+		k->len = t->len;
+		k->binary = t->binary;
+		k->sk = s->sk;
+	} else {
+		return 0;
+	}
+	t->state = THREAD_WROTE;
+	return 0;
+}
+
+/* The calling thread's socket took no more. */
+static __noinline int plain_blocked(void)
+{
+	struct thread *t = thread_find((u32)bpf_get_current_pid_tgid());
+
+	if (t)
+		t->blocked = 1;
+	return 0;
 }
 
 /* A write returned: ret bytes up to write_seq. */
@@ -25,8 +75,11 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 	u32 upto, start;
 	u64 who;
 
-	if (ret <= 0 || !enabled() || !is_tcp(sk))
+	if (ret <= 0 || !enabled() || !is_tcp(sk)) {
+		if (unlikely(ret == -EAGAIN && tls_probed()))
+			plain_blocked();
 		return 0;
+	}
 	s = socket_find(sock_id(sk));
 	if (!s)
 		return 0;
@@ -34,6 +87,8 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 	upto = tp->write_seq;
 	start = upto - ret;
 	f = flight_by_id(s->out_id);
+	if (unlikely(tls_probed())) /* ahead of the mark that the write has returned: then the record can be read */
+		plain_wrote(s, f, start, start == s->next && seq_diff(tp->snd_nxt, start) <= 0);
 	if (f && !(f->flags & FLIGHT_SYN) && seq_diff(start, f->seq) >= 0) {
 		f->end = upto; /* taken back by flight_start if another flight begins with it later */
 		if (f->seq == start || !s->turned) {
@@ -43,7 +98,7 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 				f->send_pid = who >> 32;
 				f->send_tid = (u32)who;
 			}
-			if (f->flags & (FLIGHT_HTTP | FLIGHT_OPAQUE))
+			if (f->flags & (FLIGHT_HTTP | FLIGHT_OPAQUE | FLIGHT_FRAMES))
 				s->raw_run = 0;
 		}
 	}

@@ -28,7 +28,10 @@ const (
 	socketVarMwFlights   = "mw_flights"
 	socketVarMwHeads     = "mw_heads"
 	socketVarMwIndex     = "mw_index"
+	socketVarMwParked    = "mw_parked"
 	socketVarMwSockets   = "mw_sockets"
+	socketVarMwThreads   = "mw_threads"
+	socketVarMwTls       = "mw_tls"
 	socketVarRingMask    = "ring_mask"
 	socketVarSocketsMask = "sockets_mask"
 )
@@ -99,7 +102,10 @@ type socketVariableSpecs struct {
 	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
 	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
+	MwParked    *ebpf.VariableSpec `ebpf:"mw_parked"`
 	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
+	MwThreads   *ebpf.VariableSpec `ebpf:"mw_threads"`
+	MwTls       *ebpf.VariableSpec `ebpf:"mw_tls"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
 	SocketsMask *ebpf.VariableSpec `ebpf:"sockets_mask"`
 }
@@ -144,7 +150,10 @@ type socketVariables struct {
 	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
 	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
+	MwParked    *ebpf.Variable `ebpf:"mw_parked"`
 	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
+	MwThreads   *ebpf.Variable `ebpf:"mw_threads"`
+	MwTls       *ebpf.Variable `ebpf:"mw_tls"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`
 	SocketsMask *ebpf.Variable `ebpf:"sockets_mask"`
 }

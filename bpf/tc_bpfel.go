@@ -25,7 +25,10 @@ const (
 	tcVarMwFlights   = "mw_flights"
 	tcVarMwHeads     = "mw_heads"
 	tcVarMwIndex     = "mw_index"
+	tcVarMwParked    = "mw_parked"
 	tcVarMwSockets   = "mw_sockets"
+	tcVarMwThreads   = "mw_threads"
+	tcVarMwTls       = "mw_tls"
 	tcVarRingMask    = "ring_mask"
 	tcVarSocketsMask = "sockets_mask"
 )
@@ -93,7 +96,10 @@ type tcVariableSpecs struct {
 	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
 	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
+	MwParked    *ebpf.VariableSpec `ebpf:"mw_parked"`
 	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
+	MwThreads   *ebpf.VariableSpec `ebpf:"mw_threads"`
+	MwTls       *ebpf.VariableSpec `ebpf:"mw_tls"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
 	SocketsMask *ebpf.VariableSpec `ebpf:"sockets_mask"`
 }
@@ -138,7 +144,10 @@ type tcVariables struct {
 	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
 	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
+	MwParked    *ebpf.Variable `ebpf:"mw_parked"`
 	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
+	MwThreads   *ebpf.Variable `ebpf:"mw_threads"`
+	MwTls       *ebpf.Variable `ebpf:"mw_tls"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`
 	SocketsMask *ebpf.Variable `ebpf:"sockets_mask"`
 }

@@ -3,22 +3,52 @@
  * read: load_bytes.
  */
 #pragma once
-#include "start.h"
+#include "tie.h"
 
 /* Copies len bytes of the packet, from off after skb->data. 0: done. */
 static __always_inline int load_bytes(void *ctx, u32 off, void *to, u32 len);
+
+/* A TLS record goes out: did its plaintext wait for it? */
+static __noinline int plain_sent(struct flight *f)
+{
+	struct parked *k = parked_at(f->seq);
+
+	if (k->seq != f->seq || k->sk != f->send_sk)
+		return 0;
+	k->sk = 0;
+	if (!record_fits(f, k->num)) {
+		lose(LOSS_PLAIN_TIE);
+		return 0;
+	}
+	plain_tie(f, k->pos, k->len, k->num, k->binary);
+	return 0;
+}
+
+/* Copies more of a write of HTTP/2 than of other messages: many heads may stand in it. */
+static __noinline void copy_frames(void *ctx, struct flight *f, u32 payload, u32 off)
+{
+	u32 pos, len = payload < FRAMES_BYTES ? payload : FRAMES_BYTES;
+	u8 *to;
+
+	if (len - 1 >= FRAMES_BYTES) /* for the verifier */
+		return;
+	to = claim_head(len, &pos);
+	if (load_bytes(ctx, off, to, len))
+		return; /* what was copied before does */
+	f->head_pos = pos;
+	f->head_len = len;
+}
 
 /* Copies the message's first bytes, once, and notes what they look like. off is where they are. */
 static __always_inline void copy_head(void *ctx, struct flight *f, u32 payload, u32 off)
 {
 	u32 len, pos, flags, room = HEAD_BYTES - f->head_total;
+	u8 *to;
 
 	len = payload < room ? payload : room;
 	if (len - 1 >= HEAD_BYTES) /* also 0: the verifier wants 1 to HEAD_BYTES */
 		return;
-	pos = __sync_fetch_and_add(&mw_control.head_pos, (len + 7) & ~7u);
-	u8 *to = (u8 *)section(mw_heads) + (pos & (HEADS_SIZE - 1));
-
+	to = claim_head(len, &pos);
 	if (load_bytes(ctx, off, to, len)) {
 		lose(LOSS_HEAD_COPY);
 		f->flags |= FLIGHT_HEAD_END;
@@ -29,11 +59,15 @@ static __always_inline void copy_head(void *ctx, struct flight *f, u32 payload, 
 	f->head_total += len;
 	flags = f->head_total >= HEAD_BYTES ? FLIGHT_HEAD_END : 0;
 	if (likely(len >= 4)) {
-		flags |= kind_of(*(u32 *)to);
+		flags |= kind_of(len >= 8 ? *(u64 *)to : *(u32 *)to);
 		if (*(u32 *)(to + len - 4) == 0x0a0d0a0d) /* "\r\n\r\n" */
 			flags |= FLIGHT_HEAD_END;
 	}
 	f->flags |= flags;
+	if (unlikely(flags & FLIGHT_FRAMES && payload > len))
+		copy_frames(ctx, f, payload, off);
+	else if (unlikely(flags & FLIGHT_OPAQUE && tls_probed()))
+		plain_sent(f);
 }
 
 /* When TCP sent the packet that is leaving now. The rules of OUTPUT and POST_ROUTING have run since. */
@@ -59,8 +93,8 @@ static __always_inline struct sock *full_socket(struct sk_buff *skb)
 /* A flight that starts with this packet, or none. Its first stamp is when TCP sent it. off is where its payload is. */
 static __always_inline struct flight *egress_start(void *ctx, struct sk_buff *skb, struct sock *sk, const struct packet *p, u64 now, u32 off)
 {
-	u32 netns = sk->__sk_common.skc_net.net->ns.inum, ifindex = skb->dev->ifindex, b = 0;
-	u64 sent = sent_at(skb, now);
+	u32 netns = sk->__sk_common.skc_net.net->ns.inum, ifindex = skb->dev->ifindex;
+	u64 sent = sent_at(skb, now), b = 0;
 	struct origin o = {};
 	struct flight *f;
 	enum start how;
@@ -69,7 +103,7 @@ static __always_inline struct flight *egress_start(void *ctx, struct sk_buff *sk
 		return 0;
 	how = start_wanted(sk, p, now, &o);
 	if (how >= START_IF_PLAUSIBLE)
-		how = start_decide(how, load_bytes(ctx, off, &b, 4) ? 0 : b);
+		how = start_decide(how, load_bytes(ctx, off, &b, 8) && load_bytes(ctx, off, &b, 4) ? 0 : b);
 	if (how == START_NO || !o.s)
 		return 0;
 	f = flight_start(sk, &o, p, sent, how, place(HOOK_OUTPUT, netns, ifindex));

@@ -11,6 +11,7 @@
 /* Enough for the longest path of one node (socket to socket through two pods and a bridge is 10) and one retransmission of it. */
 #define MAX_STAMPS 21
 #define HEAD_BYTES 1024 /* captured of one message at most */
+#define FRAMES_BYTES 4096 /* and of one write of HTTP/2, in which the heads of many messages may stand */
 
 /* Hook numbers: journey.Hook in Go. */
 enum hook {
@@ -39,6 +40,9 @@ enum loss {
 	LOSS_HEAD_COPY,	     /* first bytes could not be copied */
 	LOSS_UNKNOWN_SOCKET, /* a write on a socket first seen in the middle of a message */
 	LOSS_CONT_LIMIT,     /* a head in more pieces than are recorded */
+	LOSS_PLAIN_COPY,     /* plaintext that a TLS library was given could not be read */
+	LOSS_PLAIN_TIE,	     /* plaintext of which the write, or its record, was not seen */
+	LOSS_PLAIN_THREADS,  /* a thread in a TLS library lost its place to another one */
 	LOSS_MAX,
 };
 
@@ -54,6 +58,8 @@ enum flight_flag {
 	FLIGHT_RECV_IPV6 = 1 << 7, /* the receiving socket is an IPv6 one */
 	FLIGHT_DROPPED = 1 << 10, /* drop_reason is this flight's */
 	FLIGHT_DEEP = 1 << 9,	 /* full depth: it began at a netfilter hook, and every device stamps it */
+	FLIGHT_FRAMES = 1 << 11, /* first bytes are HTTP/2's preface or a frame */
+	FLIGHT_PLAIN = 1 << 12,	 /* a TLS record, and the captured bytes are its plaintext */
 } __attribute__((packed)); /* 2 bytes */
 
 struct stamp {
@@ -92,7 +98,7 @@ struct flight {
 	u32 retransmits;
 	struct stamp stamps[MAX_STAMPS];
 	u32 drop_reason; /* with FLIGHT_DROPPED */
-	u32 pad;
+	u32 plain_len;	 /* with FLIGHT_PLAIN: bytes of plaintext in the write, of which the first head_len are captured */
 
 	u64 recv_end_ns; /* latest read of this message */
 	u64 recv_sk;
@@ -144,7 +150,8 @@ struct control {
 	u32 deep;      /* not 0: some namespace is recorded in full depth, so devices look at what they forward */
 	u32 excluding; /* not 0: some bit of mw_excluded is set */
 	u32 since;     /* low 32 bits of the first id after it was last switched on */
-	u32 pad0[12];
+	u32 tls;       /* not 0: probes are on some TLS library */
+	u32 pad0[11];
 	u64 next_id; /* flights claimed so far */
 	u64 pad1[7];
 	u32 head_pos; /* bytes of `heads` claimed so far */
@@ -168,7 +175,7 @@ struct control mw_control SHARED(mw_control) = {};
 /* id & ring_mask → flight. Claimed by whoever starts a flight; nobody deletes; when full the oldest finished one is overwritten. */
 struct flight mw_flights[1] SHARED(mw_flights) = {};
 
-/* A ring of captured bytes, HEAD_BYTES longer than HEADS_SIZE so that a copy never wraps. */
+/* A ring of captured bytes, FRAMES_BYTES longer than HEADS_SIZE so that a copy never wraps. */
 #define HEADS_SIZE (4 << 20) /* 300 ms of 40,000 heads a second: unread ones are copied after 50 ms */
 u8 mw_heads[64] SHARED(mw_heads) = {};
 

@@ -26,6 +26,7 @@ typedef u16 __sum16;
 #define AF_INET6 10	  /* linux/socket.h */
 #define IPPROTO_TCP 6	  /* linux/in.h */
 #define MSG_PEEK 2	  /* linux/socket.h */
+#define EAGAIN 11	  /* asm-generic/errno-base.h */
 #define TCP_ESTABLISHED 1 /* net/tcp_states.h */
 #define TCP_SYN_SENT 2
 #define TCP_TIME_WAIT 6
@@ -106,6 +107,16 @@ struct sk_buff {
 	char cb[48];
 	u8 tc_at_ingress : 1;
 };
+struct nsproxy {
+	struct net *net_ns;
+};
+struct thread_struct {
+	unsigned long fsbase;
+};
+struct task_struct {
+	struct nsproxy *nsproxy;
+	struct thread_struct thread;
+};
 struct nf_hook_state {
 	u8 hook;
 	u8 pf;
@@ -149,6 +160,11 @@ struct tcphdr {
 	__be16 window;
 };
 
+
+/* Context of a uprobe program: registers of x86-64, asm/ptrace.h */
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
+};
 
 /* Context of a tc program, up to the last field used. linux/bpf.h */
 struct __sk_buff {

@@ -14,9 +14,39 @@ enum start {
 	START_CONT,	    /* more of a head that is not complete, unless the first bytes look like a message */
 };
 
-/* What a message's first four bytes, read little-endian, say it is: FLIGHT_HTTP, FLIGHT_OPAQUE or 0. */
-static __noinline u32 kind_of(u32 b)
+/* Whether eight bytes may begin an HTTP/2 frame: length, which the default limit keeps within 2^14, type, and flags (RFC 9113 §4.1, §6).
+ * An empty DATA frame does nothing but end its stream: payloads of zeros are common, and are none. */
+static __always_inline u32 frame_begins(u64 b)
 {
+	u32 len = (b & 0xff00) | (b >> 16 & 0xff), flags = b >> 32 & 0xff;
+
+	if (b & 0xff || len > 1 << 14)
+		return 0;
+	switch (b >> 24 & 0xff) {
+	case 0: /* DATA */
+		return !(flags & ~0x9) && (len > 0 || flags == 1);
+	case 1: /* HEADERS */
+		return !(flags & ~0x2d) && len > 0;
+	case 3: /* RST_STREAM */
+	case 8: /* WINDOW_UPDATE */
+		return !flags && len == 4;
+	case 4: /* SETTINGS */
+		return !(flags & ~1) && len % 6 == 0;
+	case 6: /* PING */
+		return !(flags & ~1) && len == 8;
+	case 7: /* GOAWAY */
+		return !flags && len >= 8;
+	case 9: /* CONTINUATION */
+		return !(flags & ~4) && len > 0;
+	}
+	return 0;
+}
+
+/* What a message's first eight bytes, read little-endian, say it is: FLIGHT_HTTP, FLIGHT_OPAQUE, FLIGHT_FRAMES or 0. */
+static __noinline u32 kind_of(u64 bytes)
+{
+	u32 b = bytes;
+
 	switch (b) {
 	case 0x20544547: /* "GET " */
 	case 0x54534f50: /* "POST" */
@@ -29,11 +59,13 @@ static __noinline u32 kind_of(u32 b)
 	case 0x43415254: /* "TRAC" */
 	case 0x50545448: /* "HTTP" */
 		return FLIGHT_HTTP;
+	case 0x20495250: /* "PRI ", HTTP/2's preface */
+		return FLIGHT_FRAMES;
 	}
 	/* A TLS record header: type 20 to 23, legacy version 3.0 to 3.4 (RFC 8446 §5.1). */
 	if ((b & 0xff) >= 20 && (b & 0xff) <= 23 && (b >> 8 & 0xff) == 3 && (b >> 16 & 0xff) <= 4)
 		return FLIGHT_OPAQUE;
-	return 0;
+	return frame_begins(bytes) ? FLIGHT_FRAMES : 0;
 }
 
 /* A fresh state for sk, in place of its own, a free or the less recently used one. */
@@ -68,6 +100,13 @@ static __noinline struct socket *socket_make(u64 sk, u32 next)
 	return s;
 }
 
+/* Claims len bytes of `heads`. */
+static __always_inline u8 *claim_head(u32 len, u32 *pos)
+{
+	*pos = __sync_fetch_and_add(&mw_control.head_pos, (len + 7) & ~7u);
+	return (u8 *)section(mw_heads) + (*pos & (HEADS_SIZE - 1));
+}
+
 /* What start_wanted found out on its way. */
 struct origin {
 	struct socket *s;
@@ -90,7 +129,7 @@ static __always_inline int raw_within(struct socket *s, u64 now)
 		return 1;
 	}
 	prev = flight_by_id(s->out_id);
-	if (!prev || prev->flags & (FLIGHT_HTTP | FLIGHT_OPAQUE | FLIGHT_SYN))
+	if (!prev || prev->flags & (FLIGHT_HTTP | FLIGHT_OPAQUE | FLIGHT_FRAMES | FLIGHT_SYN))
 		s->raw_run = 1;
 	else if (now - prev->start_ns < RAW_SPACING_NS)
 		return 0;
@@ -147,7 +186,7 @@ static __noinline enum start start_other(struct sock *sk, const struct packet *p
 	}
 	o->prev = prev = flight_by_id(s->out_id);
 	/* of less than 4 bytes nobody knows yet what they are */
-	if (prev && !(prev->flags & (FLIGHT_HEAD_END | FLIGHT_OPAQUE)) && (prev->flags & FLIGHT_HTTP || prev->head_total < 4)) {
+	if (prev && !(prev->flags & (FLIGHT_HEAD_END | FLIGHT_OPAQUE | FLIGHT_FRAMES)) && (prev->flags & FLIGHT_HTTP || prev->head_total < 4)) {
 		if (s->pieces < CONT_LIMIT)
 			return START_CONT;
 		lose(LOSS_CONT_LIMIT);
@@ -182,7 +221,7 @@ static __always_inline void start_touch(struct sock *sk, const struct packet *p)
 }
 
 /* Decides what start_wanted left open, by the first bytes of the payload: 0 when they are not to be had. */
-static __always_inline enum start start_decide(enum start how, u32 first)
+static __always_inline enum start start_decide(enum start how, u64 first)
 {
 	return kind_of(first) ? START_YES : how == START_CONT ? START_CONT : START_NO;
 }

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Which flight plaintext went out in: the one that begins with the write of the thread that has the plaintext, if its ciphertext has a
+ * record of that length.
+ */
+#pragma once
+#include "plain.h"
+
+/* Plaintext of a write that was queued: its first packet comes when the window opens. */
+struct parked {
+	u64 sk; /* sock_id, 0: free */
+	u32 seq;
+	u32 pos;
+	u32 num;
+	u16 len;
+	u16 binary;
+	u64 pad;
+};
+
+#define PARKED 256 /* sockets that wait so, with a message at the start of what waits: slow readers of streams */
+
+/* hash(sequence) → what waits. Deleted by the flight's start; overwritten, counted. */
+struct parked mw_parked[1] SHARED(mw_parked) = {};
+
+#define RECORD_HEADER 5	     /* RFC 8446 §5.1 */
+#define RECORD_OVERHEAD 16   /* an authentication tag at least */
+#define RECORD_OVERHEAD_MAX 80 /* of CBC with SHA-384 and its padding */
+#define RECORD_SMALL 1024    /* libraries that make several records of one write make them larger than this */
+
+/* Whether the ciphertext captured of f has a record that can be the first of num bytes of plaintext. Others may stand before it:
+ * session tickets go out with a server's first answer. */
+static __noinline int record_fits(const struct flight *f, u32 num)
+{
+	u32 off = 0, fits = 0;
+
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 4; i++) {
+		const u8 *r;
+		u32 len;
+
+		if (off + RECORD_HEADER > f->head_len || off > HEAD_BYTES)
+			break;
+		r = (const u8 *)section(mw_heads) + (f->head_pos & (HEADS_SIZE - 1)) + off;
+		len = (u32)r[3] << 8 | r[4];
+		if (r[1] != 3 || r[0] < 20 || r[0] > 23)
+			break;
+		if (r[0] == 23 && len <= num + RECORD_OVERHEAD_MAX && len >= (num < RECORD_SMALL ? num : RECORD_SMALL) + RECORD_OVERHEAD) {
+			fits = 1;
+			break;
+		}
+		off += RECORD_HEADER + len;
+	}
+	return fits;
+}
+
+/* Gives a flight its plaintext in place of the ciphertext captured. The length is written last: whoever reads meanwhile sees none. */
+static __always_inline void plain_tie(struct flight *f, u32 pos, u32 len, u32 num, u32 binary)
+{
+	*(volatile u16 *)&f->head_len = 0;
+	f->head_pos = pos;
+	f->plain_len = num;
+	f->flags |= FLIGHT_PLAIN | FLIGHT_HEAD_END;
+	barrier();
+	*(volatile u16 *)&f->head_len = len;
+	__sync_fetch_and_add(&tls_binary(binary)->tied, 1);
+}
+
+static __always_inline struct parked *parked_at(u32 seq)
+{
+	return (struct parked *)section(mw_parked) + (hash32(seq) >> 16 & (PARKED - 1));
+}

@@ -1,0 +1,148 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// TLS holds the probes on TLS libraries (tls.bpf.c). x86-64 only.
+type TLS struct {
+	objs    tlsPrograms
+	control *netfilterControl
+	calls   []TLSCalls
+	off     []uint64
+	maps    [2][]byte
+	used    [tlsBinaries]bool
+}
+
+// TLSKind says whose function a probe is on: its arguments are where that one has them.
+type TLSKind uint8
+
+// The kinds.
+const (
+	TLSWrite   TLSKind = iota // int SSL_write(SSL *, const void *, int)
+	TLSWriteEx                // int SSL_write_ex(SSL *, const void *, size_t, size_t *)
+	TLSGoWrite                // func (*tls.Conn) Write([]byte) (int, error)
+)
+
+// TLSPoint is where a probe goes.
+type TLSPoint struct {
+	Kind   TLSKind
+	Offset uint64 // in the file
+}
+
+// TLSCalls count what became of a binary's calls since its probes were attached.
+type TLSCalls = tlsTlsBinary
+
+// Probes are on one binary, wherever it runs, until Close.
+type Probes struct {
+	Links
+	t  *TLS
+	at int
+}
+
+const tlsBinaries = 256 // TLS_BINARIES in c/plain.h
+
+// ErrTooManyBinaries says that no more binaries can have probes.
+var ErrTooManyBinaries = fmt.Errorf("more than %d binaries with TLS", tlsBinaries)
+
+func loadTLSProgs(l loader, control *netfilterControl) (*TLS, error) {
+	t := &TLS{control: control}
+	spec, err := loadTls()
+	if err := l.load("tls", spec, err, &t.objs); err != nil {
+		return nil, err
+	}
+	for i, name := range [...]string{".data.mw_tls", ".data.mw_tls_off"} {
+		m := l.opts.MapReplacements[name]
+		if t.maps[i], err = mmap(m); err != nil {
+			return nil, errors.Join(err, t.Close())
+		}
+	}
+	t.calls = unsafe.Slice((*TLSCalls)(unsafe.Pointer(&t.maps[0][0])), tlsBinaries)
+	t.off = unsafe.Slice((*uint64)(unsafe.Pointer(&t.maps[1][0])), excludedBits/64)
+	return t, nil
+}
+
+// Attach puts probes on a binary, for all processes that run it now or later. path is read once. A probe costs each call a trap:
+// about 1 µs where its instruction is emulated, 12 µs where it is single-stepped.
+func (t *TLS) Attach(path string, points []TLSPoint) (*Probes, error) {
+	p := &Probes{t: t, at: -1}
+	for i, used := range t.used {
+		if !used {
+			p.at = i
+			break
+		}
+	}
+	if p.at < 0 {
+		return nil, ErrTooManyBinaries
+	}
+	t.calls[p.at] = TLSCalls{}
+	exe, err := link.OpenExecutable(path)
+	if err != nil {
+		return nil, fmt.Errorf("probe %s: %w", path, err)
+	}
+	for kind, prog := range [...]*ebpf.Program{TLSWrite: t.objs.MwSslWrite, TLSWriteEx: t.objs.MwSslWriteEx, TLSGoWrite: t.objs.MwGoWrite} {
+		var opts link.UprobeMultiOptions
+		for _, at := range points {
+			if at.Kind == TLSKind(kind) { //nolint:gosec // a handful
+				opts.Addresses, opts.Cookies = append(opts.Addresses, at.Offset), append(opts.Cookies, uint64(p.at)) //nolint:gosec // not negative
+			}
+		}
+		if opts.Addresses == nil {
+			continue
+		}
+		l, err := exe.UprobeMulti(nil, prog, &opts)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("probe %s: %w", path, explain(err)), p.Links.Close())
+		}
+		p.links = append(p.links, l)
+	}
+	t.used[p.at] = true
+	t.count()
+	return p, nil
+}
+
+// Calls count since Attach.
+func (p *Probes) Calls() TLSCalls {
+	c := &p.t.calls[p.at]
+	return TLSCalls{Calls: atomic.LoadUint64(&c.Calls), Tied: atomic.LoadUint64(&c.Tied)}
+}
+
+// Close takes the probes off.
+func (p *Probes) Close() error {
+	p.t.used[p.at] = false
+	p.t.count()
+	return p.Links.Close()
+}
+
+// count tells the other programs whether there are probes.
+func (t *TLS) count() {
+	any := false
+	for _, used := range t.used {
+		any = any || used
+	}
+	store(&t.control.Tls, any)
+}
+
+// Exclude says in which network namespaces, by inode number, no plaintext is copied, as Ring.Exclude.
+func (t *TLS) Exclude(namespaces []uint32) { exclude(t.off, namespaces) }
+
+// Close frees the programs. Probes are their holders' to close, before.
+func (t *TLS) Close() error {
+	if t == nil {
+		return nil
+	}
+	errs := []error{t.objs.Close()}
+	for _, m := range t.maps {
+		if m != nil {
+			errs = append(errs, unix.Munmap(m))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,224 @@
+package bpf
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"debug/elf"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// certificate is one for 127.0.0.1, which nobody signed.
+func certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// goWrite is where crypto/tls's Write is in the file of this test.
+func goWrite(t *testing.T) TLSPoint {
+	t.Helper()
+	pc := runtime.FuncForPC(reflect.ValueOf((*tls.Conn).Write).Pointer()).Entry()
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(string(maps), "\n") {
+		var from, to, off uint64
+		var perms string
+		if n, err := fmt.Sscanf(line, "%x-%x %s %x", &from, &to, &perms, &off); n == 4 && err == nil && uint64(pc) >= from && uint64(pc) < to {
+			return TLSPoint{TLSGoWrite, uint64(pc) - from + off}
+		}
+	}
+	t.Fatalf("no mapping has %#x", pc)
+	return TLSPoint{}
+}
+
+func probe(t *testing.T, r *Recorder, path string, points ...TLSPoint) *Probes {
+	t.Helper()
+	p, err := r.TLS.Attach(path, points)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// plaintexts are what was captured of the flights that have plaintext, in order.
+func plaintexts(t *testing.T, r *Recorder, port uint16) (heads []string, lens []uint32) {
+	t.Helper()
+	for _, f := range recorded(t, r, port, 0) {
+		if uint32(f.Flags)&FlagPlain == 0 {
+			continue
+		}
+		head, ok := r.Ring().Head(nil, &f)
+		if !ok {
+			t.Error("head overwritten")
+		}
+		heads, lens = append(heads, string(head)), append(lens, f.PlainLen)
+	}
+	return heads, lens
+}
+
+// Plaintext of Go's crypto/tls, in order, each write once, and none of the handshake.
+func TestGoTLS(t *testing.T) {
+	r := startEdges(t, Options{Sizes: DefaultSizes()})
+	p := probe(t, r, "/proc/self/exe", goWrite(t))
+	client, server, port := pair(t, "tcp", "127.0.0.1:0")
+	c := tls.Client(client, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // nobody signed it
+	s := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+	done := make(chan error, 1)
+	go func() { done <- s.Handshake() }()
+	if err := c.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	big := "HTTP/1.1 200 OK\r\n\r\n" + strings.Repeat("b", 100_000)
+	want := []string{"GET /1 HTTP/1.1\r\n\r\n", "GET /2 HTTP/1.1\r\n\r\n", "x", big}
+	for _, m := range want[:3] {
+		say(t, c, s, m)
+	}
+	go func() {
+		_, err := io.CopyN(io.Discard, c, int64(len(big)))
+		done <- err
+	}()
+	if _, err := io.WriteString(s, big); err != nil { // by this thread: others are in another namespace, which is left out
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	got, lens := plaintexts(t, r, port)
+	if len(got) != len(want) {
+		t.Fatalf("%d writes with plaintext, want %d: %q", len(got), len(want), got)
+	}
+	for i, m := range want {
+		if got[i] != m[:min(len(m), HeadBytes)] || int(lens[i]) != len(m) {
+			t.Errorf("write %d: %d bytes %.40q, want %d bytes %.40q", i, lens[i], got[i], len(m), m)
+		}
+	}
+	if calls := p.Calls(); calls.Calls != 4 || calls.Tied != 4 {
+		t.Errorf("%+v, want 4 calls, all tied", calls)
+	}
+}
+
+// An OpenSSL program as client: probes on its library by symbol.
+func TestOpenSSL(t *testing.T) {
+	r := startEdges(t, Options{Sizes: DefaultSizes()})
+	lib, points := libssl(t)
+	p := probe(t, r, lib, points...)
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	port := ln.Addr().(*net.TCPAddr).Port
+	const requests = 5
+	served := make(chan error, 1)
+	go func() { served <- answer(ln, requests) }()
+	cmd := exec.Command("/usr/bin/curl", append([]string{"-sk", "--http1.1", "-H", "Cookie: c", "-d", "body"}, strings.Fields(strings.Repeat(fmt.Sprintf("https://127.0.0.1:%d/x ", port), requests))...)...)
+	var out bytes.Buffer
+	cmd.Stderr = &out
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("curl: %v: %s", err, &out)
+	}
+	if err := <-served; err != nil {
+		t.Fatal(err)
+	}
+	heads, _ := plaintexts(t, r, uint16(port)) //nolint:gosec // a port
+	posts := 0
+	for _, h := range heads {
+		if strings.HasPrefix(h, "POST /x HTTP/1.1\r\n") {
+			posts++
+		}
+	}
+	if posts != requests {
+		t.Errorf("%d requests, want %d: %q", posts, requests, heads)
+	}
+	if c := p.Calls(); c.Calls == 0 || c.Tied != c.Calls {
+		t.Errorf("%+v: not all tied", c)
+	}
+}
+
+// answer answers n requests with a body of 4 bytes on one connection.
+func answer(ln net.Listener, n int) error {
+	conn, err := ln.Accept()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	var got []byte
+	buf := make([]byte, 4096)
+	for range n {
+		for !bytes.HasSuffix(got, []byte("\r\n\r\nbody")) {
+			k, err := conn.Read(buf)
+			if err != nil {
+				return err
+			}
+			got = append(got, buf[:k]...)
+		}
+		got = got[:0]
+		if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// libssl is curl's, and where its writes are.
+func libssl(t *testing.T) (path string, points []TLSPoint) {
+	t.Helper()
+	out, err := exec.Command("ldd", "/usr/bin/curl").Output()
+	m := regexp.MustCompile(`libssl\S* => (\S+)`).FindSubmatch(out)
+	if err != nil || m == nil {
+		t.Skipf("no curl with OpenSSL here: %v", err)
+	}
+	if path, err = filepath.EvalSymlinks(string(m[1])); err != nil {
+		t.Fatal(err)
+	}
+	f, err := elf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	syms, err := f.DynamicSymbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]TLSKind{"SSL_write": TLSWrite, "SSL_write_ex": TLSWriteEx}
+	for _, s := range syms {
+		if kind, ok := kinds[s.Name]; ok && s.Value != 0 {
+			points = append(points, TLSPoint{kind, s.Value}) // its text is mapped where it is in the file
+		}
+	}
+	return path, points
+}
