@@ -10,10 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-)
 
-// credentials are header fields whose value lets its reader in somewhere. They never leave the process.
-var credentials = []string{"authorization", "cookie", "proxy-authorization", "set-cookie"}
+	"github.com/meshwatch/meshwatch/meshwatch/head"
+)
 
 const (
 	maxHeaders = 8   // in one list: each is looked for in every head
@@ -74,7 +73,7 @@ func headers(key string, list []string, atLeast int) error {
 		switch {
 		case !isToken(name):
 			errs = append(errs, fmt.Errorf("%s has %q: it must be the name of a header field (letters, digits and !#$%%&'*+-.^_`|~)", key, name))
-		case slices.Contains(credentials, lower):
+		case slices.Contains(head.Credentials(), lower):
 			errs = append(errs, fmt.Errorf("%s has %s: it carries credentials, which must not leave the process; take it off the list", key, name))
 		case seen[lower]:
 			errs = append(errs, fmt.Errorf("%s has %s twice: upper and lower case are the same", key, name))

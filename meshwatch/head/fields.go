@@ -24,7 +24,13 @@ const (
 	fieldExpect
 	fieldRequestID // configured names
 	fieldCapture   // configured names
+	fieldCredential
 )
+
+// Credentials are the fields whose value lets its reader in somewhere, in lower case. Parse wipes their values: they are never kept.
+func Credentials() []string {
+	return []string{"authorization", "cookie", "proxy-authorization", "set-cookie"}
+}
 
 var fieldNames = [...]string{
 	fieldTraceparent:      "traceparent",
@@ -79,10 +85,18 @@ func (s *scratch) field(e *entry, v []byte, h *Head) Reason {
 		if h.Captured[e.index] == nil {
 			h.Captured[e.index] = v
 		}
+	case fieldCredential:
+		wipe(v)
 	default:
 		s.trace.set(e.field, v)
 	}
 	return ReasonNone
+}
+
+func wipe(v []byte) {
+	for i := range v {
+		v[i] = '*'
+	}
 }
 
 // requestID takes the value of the index-th configured name. A name that stands earlier in the configuration wins,

@@ -1,6 +1,7 @@
 package head
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -245,6 +246,30 @@ func TestMessageLen(t *testing.T) {
 		New(Config{}).Parse([]byte(tt.in), &h)
 		if n, known := h.MessageLen([]byte(tt.method)); n != tt.want || known != tt.known {
 			t.Errorf("%q to %q: %d, %v", tt.in, tt.method, n, known)
+		}
+	}
+}
+
+// Credentials are gone from the bytes once they were parsed, also where the capture ends within one.
+func TestCredentialsAreWiped(t *testing.T) {
+	const secret = "s3cr3t"
+	whole := "GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer " + secret + "\r\ncookie: a=" + secret + "; b=1\r\nProxy-Authorization:" + secret +
+		"\r\nX-Request-ID: 1\r\nSET-COOKIE:\t" + secret + "\r\n\r\n"
+	p := New(Config{})
+	for n := len("GET / HTTP/1.1\r\n"); n <= len(whole); n++ {
+		b := []byte(whole[:n])
+		var h Head
+		r := p.Parse(b, &h)
+		if want := NeedMore; n < len(whole) && r != want {
+			t.Fatalf("%d bytes: %v, want %v", n, r, want)
+		}
+		for i := 1; i <= len(secret); i++ {
+			if part := secret[:i]; i > 2 && bytes.Contains(b, []byte(part)) {
+				t.Fatalf("%d bytes: %q still has %q", n, b, part)
+			}
+		}
+		if n == len(whole) && string(h.RequestID) != "1" {
+			t.Errorf("request id %q", h.RequestID)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package join
 
 import (
+	"bytes"
 	"hash/maphash"
 	"time"
 
@@ -212,6 +213,11 @@ func (j *Joiner) consume(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 		j.Stats.Raw++
 		return
 	}
+	if isOpaque(f) {
+		j.opaque(l, s, f)
+		return
+	}
+	s.plain = isPlain(f)
 	if m := s.cur; m != nil && m.covers(f, b) {
 		j.goOn(m, f, b)
 		j.settle(s)
@@ -254,6 +260,9 @@ func (j *Joiner) supersede(s *stream) {
 // goOn adds a flight to the message it continues.
 func (j *Joiner) goOn(m *Message, f *bpf.Flight, b []byte) {
 	m.extend(f, j.now)
+	if m.result == head.Complete && bytes.HasSuffix(b, lastChunk[2:]) && uint64(len(b)) == carries(f) && j.head(m).Chunked {
+		m.ends = endsWithChunk
+	}
 	if m.result != head.NeedMore || len(b) == 0 {
 		return
 	}
@@ -303,8 +312,7 @@ func (j *Joiner) messages(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 		}
 		m.cut(at)
 		j.supersede(&l.dirs[d])
-		part := *f
-		part.Seq += uint32(at) //nolint:gosec // below len(b)
+		part := behind(f, uint32(at)) //nolint:gosec // below len(b)
 		f, b = &part, b[at:]
 	}
 }

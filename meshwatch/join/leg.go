@@ -38,6 +38,7 @@ type stream struct {
 	end     uint32   // sequence consumed so far
 	seen    bool
 	gapped  bool   // a flight is missing before the next message
+	plain   bool   // it is TLS, of which plaintext was seen
 	rest    bool   // the body of a message that was given up goes on:
 	restEnd uint32 // sequence after it
 	cache   Cache

@@ -49,8 +49,8 @@ type Message struct {
 	dir      uint8
 	id       idState
 	fixed    bool
-	bodiless bool // the head, which is whole, says that nothing follows
-	chunked  bool // its last chunk is the last that was captured
+	ends     ending
+	plain    bool // it came as TLS: length and sent count plaintext, Seq and End what was on the wire
 	current  bool // the leg's stream has it
 	Measured bool // its hops were, see Config.Measure
 }
@@ -62,6 +62,15 @@ const (
 	idAbsent idState = iota
 	idGiven
 	idAmbiguous
+)
+
+// ending is what tells that a message without a length is whole.
+type ending uint8
+
+const (
+	endsUnseen    ending = iota
+	endsWithHead         // which says that nothing follows
+	endsWithChunk        // its last one is the last that was captured
 )
 
 // Exchange is a request and its response on one leg, and what links it to others. It is valid until the function that
@@ -164,7 +173,7 @@ func (j *Joiner) newMessage(l *Leg, dir uint8, f *bpf.Flight, b []byte) *Message
 		StartNs: f.StartNs, RecvNs: f.RecvNs, RecvEndNs: f.RecvEndNs, StampNs: f.StartNs,
 		Seq: f.Seq, End: f.End, Ack: f.Ack, recvUpto: f.RecvUpto,
 		SendPid: f.SendPid, RecvPid: f.RecvPid, RecvNetns: f.RecvNetns,
-		leg: l, dir: dir, sent: uint64(f.End - f.Seq), grew: j.now,
+		leg: l, dir: dir, sent: carries(f), grew: j.now, plain: isPlain(f),
 	}
 	if n := min(int(f.Nstamps), bpf.MaxStamps); n > 0 {
 		m.StampNs += uint64(f.Stamps[n-1].Delta)
@@ -187,8 +196,14 @@ func (j *Joiner) parse(m *Message) {
 	default:
 		m.id = idGiven
 	}
-	m.bodiless = h.NoBody && m.result == head.Complete
-	m.chunked = h.Chunked && m.sent == uint64(len(b)) && bytes.HasSuffix(b, lastChunk)
+	switch {
+	case h.NoBody && m.result == head.Complete:
+		m.ends = endsWithHead
+	case h.Chunked && m.sent == uint64(len(b)) && bytes.HasSuffix(b, lastChunk):
+		m.ends = endsWithChunk
+	default:
+		m.ends = endsUnseen
+	}
 }
 
 // head is what a message begins with, valid until the next call. Of the message that came last it is there; else it is parsed again.
@@ -265,6 +280,9 @@ func (m *Message) isHTTP() bool { return m.result == head.Complete || m.result =
 func (m *Message) extend(f *bpf.Flight, now uint64) {
 	g := m.Flight
 	m.grow(f, now)
+	if m.plain {
+		m.sent += carries(f)
+	}
 	g.Retransmits += f.Retransmits
 	g.SendNs = max(g.SendNs, f.SendNs)
 	g.Flags |= f.Flags & resetFlag
@@ -289,8 +307,13 @@ func (m *Message) update(f *bpf.Flight, now uint64) {
 // grow moves the message's ends to a flight's.
 func (m *Message) grow(f *bpf.Flight, now uint64) {
 	if by := m.growth(f); by > 0 {
-		m.sent += uint64(by)
-		m.End, m.grew, m.chunked = m.End+by, now, false
+		if !m.plain {
+			m.sent += uint64(by)
+		}
+		m.End, m.grew = m.End+by, now
+		if m.ends == endsWithChunk {
+			m.ends = endsUnseen
+		}
 		if m.kind == head.Response && m.leg.hasAnswered && before(m.leg.answered, m.End) {
 			m.leg.answered = m.End
 		}
@@ -313,16 +336,20 @@ func (m *Message) growth(f *bpf.Flight) uint32 {
 		return 0
 	}
 	by := f.End - m.End
-	if m.fixed {
+	if m.fixed && !m.plain {
 		by = uint32(min(uint64(by), m.length-min(m.sent, m.length))) //nolint:gosec // at most by
 	}
 	return by
 }
 
-// cut ends the message after so many bytes: what follows in its flight is another one.
+// cut ends the message after so many bytes: what follows in its flight is another one. Where in a TLS record that is on the wire
+// nobody knows.
 func (m *Message) cut(length uint64) {
-	m.sent, m.End = length, m.Seq+uint32(length) //nolint:gosec // within one flight
-	m.Flight.End = m.End
+	m.sent = length
+	if !m.plain {
+		m.End = m.Seq + uint32(length) //nolint:gosec // within one flight
+		m.Flight.End = m.End
+	}
 }
 
 // over says whether nothing more of the message is expected, sent and read. Of a body that says its length nowhere only
@@ -334,7 +361,7 @@ func (m *Message) over() bool {
 	if m.fixed {
 		return m.sent >= m.length
 	}
-	return m.bodiless || m.chunked
+	return m.ends != endsUnseen
 }
 
 // unread says whether not all that was sent has been read.
@@ -356,9 +383,12 @@ func (j *Joiner) fixBody(m *Message, request method) {
 // covers says whether a flight that starts with b is still of this message.
 func (m *Message) covers(f *bpf.Flight, b []byte) bool {
 	switch {
+	case m.fixed && m.plain:
+		// some of its plaintext may not have been seen: what begins like a message after the other side went on is one
+		return m.lacks() && !(f.Ack != m.Ack && startsMessage(b))
 	case m.fixed:
 		return int64(m.sent)+int64(int32(f.Seq-m.End)) < int64(m.length) //nolint:gosec // far below 2^63; a signed distance
-	case m.bodiless:
+	case m.ends == endsWithHead:
 		return false
 	}
 	if m.result == head.NeedMore && uint32(f.Flags)&bpf.FlagCont != 0 {

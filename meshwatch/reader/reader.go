@@ -84,7 +84,7 @@ type kept struct {
 // New makes a reader that begins with what is recorded from now on.
 func New(ring Ring, set *loss.Set, sink Sink) *Reader {
 	return &Reader{
-		ring: ring, sink: sink, next: ring.Last() + 1, head: make([]byte, 0, bpf.HeadBytes),
+		ring: ring, sink: sink, next: ring.Last() + 1, head: make([]byte, 0, bpf.FramesBytes),
 		lost: losses{
 			lapped: set.Counter("ring", "lapped"), headLapped: set.Counter("ring", "head-lapped"),
 			unfinished: set.Counter("ring", "unfinished"), noSender: set.Counter("ring", "sender-not-seen"),
