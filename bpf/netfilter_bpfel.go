@@ -19,7 +19,7 @@ type netfilterControl struct {
 	Deep      uint32
 	Excluding uint32
 	Since     uint32
-	Tls       uint32
+	Tls       netfilterTlsProbe
 	Pad0      [11]uint32
 	NextId    uint64
 	Pad1      [7]uint64
@@ -87,6 +87,8 @@ const (
 	netfilterFlightFlagFLIGHT_DEEP      netfilterFlightFlag = 512
 	netfilterFlightFlagFLIGHT_FRAMES    netfilterFlightFlag = 2048
 	netfilterFlightFlagFLIGHT_PLAIN     netfilterFlightFlag = 4096
+	netfilterFlightFlagFLIGHT_AWAITS    netfilterFlightFlag = 8192
+	netfilterFlightFlagFLIGHT_TEXT      netfilterFlightFlag = 16384
 )
 
 type netfilterLoss uint32
@@ -114,6 +116,13 @@ type netfilterStamp struct {
 	Delta uint32
 	Place uint32
 }
+
+type netfilterTlsProbe uint32
+
+const (
+	netfilterTlsProbeTLS_WRITES netfilterTlsProbe = 1
+	netfilterTlsProbeTLS_READS  netfilterTlsProbe = 2
+)
 
 // Names of all BPF objects in the ELF.
 //

@@ -262,7 +262,7 @@ func (r *Recorder) programs() []*ebpf.Program {
 		out = append(out, r.TC.objs.MwTc)
 	}
 	if p := r.TLS; p != nil {
-		out = append(out, p.objs.MwSslWrite, p.objs.MwSslWriteEx, p.objs.MwGoWrite)
+		out = append(out, p.objs.MwSslWrite, p.objs.MwSslWriteEx, p.objs.MwGoWrite, p.objs.MwSslRead, p.objs.MwSslReadEx, p.objs.MwSslReadEnd)
 	}
 	if n := r.Netfilter; n != nil {
 		out = append(out, n.objs.MwNfOutput, n.objs.MwNfStamp, n.objs.MwNfDeliver)

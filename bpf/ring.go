@@ -37,6 +37,8 @@ const (
 	FlagDeep     = uint32(netfilterFlightFlagFLIGHT_DEEP)
 	FlagFrames   = uint32(netfilterFlightFlagFLIGHT_FRAMES)
 	FlagPlain    = uint32(netfilterFlightFlagFLIGHT_PLAIN)
+	FlagAwaits   = uint32(netfilterFlightFlagFLIGHT_AWAITS)
+	FlagText     = uint32(netfilterFlightFlagFLIGHT_TEXT)
 )
 
 // Ring is the recorder's memory, mapped. The programs write while it is read: a value is valid only if its

@@ -46,7 +46,7 @@ const (
 	// FramesBytes is how much of one write of HTTP/2 is.
 	FramesBytes = 4096
 
-	threadsSize = 1024 * 2 * 32 // THREAD_SETS of struct thread_set in c/plain.h
+	threadsSize = 1024 * 2 * 64 // THREAD_SETS of struct thread_set in c/plain.h
 	parkedSize  = 256 * 32      // PARKED of struct parked in c/tie.h
 	tlsSize     = tlsBinaries * 16
 )

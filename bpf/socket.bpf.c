@@ -219,6 +219,19 @@ static __noinline void read_other(struct reading *r, int first)
 	bpf_loop(FLIGHTS_PER_READ, read_flight, r, 0);
 }
 
+/* The calling thread has read the first bytes of a flight, or more, from a socket: within a TLS library, of which plaintext will come? */
+static __noinline int plain_reads(struct flight *f, u64 sk)
+{
+	struct thread *t = thread_find((u32)bpf_get_current_pid_tgid());
+
+	if (!t || t->state != THREAD_READS)
+		return 0;
+	t->sk = sk;
+	if (f && (f->flags & (FLIGHT_OPAQUE | FLIGHT_PLAIN)) == FLIGHT_OPAQUE)
+		f->flags |= FLIGHT_AWAITS;
+	return 0;
+}
+
 /* A read returned ret bytes up to copied_seq. It may cover several flights, and a flight may take several reads. */
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(mw_recv, struct sock *sk, int ret, int flags)
@@ -241,6 +254,8 @@ int BPF_PROG(mw_recv, struct sock *sk, int ret, int flags)
 	r.s = socket_find(sock_id(sk)) ?: socket_make(sock_id(sk), tp->write_seq);
 	r.s->turned = 1;
 	r.now = bpf_ktime_get_ns();
+	if (unlikely(*(volatile u32 *)&mw_control.tls & TLS_READS)) /* ahead of the mark that it was read */
+		plain_reads(f, r.s->sk);
 	none = !f || !read_end(&r, f, entry);
 	if (unlikely(none || seq_diff(r.upto, r.at) > 0)) {
 		copy = r; /* so that r itself can stay in registers */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //go:build ignore
 
-/* Plaintext where TLS libraries take it (uprobe.multi, Linux 6.6): SSL_write and SSL_write_ex of OpenSSL and BoringSSL, and crypto/tls's
- * (*Conn).Write of Go. x86-64: arguments are where its ABI, or Go's, has them.
+/* Plaintext where TLS libraries take it and give it (uprobe.multi, Linux 6.6): SSL_write and SSL_read and their _ex forms of OpenSSL and
+ * BoringSSL, and crypto/tls's (*Conn).Write of Go. x86-64: arguments are where its ABI, or Go's, has them.
  */
 #include "c/plain.h"
 
@@ -28,18 +28,45 @@ static __always_inline u32 plain_wanted(u64 first, u32 num)
 	return FRAMES_BYTES;
 }
 
+/* Copies up to num bytes of plaintext into `heads`. How many, and where, or 0. */
+static __always_inline u32 plain_copy(const void *buf, u64 num, u32 *pos)
+{
+	u64 first = 0;
+	u32 len;
+	u8 *to;
+
+	if (bpf_probe_read_user(&first, num < 8 ? num & 7 : 8, buf)) {
+		lose(LOSS_PLAIN_COPY);
+		return 0;
+	}
+	len = plain_wanted(first, num);
+	if (len > num)
+		len = num;
+	if (len - 1 >= FRAMES_BYTES) /* for the verifier */
+		return 0;
+	to = claim_head(len, pos);
+	if (bpf_probe_read_user(to, len, buf)) {
+		lose(LOSS_PLAIN_COPY);
+		return 0;
+	}
+	return len;
+}
+
+/* Whether the calling process is left alone. */
+static __always_inline int process_excluded(void)
+{
+	u32 netns = task_netns();
+
+	return excluded(netns) || mw_tls_off[netns >> 6 & 0xff] >> (netns & 63) & 1;
+}
+
 /* A library is given num bytes of plaintext by this thread. */
 static __always_inline int plain_given(u64 object, const void *buf, u64 num, int go, u32 binary)
 {
-	u32 tid = (u32)bpf_get_current_pid_tgid(), pos, len, netns;
+	u32 tid = (u32)bpf_get_current_pid_tgid(), pos, len;
 	struct thread *t;
-	u64 first = 0;
-	u8 *to;
 
-	if (!num || num > 0x7fffffff || !enabled())
-		return 0;
-	netns = task_netns();
-	if (excluded(netns) || mw_tls_off[netns >> 6 & 0xff] >> (netns & 63) & 1)
+	if (!num || num > 0x7fffffff || !enabled() || process_excluded())
 		return 0;
 	__sync_fetch_and_add(&tls_binary(binary)->calls, 1);
 	t = thread_of(tid);
@@ -51,20 +78,9 @@ static __always_inline int plain_given(u64 object, const void *buf, u64 num, int
 		lose(LOSS_PLAIN_TIE);
 	}
 	t->state = THREAD_IDLE;
-	if (bpf_probe_read_user(&first, num < 8 ? num & 7 : 8, buf)) {
-		lose(LOSS_PLAIN_COPY);
+	len = plain_copy(buf, num, &pos);
+	if (!len)
 		return 0;
-	}
-	len = plain_wanted(first, num);
-	if (len > num)
-		len = num;
-	if (len - 1 >= FRAMES_BYTES) /* for the verifier */
-		return 0;
-	to = claim_head(len, &pos);
-	if (bpf_probe_read_user(to, len, buf)) {
-		lose(LOSS_PLAIN_COPY);
-		return 0;
-	}
 	t->object = object;
 	t->pos = pos;
 	t->num = num;
@@ -96,6 +112,101 @@ SEC("uprobe.multi")
 int mw_go_write(struct pt_regs *ctx)
 {
 	return plain_given(ctx->r14, (const void *)ctx->bx, ctx->cx, 1, bpf_get_attach_cookie(ctx));
+}
+
+/* A library is asked for plaintext by this thread. */
+static __always_inline int plain_asked(u64 ssl, u64 buf, u64 size)
+{
+	struct thread *t;
+
+	if (!enabled() || process_excluded())
+		return 0;
+	t = thread_of((u32)bpf_get_current_pid_tgid());
+	if (t->state == THREAD_WRITES)
+		lose(LOSS_PLAIN_TIE);
+	if (t->object != ssl)
+		t->sk = 0;
+	t->object = ssl;
+	t->buf = buf;
+	t->size = size;
+	t->blocked = 0;
+	t->state = THREAD_READS;
+	return 0;
+}
+
+/* A library has given this thread plaintext: num bytes. It is of the flight that the thread's socket read last. */
+static __always_inline int plain_got(struct thread *t, u64 num)
+{
+	struct socket *s = t->sk ? socket_find(t->sk) : 0;
+	struct flight *of = s ? flight_by_id(s->in_id) : 0, *f;
+	u32 pos, len;
+	u64 id, now;
+
+	if (!of || of->flags & FLIGHT_PLAIN) /* its sender is probed, too */
+		return 0;
+	if (!(of->flags & FLIGHT_AWAITS)) { /* one of several that were read at once */
+		lose(LOSS_PLAIN_TIE);
+		return 0;
+	}
+	len = plain_copy((const void *)t->buf, num, &pos);
+	if (!len)
+		return 0;
+	now = bpf_ktime_get_ns();
+	f = flight_claim(now, &id);
+	f->start_ns = f->send_ns = f->recv_ns = f->recv_end_ns = now;
+	f->seq = f->end = f->recv_upto = of->seq;
+	f->watched = 0;
+	f->ack = of->ack;
+	f->nstamps = 0;
+	f->flags = FLIGHT_TEXT | FLIGHT_OPAQUE | FLIGHT_PLAIN | FLIGHT_HEAD_END;
+	f->head_pos = pos;
+	f->head_len = len;
+	f->plain_len = num;
+	f->send_port = of->send_port;
+	f->send_peer = of->send_peer;
+	f->prev = (u32)of->id;
+	f->send_sk = of->send_sk;
+	f->send_pid = f->send_tid = f->send_netns = 0;
+	f->send_addr4 = f->send_paddr4 = 0;
+	f->retransmits = 0;
+	no_receiver(f, now);
+	flight_publish(f, id);
+	return 0;
+}
+
+/* int SSL_read(SSL *ssl, void *buf, int num) */
+SEC("uprobe.multi")
+int mw_ssl_read(struct pt_regs *ctx)
+{
+	return plain_asked(ctx->di, ctx->si, 0);
+}
+
+/* int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *readbytes) */
+SEC("uprobe.multi")
+int mw_ssl_read_ex(struct pt_regs *ctx)
+{
+	return plain_asked(ctx->di, ctx->si, ctx->cx);
+}
+
+/* Either returns: bytes, or 1. */
+SEC("uprobe.multi")
+int mw_ssl_read_end(struct pt_regs *ctx)
+{
+	struct thread *t = thread_find((u32)bpf_get_current_pid_tgid());
+	s64 num = (s32)ctx->ax;
+
+	if (!t || t->state != THREAD_READS)
+		return 0;
+	t->state = THREAD_IDLE;
+	if (num <= 0 || !enabled())
+		return 0;
+	if (t->size && bpf_probe_read_user(&num, sizeof(num), (const void *)t->size)) {
+		lose(LOSS_PLAIN_COPY);
+		return 0;
+	}
+	if (num <= 0 || num > 0x7fffffff)
+		return 0;
+	return plain_got(t, num);
 }
 
 char _license[] SEC("license") = "GPL";

@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -18,7 +19,7 @@ type TLS struct {
 	calls   []TLSCalls
 	off     []uint64
 	maps    [2][]byte
-	used    [tlsBinaries]bool
+	used    [tlsBinaries]uint32 // enum tls_probe of what is probed
 }
 
 // TLSKind says whose function a probe is on: its arguments are where that one has them.
@@ -29,6 +30,9 @@ const (
 	TLSWrite   TLSKind = iota // int SSL_write(SSL *, const void *, int)
 	TLSWriteEx                // int SSL_write_ex(SSL *, const void *, size_t, size_t *)
 	TLSGoWrite                // func (*tls.Conn) Write([]byte) (int, error)
+	TLSRead                   // int SSL_read(SSL *, void *, int), where it begins and where it returns
+	TLSReadEx                 // int SSL_read_ex(SSL *, void *, size_t, size_t *)
+	tlsKinds
 )
 
 // TLSPoint is where a probe goes.
@@ -43,8 +47,9 @@ type TLSCalls = tlsTlsBinary
 // Probes are on one binary, wherever it runs, until Close.
 type Probes struct {
 	Links
-	t  *TLS
-	at int
+	t      *TLS
+	at     int
+	probes uint32 // enum tls_probe
 }
 
 const tlsBinaries = 256 // TLS_BINARIES in c/plain.h
@@ -69,16 +74,10 @@ func loadTLSProgs(l loader, control *netfilterControl) (*TLS, error) {
 	return t, nil
 }
 
-// Attach puts probes on a binary, for all processes that run it now or later. path is read once. A probe costs each call a trap:
-// about 1 µs where its instruction is emulated, 12 µs where it is single-stepped.
+// Attach puts probes on a binary, for all processes that run it now or later. path is read once. A probe costs each call a trap, and
+// one at a return another: about 1 µs where its instruction is emulated, 12 µs where it is single-stepped.
 func (t *TLS) Attach(path string, points []TLSPoint) (*Probes, error) {
-	p := &Probes{t: t, at: -1}
-	for i, used := range t.used {
-		if !used {
-			p.at = i
-			break
-		}
-	}
+	p := &Probes{t: t, at: slices.Index(t.used[:], 0)}
 	if p.at < 0 {
 		return nil, ErrTooManyBinaries
 	}
@@ -87,25 +86,46 @@ func (t *TLS) Attach(path string, points []TLSPoint) (*Probes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("probe %s: %w", path, err)
 	}
-	for kind, prog := range [...]*ebpf.Program{TLSWrite: t.objs.MwSslWrite, TLSWriteEx: t.objs.MwSslWriteEx, TLSGoWrite: t.objs.MwGoWrite} {
+	for kind := range tlsKinds {
 		var opts link.UprobeMultiOptions
 		for _, at := range points {
-			if at.Kind == TLSKind(kind) { //nolint:gosec // a handful
+			if at.Kind == kind {
 				opts.Addresses, opts.Cookies = append(opts.Addresses, at.Offset), append(opts.Cookies, uint64(p.at)) //nolint:gosec // not negative
 			}
 		}
 		if opts.Addresses == nil {
 			continue
 		}
-		l, err := exe.UprobeMulti(nil, prog, &opts)
-		if err != nil {
+		if err := p.attach(exe, kind, &opts); err != nil {
 			return nil, errors.Join(fmt.Errorf("probe %s: %w", path, explain(err)), p.Links.Close())
 		}
-		p.links = append(p.links, l)
 	}
-	t.used[p.at] = true
-	t.count()
+	t.use(p.at, p.probes)
 	return p, nil
+}
+
+// attach puts one kind of probes on.
+func (p *Probes) attach(exe *link.Executable, kind TLSKind, opts *link.UprobeMultiOptions) error {
+	objs := &p.t.objs
+	prog := [...]*ebpf.Program{
+		TLSWrite: objs.MwSslWrite, TLSWriteEx: objs.MwSslWriteEx, TLSGoWrite: objs.MwGoWrite, TLSRead: objs.MwSslRead, TLSReadEx: objs.MwSslReadEx,
+	}[kind]
+	l, err := exe.UprobeMulti(nil, prog, opts)
+	if err != nil {
+		return err
+	}
+	p.links = append(p.links, l)
+	if kind != TLSRead && kind != TLSReadEx {
+		p.probes |= uint32(netfilterTlsProbeTLS_WRITES)
+		return nil
+	}
+	p.probes |= uint32(netfilterTlsProbeTLS_READS)
+	l, err = exe.UretprobeMulti(nil, objs.MwSslReadEnd, opts)
+	if err != nil {
+		return err
+	}
+	p.links = append(p.links, l)
+	return nil
 }
 
 // Calls count since Attach.
@@ -116,18 +136,18 @@ func (p *Probes) Calls() TLSCalls {
 
 // Close takes the probes off.
 func (p *Probes) Close() error {
-	p.t.used[p.at] = false
-	p.t.count()
+	p.t.use(p.at, 0)
 	return p.Links.Close()
 }
 
-// count tells the other programs whether there are probes.
-func (t *TLS) count() {
-	any := false
-	for _, used := range t.used {
-		any = any || used
+// use notes what is probed, and tells the other programs.
+func (t *TLS) use(at int, probes uint32) {
+	t.used[at] = probes
+	var all uint32
+	for _, p := range t.used {
+		all |= p
 	}
-	store(&t.control.Tls, any)
+	atomic.StoreUint32((*uint32)(&t.control.Tls), all)
 }
 
 // Exclude says in which network namespaces, by inode number, no plaintext is copied, as Ring.Exclude.

@@ -25,6 +25,9 @@ type tlsTlsBinary struct {
 const (
 	tlsMapMwLosses      = "mw_losses"
 	tlsProgMwGoWrite    = "mw_go_write"
+	tlsProgMwSslRead    = "mw_ssl_read"
+	tlsProgMwSslReadEnd = "mw_ssl_read_end"
+	tlsProgMwSslReadEx  = "mw_ssl_read_ex"
 	tlsProgMwSslWrite   = "mw_ssl_write"
 	tlsProgMwSslWriteEx = "mw_ssl_write_ex"
 	tlsVarIndexMask     = "index_mask"
@@ -85,6 +88,9 @@ type tlsSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type tlsProgramSpecs struct {
 	MwGoWrite    *ebpf.ProgramSpec `ebpf:"mw_go_write"`
+	MwSslRead    *ebpf.ProgramSpec `ebpf:"mw_ssl_read"`
+	MwSslReadEnd *ebpf.ProgramSpec `ebpf:"mw_ssl_read_end"`
+	MwSslReadEx  *ebpf.ProgramSpec `ebpf:"mw_ssl_read_ex"`
 	MwSslWrite   *ebpf.ProgramSpec `ebpf:"mw_ssl_write"`
 	MwSslWriteEx *ebpf.ProgramSpec `ebpf:"mw_ssl_write_ex"`
 }
@@ -168,6 +174,9 @@ type tlsVariables struct {
 // It can be passed to loadTlsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tlsPrograms struct {
 	MwGoWrite    *ebpf.Program `ebpf:"mw_go_write"`
+	MwSslRead    *ebpf.Program `ebpf:"mw_ssl_read"`
+	MwSslReadEnd *ebpf.Program `ebpf:"mw_ssl_read_end"`
+	MwSslReadEx  *ebpf.Program `ebpf:"mw_ssl_read_ex"`
 	MwSslWrite   *ebpf.Program `ebpf:"mw_ssl_write"`
 	MwSslWriteEx *ebpf.Program `ebpf:"mw_ssl_write_ex"`
 }
@@ -175,6 +184,9 @@ type tlsPrograms struct {
 func (p *tlsPrograms) Close() error {
 	return _TlsClose(
 		p.MwGoWrite,
+		p.MwSslRead,
+		p.MwSslReadEnd,
+		p.MwSslReadEx,
 		p.MwSslWrite,
 		p.MwSslWriteEx,
 	)

@@ -18,6 +18,7 @@ import (
 	"reflect"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -145,12 +146,7 @@ func TestOpenSSL(t *testing.T) {
 	const requests = 5
 	served := make(chan error, 1)
 	go func() { served <- answer(ln, requests) }()
-	cmd := exec.Command("/usr/bin/curl", append([]string{"-sk", "--http1.1", "-H", "Cookie: c", "-d", "body"}, strings.Fields(strings.Repeat(fmt.Sprintf("https://127.0.0.1:%d/x ", port), requests))...)...)
-	var out bytes.Buffer
-	cmd.Stderr = &out
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("curl: %v: %s", err, &out)
-	}
+	curl(t, uint16(port), requests) //nolint:gosec // a port
 	if err := <-served; err != nil {
 		t.Fatal(err)
 	}
@@ -168,6 +164,18 @@ func TestOpenSSL(t *testing.T) {
 		t.Errorf("%+v: not all tied", c)
 	}
 }
+
+// curl posts n times on one connection.
+func curl(t *testing.T, port uint16, n int) {
+	t.Helper()
+	args := append([]string{"-sk", "--http1.1", "-H", "Cookie: c", "-d", "body"},
+		strings.Fields(strings.Repeat(fmt.Sprintf("https://127.0.0.1:%d/x ", port), n))...)
+	if out, err := exec.Command("/usr/bin/curl", args...).CombinedOutput(); err != nil {
+		t.Fatalf("curl: %v: %s", err, out)
+	}
+}
+
+const answered = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 // answer answers n requests with a body of 4 bytes on one connection.
 func answer(ln net.Listener, n int) error {
@@ -187,14 +195,14 @@ func answer(ln net.Listener, n int) error {
 			got = append(got, buf[:k]...)
 		}
 		got = got[:0]
-		if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"); err != nil {
+		if _, err := io.WriteString(conn, answered); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// libssl is curl's, and where its writes are.
+// libssl is curl's, and where its writes and reads are.
 func libssl(t *testing.T) (path string, points []TLSPoint) {
 	t.Helper()
 	out, err := exec.Command("ldd", "/usr/bin/curl").Output()
@@ -214,11 +222,47 @@ func libssl(t *testing.T) (path string, points []TLSPoint) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kinds := map[string]TLSKind{"SSL_write": TLSWrite, "SSL_write_ex": TLSWriteEx}
+	kinds := map[string]TLSKind{"SSL_write": TLSWrite, "SSL_write_ex": TLSWriteEx, "SSL_read": TLSRead, "SSL_read_ex": TLSReadEx}
 	for _, s := range syms {
 		if kind, ok := kinds[s.Name]; ok && s.Value != 0 {
 			points = append(points, TLSPoint{kind, s.Value}) // its text is mapped where it is in the file
 		}
 	}
 	return path, points
+}
+
+// What comes from a program that has no probes is read where it is read.
+func TestOpenSSLReads(t *testing.T) {
+	r := startEdges(t, Options{Sizes: DefaultSizes()})
+	lib, points := libssl(t)
+	probe(t, r, lib, points...)
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	port := uint16(ln.Addr().(*net.TCPAddr).Port) //nolint:gosec // a port
+	const requests = 5
+	served := make(chan error, 1)
+	go func() { served <- answer(ln, requests) }()
+	curl(t, port, requests)
+	if err := <-served; err != nil {
+		t.Fatal(err)
+	}
+	var texts []string
+	for _, f := range recorded(t, r, port, 0) {
+		if uint32(f.Flags)&FlagText == 0 {
+			continue
+		}
+		head, _ := r.Ring().Head(nil, &f)
+		texts = append(texts, string(head))
+		var of Flight
+		r.Ring().Copy(&of, uint64(f.Prev))
+		if uint32(of.Flags)&(FlagAwaits|FlagPlain) != FlagAwaits || of.SendSk != f.SendSk || of.SendPort != port || int(f.PlainLen) != len(answered) {
+			t.Errorf("%+v is not of %+v", f, of)
+		}
+	}
+	if want := slices.Repeat([]string{answered}, requests); !slices.Equal(texts, want) {
+		t.Errorf("read %q, want %q", texts, want)
+	}
 }

@@ -60,6 +60,8 @@ enum flight_flag {
 	FLIGHT_DEEP = 1 << 9,	 /* full depth: it began at a netfilter hook, and every device stamps it */
 	FLIGHT_FRAMES = 1 << 11, /* first bytes are HTTP/2's preface or a frame */
 	FLIGHT_PLAIN = 1 << 12,	 /* a TLS record, and the captured bytes are its plaintext */
+	FLIGHT_AWAITS = 1 << 13, /* a TLS record that a probed library has begun to read: its plaintext comes as a record with FLIGHT_TEXT */
+	FLIGHT_TEXT = 1 << 14,	 /* no message: plaintext of the one that `prev` is, or more of it */
 } __attribute__((packed)); /* 2 bytes */
 
 struct stamp {
@@ -144,13 +146,19 @@ struct index_set {
 	u64 e[INDEX_WAYS];
 };
 
+/* Which functions of TLS libraries have probes, bits of control's tls. */
+enum tls_probe {
+	TLS_WRITES = 1,
+	TLS_READS = 2,
+};
+
 /* Control block, mapped by Go. Lines are apart so that the counters do not evict the switch. */
 struct control {
 	u32 enabled;   /* 0: programs return at once */
 	u32 deep;      /* not 0: some namespace is recorded in full depth, so devices look at what they forward */
 	u32 excluding; /* not 0: some bit of mw_excluded is set */
 	u32 since;     /* low 32 bits of the first id after it was last switched on */
-	u32 tls;       /* not 0: probes are on some TLS library */
+	enum tls_probe tls; /* 0: there are no probes on TLS libraries */
 	u32 pad0[11];
 	u64 next_id; /* flights claimed so far */
 	u64 pad1[7];

@@ -9,6 +9,7 @@ enum thread_state {
 	THREAD_IDLE,
 	THREAD_WRITES, /* plaintext waits for the write that it goes out with */
 	THREAD_WROTE,  /* it is tied; further records of the same call follow */
+	THREAD_READS,
 };
 
 /* A thread in a call of a TLS library, until its next call. */
@@ -24,10 +25,14 @@ struct thread {
 	u8 pad;
 	u16 binary; /* whose probe it was: index of mw_tls */
 	u32 pad1;
+	u64 buf;  /* where a read puts plaintext, in user space */
+	u64 size; /* where it puts how much, 0: it returns that */
+	u64 sk;	  /* sock_id of the socket that it read from, 0: none yet */
+	u64 pad2;
 };
 
 #define THREAD_WAYS 2
-#define THREAD_SETS 1024 /* threads that wait in a write at the same time; 64 KB, of which a line a thread is touched */
+#define THREAD_SETS 1024 /* threads that wait in a write at the same time; 128 KB, of which a line a thread is touched */
 struct thread_set {
 	struct thread t[THREAD_WAYS];
 };
