@@ -52,6 +52,12 @@ func TestConnect(t *testing.T) {
 			in.ask("/in", id1)
 			out.ask("/out", id1)
 		}, []string{"/in", "/out"}},
+		"with TLS": {func(in, out *conn) {
+			in.ask("/in", id1)
+			out.opens(0)
+			out.handshake()
+			out.encrypt(0, get("/out", id1))
+		}, []string{"/in", "/out connect 0.5 ms, 2 stamps"}},
 		"a second request on it": {func(in, out *conn) {
 			in.ask("/in", id1)
 			out.opens(0)

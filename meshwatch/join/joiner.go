@@ -73,6 +73,7 @@ type Stats struct {
 type losses struct {
 	gap, stale, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
 	noID, noParent, ambiguous, ambiguousID, groupFull, noResponse, cut                             *loss.Counter
+	lateText                                                                                       *loss.Counter
 }
 
 // New makes a joiner that gives its trees to emit. A tree and all in it are valid only until emit returns.
@@ -90,6 +91,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 			noThread: c("relay", "process-not-seen"), noID: c("relay", "no-id"), noParent: c("relay", "no-parent"),
 			ambiguous: c("relay", "ambiguous"), ambiguousID: c("relay", "ambiguous-id"),
 			groupFull: c("relay", "id-used-too-often"), cut: c("pair", "recording-stopped"),
+			lateText: c("leg", "plaintext-late"),
 		},
 	}
 }
@@ -109,6 +111,10 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want Want) {
 		return Done
 	}
 	if f.SendPid == j.cfg.SelfID || f.RecvPid == j.cfg.SelfID {
+		return Done
+	}
+	if flags&bpf.FlagText != 0 {
+		j.text(f, b)
 		return Done
 	}
 	l, d := j.leg(f)

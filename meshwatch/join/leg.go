@@ -133,7 +133,7 @@ func (e *end) learnReceiver(f *bpf.Flight) {
 // socket, and what its acknowledgement says the sender had received.
 func (j *Joiner) ready(l *Leg, d uint8, f *bpf.Flight) bool {
 	s, o := &l.dirs[d], &l.dirs[1-d]
-	if j.awaits(s, f) {
+	if j.awaits(s, f) || awaitsText(f) {
 		return false
 	}
 	if l.upgraded { // not requests and responses any more
@@ -173,7 +173,11 @@ func (j *Joiner) hold(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 func (l *Leg) refresh(f *bpf.Flight) Want {
 	for i := range l.held {
 		if h := &l.held[i]; h.f.Id == f.Id {
+			text, flags := h.f.PlainLen, h.f.Flags
 			h.f = *f
+			if flags&plainFlag != 0 {
+				h.f.Flags, h.f.PlainLen = h.f.Flags|plainFlag, text
+			}
 			return Again
 		}
 	}
@@ -189,6 +193,9 @@ func (j *Joiner) release(l *Leg) {
 			late := j.now-h.since > uint64(j.cfg.Hold)
 			if !late && !j.ready(l, h.dir, &h.f) {
 				continue
+			}
+			if late {
+				h.noText()
 			}
 			if late && !j.ready(l, h.dir, &h.f) {
 				j.gap(l, h.dir, &h.f)

@@ -33,6 +33,55 @@ func behind(f *bpf.Flight, n uint32) bpf.Flight {
 	return part
 }
 
+// awaitsText says whether plaintext of a flight is still to come, as a record of its own: its reader has probes, its sender has none.
+func awaitsText(f *bpf.Flight) bool {
+	return uint32(f.Flags)&(bpf.FlagAwaits|bpf.FlagPlain) == bpf.FlagAwaits
+}
+
+// text takes plaintext that was read. It belongs to a flight that is held for it; what a reader took in several parts goes on with the
+// flight's message. Reads are in order: no plaintext of flights before this one will come.
+func (j *Joiner) text(f *bpf.Flight, b []byte) {
+	h, ok := j.halves[f.SendSk]
+	if !ok || h.leg.after(f) {
+		j.lost.lateText.Add(1)
+		return
+	}
+	l, s := h.leg, &h.leg.dirs[h.side]
+	for i := range l.held {
+		of := &l.held[i]
+		if of.dir != h.side || !awaitsText(&of.f) || before(f.Prev, uint32(of.f.Id)) { //nolint:gosec // low half, as Flight.Prev
+			continue
+		}
+		if uint32(of.f.Id) != f.Prev { //nolint:gosec // the same
+			of.noText()
+			continue
+		}
+		of.f.Flags |= plainFlag
+		of.f.PlainLen, of.head = f.PlainLen, append(of.head[:0], b...)
+		j.release(l)
+		return
+	}
+	if s.last != f.Prev || !s.plain {
+		j.lost.lateText.Add(1)
+		return
+	}
+	more := *f
+	more.Id, more.Seq, more.End = uint64(s.last), s.end, s.end
+	if m := s.cur; m != nil {
+		more.StartNs, more.Ack = m.StartNs, m.Ack
+		more.SendPort, more.SendPeer = m.Flight.SendPort, m.Flight.SendPeer
+	}
+	j.consume(l, h.side, &more, b)
+}
+
+// noText gives up waiting for a flight's plaintext.
+func (h *held) noText() { h.f.Flags &^= awaitsFlag }
+
+const (
+	plainFlag  = 1 << 12 // bpf.FlagPlain, as Flight.Flags' own type takes an untyped constant
+	awaitsFlag = 1 << 13 // bpf.FlagAwaits
+)
+
 // opaque takes TLS without plaintext: a handshake's, or more of a message, of which one flight has the plaintext; or all of a connection
 // whose ends no probe is on.
 func (j *Joiner) opaque(l *Leg, s *stream, f *bpf.Flight) {
