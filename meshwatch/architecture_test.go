@@ -90,7 +90,7 @@ func TestArchitectureLimits(t *testing.T) {
 }
 
 func TestArchitectureMaps(t *testing.T) {
-	source := read(t, "../bpf/c/flight.h", "../bpf/losses.go")
+	source := read(t, "../bpf/c/flight.h", "../bpf/c/plain.h", "../bpf/c/tie.h", "../bpf/tls.bpf.c", "../bpf/losses.go")
 	table := rows(t, "map | holds")
 	var names []string
 	for _, m := range regexp.MustCompile(`(?:\} |SHARED\()(mw_\w+)(?: SEC\("\.maps"\)|\))`).FindAllStringSubmatch(source, -1) {
@@ -102,11 +102,15 @@ func TestArchitectureMaps(t *testing.T) {
 	want := map[string]string{
 		"mw_control":  "1 × 192 B",
 		"mw_flights":  thousands(s.Flights) + " × " + strconv.Itoa(int(unsafe.Sizeof(bpf.Flight{}))) + " B",
-		"mw_heads":    thousands(headsSize(t)) + " B + " + thousands(bpf.HeadBytes) + " B",
+		"mw_heads":    thousands(headsSize(t)) + " B + " + thousands(bpf.FramesBytes) + " B",
 		"mw_index":    thousands(s.Index) + " × 8 B",
 		"mw_sockets":  thousands(s.Sockets) + " × 32 B",
 		"mw_losses":   strconv.Itoa(reasons) + " × 8 B",
 		"mw_excluded": "256 × 8 B",
+		"mw_threads":  "2,048 × 64 B",
+		"mw_parked":   "256 × 32 B",
+		"mw_tls":      "256 × 16 B",
+		"mw_tls_off":  "256 × 8 B",
 	}
 	for _, r := range table {
 		if r[2] != want[r[0]] {

@@ -69,7 +69,7 @@ func TestTLSBodies(t *testing.T) {
 			for _, a := range answers {
 				c.encrypt(1, a)
 			}
-			c.encrypt(1, "") // an alert
+			c.encrypt(1, "")  // an alert
 			w.now += 500 * ms // less than quietBody
 			w.j.Tick(w.now)
 			if got := fmt.Sprint(w.out); got != "[1-2 /a 200 1-2 /b 200]" {
