@@ -18,7 +18,9 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
 	"github.com/meshwatch/meshwatch/meshwatch/observe"
 	"github.com/meshwatch/meshwatch/meshwatch/otlp"
+	"github.com/meshwatch/meshwatch/meshwatch/probe"
 	"github.com/meshwatch/meshwatch/meshwatch/reader"
+	"github.com/meshwatch/meshwatch/meshwatch/tlsscan"
 	"github.com/meshwatch/meshwatch/netpath"
 	"github.com/meshwatch/meshwatch/topology"
 )
@@ -32,6 +34,7 @@ type Agent struct {
 
 	recorder *bpf.Recorder
 	attached *attach.Manager
+	probes   *probe.Manager // nil: off
 	depths   *depths
 	meter    *meter
 	wanted   atomic.Bool   // that anything is recorded
@@ -98,6 +101,13 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 	}
 	a.wanted.Store(true)
 	a.gate(time.Now())
+	if a.probes != nil {
+		a.background.Go(func() {
+			if err := a.probes.Run(ctx); err != nil {
+				env.Log.Error("probes of TLS libraries could not be taken off", "error", err)
+			}
+		})
+	}
 	a.background.Go(func() { a.loop(ctx) })
 	a.background.Go(func() { a.depths.run(ctx) })
 	a.background.Go(func() { a.meter.run(ctx) })
@@ -137,7 +147,7 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 			}
 		})
 	}
-	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.losses, a.env.Log)
+	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.cfg.TLS.Exclude, a.losses, a.env.Log)
 	a.watcher, err = netpath.Watch(ctx, 0, func(c netpath.Change) {
 		a.names.SetState(c.State)
 		a.attached.Apply(c.State)
@@ -163,6 +173,17 @@ func (a *Agent) topologyChanged(s *topology.Store, err error) {
 	a.topology.Store(&next)
 }
 
+// probe prepares the probes on TLS libraries.
+func (a *Agent) probe() {
+	switch {
+	case a.cfg.TLS.Probes == ProbesOff:
+	case a.recorder.TLS == nil:
+		a.env.Log.Info("this kernel or machine cannot probe TLS libraries: messages with TLS are recorded, but not joined")
+	default:
+		a.probes = probe.New(a.recorder.TLS, tlsscan.New(), probe.Options{Stepped: a.cfg.TLS.Stepped, Losses: a.losses, Log: a.env.Log})
+	}
+}
+
 // pipeline builds reader → joiner → tree.
 func (a *Agent) pipeline() {
 	parser := head.New(head.Config{RequestIDHeaders: a.cfg.RequestIDHeaders, CaptureHeaders: a.cfg.CaptureHeaders})
@@ -172,6 +193,10 @@ func (a *Agent) pipeline() {
 	jc.SelfID = uint32(os.Getpid()) //nolint:gosec // a process id
 	jc.Proxy = func(pid uint32) bool { return a.names.IsProxy(pid, a.now) }
 	jc.Measure = a.observer.MeasureMessage
+	a.probe()
+	if a.probes != nil && a.cfg.TLS.Probes == ProbesAuto {
+		jc.Unprobed = func(pid uint32) { a.probes.Want(int(pid)) }
+	}
 	a.joiner = join.New(jc, a.losses, a.tree)
 	a.now = monotonic()
 	a.joiner.Tick(a.now)

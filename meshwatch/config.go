@@ -27,6 +27,7 @@ type Config struct {
 	Metrics    Metrics    `yaml:"metrics"`
 	Control    Control    `yaml:"control"`
 	Namespaces Namespaces `yaml:"namespaces"`
+	TLS        TLS        `yaml:"tls"`
 	Budget     Budget     `yaml:"budget"`
 
 	// How much of a message's way is recorded: `edges` (from the sending socket to the receiving one, and where it leaves), `full` (every
@@ -95,6 +96,24 @@ type Namespaces struct {
 	Exclude []string `yaml:"exclude"`
 }
 
+// TLS says what is read of encrypted traffic. Of what is read, nothing but request_id_headers' ids, trace contexts, capture_headers and
+// what HTTP is about (method, path, status) leaves the agent.
+type TLS struct {
+	// Probes on the TLS libraries of processes (OpenSSL, BoringSSL, Go's crypto/tls), without which a message with TLS is recorded, but not joined: `auto` (where they take plaintext to send; and where they give what they received, if its sender has no probes), `writes` (the first alone), or `off`.
+	Probes string `yaml:"probes"`
+	// Names, or patterns with * ? [a-z], of network namespaces of whose processes no plaintext is read.
+	Exclude []string `yaml:"exclude"`
+	// Share of the time that a library has its probes on whose probed instructions the CPU must single-step (`meshwatch check` says which; OpenSSL mostly): 12 µs a call instead of 1. From 0 (never) to 1.
+	Stepped float64 `yaml:"stepped"`
+}
+
+// The values of TLS.Probes.
+const (
+	ProbesAuto   = "auto"
+	ProbesWrites = "writes"
+	ProbesOff    = "off"
+)
+
 // Budget is what meshwatch may cost. Above it there is no full depth, and if that is not enough only a share of the time is
 // recorded; status, metrics and spans say so.
 type Budget struct {
@@ -143,6 +162,7 @@ func Default() Config {
 		Metrics:          Metrics{Listen: "127.0.0.1:9464"}, // OpenTelemetry's port for Prometheus
 		Control:          Control{Socket: DefaultSocket},
 		Namespaces:       Namespaces{Exclude: []string{}},
+		TLS:              TLS{Probes: ProbesAuto, Exclude: []string{}, Stepped: 1},
 		Budget:           Budget{Agent: 0.2, Recorder: 0.2},
 		Depth:            DepthAuto,
 		Proxies:          []string{"envoy", "haproxy", "nginx", "pilot-agent", "traefik"},

@@ -33,6 +33,7 @@ func (c *Config) Validate() error {
 		listenAddress("metrics.listen", c.Metrics.Listen),
 		socketPath("control.socket", c.Control.Socket),
 		patterns("namespaces.exclude", c.Namespaces.Exclude),
+		c.TLS.validate(),
 		c.Budget.validate(),
 		oneOf("depth", c.Depth, DepthEdges, DepthFull, DepthAuto),
 		processes("proxies", c.Proxies),
@@ -60,6 +61,14 @@ func (k *Keep) validate() error {
 		between("keep.per_second", k.PerSecond, 0, 1_000_000),
 		within("keep.slow", k.Slow, 0, time.Hour),
 	)
+}
+
+func (t *TLS) validate() error {
+	var share error
+	if !(t.Stepped >= 0 && t.Stepped <= 1) { // false for NaN as well
+		share = fmt.Errorf("tls.stepped is %v: it must be from 0 (never) to 1 (always)", t.Stepped)
+	}
+	return errors.Join(oneOf("tls.probes", t.Probes, ProbesAuto, ProbesWrites, ProbesOff), patterns("tls.exclude", t.Exclude), share)
 }
 
 func headers(key string, list []string, atLeast int) error {

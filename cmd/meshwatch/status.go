@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/probe"
 )
 
 func statusCommand() *cobra.Command {
@@ -50,12 +51,54 @@ func statusTable(w io.Writer, s *control.Status, now time.Time) error {
 	row("joined", "%d requests, %d responses, %d relays, %d journeys of which %d kept; %d flights of other protocols",
 		s.Joiner.Requests, s.Joiner.Responses, s.Joiner.Relays, s.Joiner.Journeys, s.Joiner.Kept, s.Joiner.Raw)
 	row("memory", "%.1f MB resident, %.1f MB in BPF maps", float64(s.Memory)/1e6, float64(s.Ring.MapBytes)/1e6)
+	row("tls", "%s", tlsState(s.TLS))
 	row("export", "%s", exportState(&s.Export))
 	row("topology", "%s", topologyState(&s.Topology, now))
 	if err := tw.Flush(); err != nil {
 		return err
 	}
+	if err := tlsTable(w, s.TLS); err != nil {
+		return err
+	}
 	return lossTable(w, s)
+}
+
+func tlsState(list []probe.Binary) string {
+	if list == nil {
+		return "no probes"
+	}
+	var probed, processes int
+	for i := range list {
+		if list[i].Writes {
+			probed++
+			processes += list[i].Processes
+		}
+	}
+	return fmt.Sprintf("probes on %d binaries of %d, in %d processes", probed, len(list), processes)
+}
+
+// tlsTable lists the binaries that have a TLS library, or may have one.
+func tlsTable(w io.Writer, list []probe.Binary) error {
+	if len(list) == 0 {
+		return nil
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "\nTLS IN\tLIBRARY\tPROCESSES\tPROBED\tCALLS\tTIED\tNOTE") //nolint:errcheck // kept by tw until Flush
+	for i := range list {
+		b := &list[i]
+		probed, note := "no", printable(b.Problem)
+		switch {
+		case b.Reads:
+			probed = "writes, reads"
+		case b.Writes:
+			probed = "writes"
+		}
+		if note == "" && b.Stepped {
+			note = "single-stepped: 12 µs a call"
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%d\t%d\t%s\n", printable(b.Path), printable(b.Library), b.Processes, probed, b.Calls, b.Tied, note) //nolint:errcheck // as above
+	}
+	return tw.Flush()
 }
 
 func exportState(e *control.Export) string {

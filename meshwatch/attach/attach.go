@@ -20,6 +20,7 @@ import (
 type Manager struct {
 	recorder *bpf.Recorder
 	exclude  []string
+	tlsOff   []string
 	log      *slog.Logger
 	failed   *loss.Counter
 	vanished *loss.Counter
@@ -48,10 +49,11 @@ type Counts struct {
 	Links      int `json:"links"` // that tc's hooks are on: none where tracepoints do their work
 }
 
-// New makes a Manager. exclude are globs of namespace names that are left alone. Until Deepen no namespace is in full depth.
-func New(r *bpf.Recorder, exclude []string, set *loss.Set, log *slog.Logger) *Manager {
+// New makes a Manager. exclude are globs of namespace names that are left alone, tlsOff of those whose plaintext is. Until Deepen no
+// namespace is in full depth.
+func New(r *bpf.Recorder, exclude, tlsOff []string, set *loss.Set, log *slog.Logger) *Manager {
 	return &Manager{
-		recorder: r, exclude: exclude, log: log, held: map[uint32]*namespace{}, state: netpath.NewState(nil, nil),
+		recorder: r, exclude: exclude, tlsOff: tlsOff, log: log, held: map[uint32]*namespace{}, state: netpath.NewState(nil, nil),
 		failed: set.Counter("attach", "failed"), vanished: set.Counter("attach", "vanished"),
 	}
 }
@@ -82,7 +84,7 @@ func (m *Manager) apply() {
 	m.excludeAll()
 	for i := range points {
 		p := &points[i]
-		if m.excluded(p.Name) {
+		if matches(m.exclude, p.Name) {
 			continue
 		}
 		wanted[p.Netns] = true
@@ -114,33 +116,39 @@ func (m *Manager) deepen(on bool) {
 }
 
 // excludeAll tells the recorder which namespaces are left alone. One that shares its number, as far as a stamp has it, with one
-// that is watched is not left alone, but it is not attached to either.
+// that is watched is not left alone, but it is not attached to either. With plaintext it is the other way round: it is left alone in both.
 func (m *Manager) excludeAll() {
-	if len(m.exclude) == 0 {
-		return
-	}
-	watched := map[uint16]bool{}
-	var out []uint32
-	for _, n := range m.state.Sorted() {
-		if !m.excluded(n.Name) {
-			watched[netpath.Low(n.Inum)] = true
+	if len(m.exclude) > 0 {
+		watched := map[uint16]bool{}
+		for _, n := range m.state.Sorted() {
+			if !matches(m.exclude, n.Name) {
+				watched[netpath.Low(n.Inum)] = true
+			}
 		}
+		m.recorder.Ring().Exclude(m.numbers(func(n *netpath.Namespace) bool {
+			return matches(m.exclude, n.Name) && !watched[netpath.Low(n.Inum)]
+		}))
 	}
+	if len(m.tlsOff) > 0 && m.recorder.TLS != nil {
+		m.recorder.TLS.Exclude(m.numbers(func(n *netpath.Namespace) bool { return matches(m.tlsOff, n.Name) }))
+	}
+}
+
+// numbers are the inode numbers of the namespaces that are chosen.
+func (m *Manager) numbers(chosen func(*netpath.Namespace) bool) (out []uint32) {
 	for _, n := range m.state.Sorted() {
-		if m.excluded(n.Name) && !watched[netpath.Low(n.Inum)] {
+		if chosen(n) {
 			out = append(out, n.Inum)
 		}
 	}
-	m.recorder.Ring().Exclude(out)
+	return out
 }
 
-func (m *Manager) excluded(name string) bool {
-	for _, glob := range m.exclude {
-		if ok, _ := path.Match(glob, name); ok {
-			return true
-		}
-	}
-	return false
+func matches(globs []string, name string) bool {
+	return slices.ContainsFunc(globs, func(glob string) bool {
+		ok, _ := path.Match(glob, name) //nolint:errcheck // the configuration was validated
+		return ok
+	})
 }
 
 func (m *Manager) report(name string, err error) {

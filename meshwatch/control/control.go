@@ -8,6 +8,7 @@ import (
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
+	"github.com/meshwatch/meshwatch/meshwatch/probe"
 	"github.com/meshwatch/meshwatch/meshwatch/report"
 	"github.com/meshwatch/meshwatch/netpath"
 )
@@ -31,19 +32,20 @@ type Source interface {
 
 // Status is the state of an agent. Counters are since its start.
 type Status struct {
-	Version   string     `json:"version"`
-	Pid       int        `json:"pid"`
-	Started   time.Time  `json:"started"`
-	Recording bool       `json:"recording"`
-	Depth     string     `json:"depth"` // for people: the configured one, and how many namespaces are in full depth now
-	Attached  Attached   `json:"attached"`
-	Ring      Ring       `json:"ring"`
-	Joiner    Joiner     `json:"joiner"`
-	Budget    Budget     `json:"budget"`
-	Export    Export     `json:"export"`
-	Topology  Topology   `json:"topology"`
-	Memory    uint64     `json:"memory_bytes"` // resident, of the agent's process
-	Losses    []loss.Row `json:"losses"`
+	Version   string         `json:"version"`
+	Pid       int            `json:"pid"`
+	Started   time.Time      `json:"started"`
+	Recording bool           `json:"recording"`
+	Depth     string         `json:"depth"` // for people: the configured one, and how many namespaces are in full depth now
+	Attached  Attached       `json:"attached"`
+	Ring      Ring           `json:"ring"`
+	Joiner    Joiner         `json:"joiner"`
+	Budget    Budget         `json:"budget"`
+	Export    Export         `json:"export"`
+	Topology  Topology       `json:"topology"`
+	TLS       []probe.Binary `json:"tls"`          // binaries with a TLS library; nil: probes are off
+	Memory    uint64         `json:"memory_bytes"` // resident, of the agent's process
+	Losses    []loss.Row     `json:"losses"`
 }
 
 // Attached is where the programs are.

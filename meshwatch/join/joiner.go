@@ -21,6 +21,10 @@ type Config struct {
 	Expire  time.Duration // a request without response is given up
 	Hold    time.Duration // a flight waits this long for one before it
 
+	// Unprobed is told of a process that reads what comes with TLS from a program without probes, while what it answers has some: its
+	// reads would tell more. Once for each connection; may be nil.
+	Unprobed func(pid uint32)
+
 	// Measure takes a message whose hops are to be measured, while its flight is still in the CPU's caches: each request, and each
 	// response that has one, once and as soon as it was read. Nil, or never read: whoever gets the Tree measures it.
 	Measure func(*Message)
@@ -220,7 +224,7 @@ func (j *Joiner) consume(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 		return
 	}
 	if isOpaque(f) {
-		j.opaque(l, s, f)
+		j.opaque(l, d, f)
 		return
 	}
 	s.plain = isPlain(f)

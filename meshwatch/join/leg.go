@@ -39,6 +39,7 @@ type stream struct {
 	seen    bool
 	gapped  bool   // a flight is missing before the next message
 	plain   bool   // it is TLS, of which plaintext was seen
+	opaque  uint8  // flights of it without, up to oneWay
 	rest    bool   // the body of a message that was given up goes on:
 	restEnd uint32 // sequence after it
 	cache   Cache

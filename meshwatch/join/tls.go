@@ -84,7 +84,8 @@ const (
 
 // opaque takes TLS without plaintext: a handshake's, or more of a message, of which one flight has the plaintext; or all of a connection
 // whose ends no probe is on.
-func (j *Joiner) opaque(l *Leg, s *stream, f *bpf.Flight) {
+func (j *Joiner) opaque(l *Leg, d uint8, f *bpf.Flight) {
+	s := &l.dirs[d]
 	if m := s.cur; m != nil && s.plain {
 		m.extend(f, j.now)
 		j.settle(s)
@@ -94,7 +95,18 @@ func (j *Joiner) opaque(l *Leg, s *stream, f *bpf.Flight) {
 		l.syn = nil
 	}
 	j.Stats.Raw++
+	if s.opaque < oneWay {
+		s.opaque++
+	} else if s.opaque == oneWay && f.RecvPid != 0 && l.dirs[1-d].plain {
+		s.opaque++
+		if j.cfg.Unprobed != nil {
+			j.cfg.Unprobed(f.RecvPid)
+		}
+	}
 }
+
+// oneWay is more flights than a handshake takes: behind it they are messages.
+const oneWay = 4
 
 // handshakeBytes is more than what a client sends before its first request: certificates are some kilobytes each.
 const handshakeBytes = 32 << 10

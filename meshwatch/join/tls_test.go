@@ -143,3 +143,24 @@ func TestTLSReadsThatNeverCome(t *testing.T) {
 	c.encrypt(1, ok(200, ""))
 	w.end([]string{"1-2 /b 200"}, "leg/plaintext-late 1")
 }
+
+// A process that answers in plaintext, to a program of which none is seen, is named once for each connection.
+func TestTLSOneWay(t *testing.T) {
+	w := openWorld(t)
+	var named []uint32
+	w.j.cfg.Unprobed = func(pid uint32) { named = append(named, pid) }
+	for _, c := range []*conn{w.conn(1, 2), w.conn(3, 4)} {
+		c.handshake()
+		for range 8 {
+			c.encrypt(0, "")
+			if c.pids[1] == 2 {
+				c.encrypt(1, ok(200, ""))
+			} else {
+				c.encrypt(1, "")
+			}
+		}
+	}
+	if fmt.Sprint(named) != "[2]" {
+		t.Errorf("named %v, want 2 alone", named)
+	}
+}
