@@ -40,15 +40,12 @@ type Manager struct {
 	scanner *tlsscan.Scanner
 	opts    Options
 	failed  *loss.Counter
-	held    map[file]*binary
+	held    map[tlsscan.File]*binary
 
 	mu     sync.Mutex
 	reads  map[int]struct{} // processes whose reads are wanted
 	status []Binary
 }
-
-// file is a binary's identity.
-type file struct{ dev, ino uint64 }
 
 // binary is one that has a TLS library.
 type binary struct {
@@ -73,7 +70,7 @@ type Binary struct {
 
 // New makes a Manager.
 func New(t *bpf.TLS, s *tlsscan.Scanner, o Options) *Manager {
-	return &Manager{tls: t, scanner: s, opts: o, failed: o.Losses.Counter("attach", "failed"), held: map[file]*binary{}, reads: map[int]struct{}{}}
+	return &Manager{tls: t, scanner: s, opts: o, failed: o.Losses.Counter("attach", "failed"), held: map[tlsscan.File]*binary{}, reads: map[int]struct{}{}}
 }
 
 // Run probes until ctx ends, and then takes all probes off.
@@ -112,14 +109,13 @@ func (m *Manager) look(now time.Time) {
 		m.opts.Log.Warn("cannot look for TLS libraries", "error", err)
 		return
 	}
-	here := map[file]bool{}
+	here := map[tlsscan.File]bool{}
 	for _, f := range found {
-		id := file{f.Dev, f.Ino}
-		here[id] = true
-		b := m.held[id]
+		here[f.File] = true
+		b := m.held[f.File]
 		if b == nil {
 			b = &binary{}
-			m.held[id] = b
+			m.held[f.File] = b
 		}
 		b.Binary = f
 		m.settle(b, now)
@@ -170,7 +166,7 @@ func (m *Manager) attach(b *binary, to **bpf.Probes, kinds ...tlsfind.Kind) {
 	if points == nil {
 		return
 	}
-	p, err := m.tls.Attach(b.Path, points)
+	p, err := m.tls.Attach(b.Open, points)
 	if err != nil {
 		m.failed.Add(1)
 		b.problem = err.Error()

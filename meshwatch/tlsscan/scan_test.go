@@ -1,0 +1,99 @@
+package tlsscan
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A program that maps libssl appears, with what is found in it, and goes.
+func TestScan(t *testing.T) {
+	s := New()
+	cmd := exec.Command("python3", "-c", "import ssl, sys; print('ready', flush=True); sys.stdin.read()")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Skip(err)
+	}
+	done := func() { in.Close(); _ = cmd.Wait() }
+	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "ready\n" { //nolint:errcheck // the line tells
+		done()
+		t.Skip("no python3 with ssl")
+	}
+	pid := cmd.Process.Pid
+	b := until(t, s, "appears", func(b *Binary) bool { return b != nil && slices.Contains(b.Pids, pid) }, pid)
+	if b.Library == nil || b.Library.Name != "OpenSSL" || !strings.Contains(b.Path, "ssl") {
+		t.Errorf("%+v", b)
+	}
+	if f, err := os.Open(b.Open); err != nil {
+		t.Error(err)
+	} else {
+		f.Close()
+	}
+	done()
+	until(t, s, "goes", func(b *Binary) bool { return b == nil }, pid)
+}
+
+// until scans until the binary with OpenSSL that a process has is as wanted.
+func until(t *testing.T, s *Scanner, what string, holds func(*Binary) bool, pid int) *Binary {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		list, err := s.Scan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got *Binary
+		for i := range list {
+			if slices.Contains(list[i].Pids, pid) {
+				got = &list[i]
+			}
+		}
+		if holds(got) {
+			return got
+		}
+	}
+	t.Fatalf("not within 30 s: it %s", what)
+	return nil
+}
+
+func TestExecutable(t *testing.T) {
+	for line, want := range map[string]string{
+		"7f00-7f01 r-xp 00001000 fe:00 1234                       /usr/lib/libx.so\n": "/usr/lib/libx.so",
+		"7f00-7f01 r-xp 00001000 fe:00 1234 /a b/lib x.so (deleted)\n":                "/a b/lib x.so",
+		"7f00-7f01 r--p 00001000 fe:00 1234 /usr/lib/libx.so\n":                       "",
+		"7f00-7f01 r-xp 00000000 00:00 0    [vdso]\n":                                 "",
+		"7f00-7f01 rwxp 00000000 00:00 0 \n":                                          "",
+		"":                                                                            "",
+		"x":                                                                           "",
+	} {
+		if got := executable([]byte(line)); got != want {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+	}
+}
+
+// BenchmarkScan is a look at all processes of this machine when nothing is new.
+func BenchmarkScan(b *testing.B) {
+	s := New()
+	for range 20 {
+		if _, err := s.Scan(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		if _, err := s.Scan(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(len(s.procs)), "processes")
+}
