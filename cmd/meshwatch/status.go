@@ -94,7 +94,7 @@ func tlsTable(w io.Writer, list []probe.Binary) error {
 			probed = "writes"
 		}
 		if note == "" && b.Stepped {
-			note = "single-stepped: 12 µs a call"
+			note = "some single-stepped: 12 µs a call"
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%d\t%d\t%s\n", printable(b.Path), printable(b.Library), b.Processes, probed, b.Calls, b.Tied, note) //nolint:errcheck // as above
 	}

@@ -51,6 +51,7 @@ type Manager struct {
 type binary struct {
 	tlsscan.Binary
 	writes, reads *bpf.Probes
+	stepped       bool   // some of them, at times
 	problem       string // why it has no probes; said once
 }
 
@@ -60,7 +61,7 @@ type Binary struct {
 	Library   string `json:"library,omitempty"`
 	How       string `json:"how,omitempty"` // it was found
 	Processes int    `json:"processes"`
-	Stepped   bool   `json:"single_stepped"` // a call costs about 12 µs more, else 1
+	Stepped   bool   `json:"single_stepped"` // some probes are: a call costs about 12 µs more, else 1
 	Writes    bool   `json:"writes"`         // are probed
 	Reads     bool   `json:"reads"`
 	Calls     uint64 `json:"calls"` // that took plaintext, since the probes were attached
@@ -143,29 +144,32 @@ func (m *Manager) settle(b *binary, now time.Time) {
 		m.report(b, b.off())
 		return
 	}
-	if stepped(b.Library) && !on(m.opts.Stepped, now) {
-		m.report(b, b.off())
-		return
-	}
-	if b.writes == nil {
-		m.attach(b, &b.writes, tlsfind.Write, tlsfind.WriteEx, tlsfind.GoWrite)
-	}
-	if b.reads == nil && m.wanted(b.Pids) {
-		m.attach(b, &b.reads, tlsfind.Read, tlsfind.ReadEx)
-	}
+	m.want(b, &b.writes, true, now, tlsfind.Write, tlsfind.WriteEx, tlsfind.GoWrite)
+	m.want(b, &b.reads, m.wanted(b.Pids), now, tlsfind.Read, tlsfind.ReadEx)
 }
 
-// attach puts probes of some kinds on.
-func (m *Manager) attach(b *binary, to **bpf.Probes, kinds ...tlsfind.Kind) {
+// want puts probes of some kinds on, or takes them off. Single-stepped ones are on for a share of the time.
+func (m *Manager) want(b *binary, to **bpf.Probes, wanted bool, now time.Time, kinds ...tlsfind.Kind) {
 	var points []bpf.TLSPoint
+	stepped := false
 	for _, p := range b.Library.Points {
 		if slices.Contains(kinds, p.Kind) {
 			points = append(points, bpf.TLSPoint{Kind: programs[p.Kind], Offset: p.Offset})
+			stepped = stepped || p.Stepped
 		}
 	}
-	if points == nil {
-		return
+	wanted = wanted && points != nil && (!stepped || on(m.opts.Stepped, now))
+	switch {
+	case !wanted && *to != nil:
+		m.report(b, (*to).Close())
+		*to = nil
+	case wanted && *to == nil:
+		m.attach(b, to, points)
 	}
+	b.stepped = b.stepped || wanted && stepped
+}
+
+func (m *Manager) attach(b *binary, to **bpf.Probes, points []bpf.TLSPoint) {
 	p, err := m.tls.Attach(b.Open, points)
 	if err != nil {
 		m.failed.Add(1)
@@ -209,11 +213,6 @@ func (b *binary) off() (err error) {
 	return err
 }
 
-// stepped says whether a library has points whose instruction is single-stepped.
-func stepped(l *tlsfind.Library) bool {
-	return slices.ContainsFunc(l.Points, func(p tlsfind.Point) bool { return p.Stepped })
-}
-
 // on says whether what is wanted for a share of the time is on now. It begins with the wall clock's slices, so that nodes agree.
 func on(share float64, now time.Time) bool {
 	return float64(now.UnixNano()%int64(slice)) < share*float64(slice)
@@ -226,7 +225,7 @@ func (m *Manager) publish() {
 	for _, b := range m.held {
 		s := Binary{Path: b.Path, Processes: len(b.Pids), Problem: b.problem, Writes: b.writes != nil, Reads: b.reads != nil}
 		if b.Library != nil {
-			s.Library, s.How, s.Stepped = b.Library.Name, b.Library.How, stepped(b.Library)
+			s.Library, s.How, s.Stepped = b.Library.Name, b.Library.How, b.stepped
 		}
 		if b.writes != nil {
 			c := b.writes.Calls()

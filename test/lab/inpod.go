@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -23,6 +25,24 @@ func (l *Lab) InPod(pod, name, path string, args ...string) (Process, error) {
 	}
 	l.children.Go(func() { _ = cmd.Wait() }) // its end is seen by Running
 	return proc, nil
+}
+
+// Command runs a program in a pod to its end, as root, and returns what it wrote to both outputs.
+func (l *Lab) Command(ctx context.Context, pod, path string, args ...string) ([]byte, error) {
+	p, ok := l.Pod(pod)
+	if !ok {
+		return nil, fmt.Errorf("run %s: there is no pod %s", path, pod)
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := l.spawner().start(p.Netns, cmd); err != nil {
+		return nil, fmt.Errorf("run %s: %w", path, err)
+	}
+	if err := cmd.Wait(); err != nil {
+		return out.Bytes(), fmt.Errorf("run %s: %w", path, err)
+	}
+	return out.Bytes(), nil
 }
 
 // Stop ends a process of the lab and forgets it.

@@ -38,6 +38,9 @@ type Options struct {
 	Sidecar    Sidecar `json:"sidecar"`
 	IPv6       bool    `json:"ipv6"`        // requests travel over IPv6; both families are configured anyway
 	AccessLogs bool    `json:"access_logs"` // the proxies log every request, see AccessLog
+	TLS        bool    `json:"tls"`         // mutual TLS 1.3 between gateway and sidecars, and TLS from the client to the gateway
+	HTTP2      bool    `json:"http2"`       // with TLS: Envoy sidecars speak HTTP/2 to each other
+	Threads    int     `json:"threads"`     // workers of each proxy, 0: 2
 	Detached   bool    `json:"detached"`    // processes outlive this one; else the kernel ends them with it
 }
 
@@ -114,6 +117,11 @@ func (l *Lab) build(ctx context.Context) error {
 	}
 	if err := l.save(); err != nil {
 		return err
+	}
+	if l.Options.TLS {
+		if err := l.makeCertificates(); err != nil {
+			return err
+		}
 	}
 	if err := l.startMesh(); err != nil {
 		return err
@@ -213,7 +221,11 @@ func (l *Lab) checkProcesses() error {
 // GatewayURL is where clients send requests, without a path.
 func (l *Lab) GatewayURL() string {
 	gw, _ := l.Pod("gateway")
-	return "http://" + netip.AddrPortFrom(l.meshAddr(gw), gatewayPort).String()
+	scheme := "http://"
+	if l.Options.TLS {
+		scheme = "https://"
+	}
+	return scheme + netip.AddrPortFrom(l.meshAddr(gw), gatewayPort).String()
 }
 
 // meshAddr is the pod's address of the family that requests travel over.

@@ -24,6 +24,10 @@ type proxyConf struct {
 	Routes       []route
 	IPv6         bool
 	Threads      int
+	Certificate  string // file with the pod's certificate and key, empty: clear text
+	CA           string // file with who signed it
+	ServeTLS     bool   // of a gateway: clients speak TLS to it
+	HTTP2        bool   // sidecars speak it to each other
 }
 
 // logThread is a copy of HAProxy's frontends. Threads that log to one descriptor at the same time lose lines (0.7 % of
@@ -72,8 +76,15 @@ func (r route) AddrPort() string {
 	return netip.AddrPortFrom(netip.MustParseAddr(r.Address), uint16(r.Port)).String() //nolint:gosec // a port
 }
 
-// proxyThreads is how many workers each proxy has.
+// proxyThreads is how many workers each proxy has, where Options.Threads does not say.
 const proxyThreads = 2
+
+func (l *Lab) threads() int {
+	if l.Options.Threads > 0 {
+		return l.Options.Threads
+	}
+	return proxyThreads
+}
 
 // appUID is the user that apps run as: any but the sidecars'.
 const appUID = 1000
@@ -98,7 +109,7 @@ func (l *Lab) startHAProxy(p Pod, config, kind string) error {
 	if l.Options.AccessLogs {
 		const firstFD = 3 // of exec.Cmd.ExtraFiles
 		c.LogThreads = nil
-		for i := range proxyThreads {
+		for i := range l.threads() {
 			out, err := os.OpenFile(fmt.Sprintf("%s.%d", l.accessLog(p), i+1), os.O_CREATE|os.O_WRONLY, 0o644)
 			if err != nil {
 				return fmt.Errorf("make access log: %w", err)
@@ -133,7 +144,7 @@ func (l *Lab) startEnvoy(p Pod) error {
 		return err
 	}
 	return l.serve(program{pod: p, kind: "sidecar", uid: sidecarUID, path: bin, args: []string{
-		"-c", file, "--concurrency", fmt.Sprint(proxyThreads), "--disable-hot-restart", "--log-level", "warning",
+		"-c", file, "--concurrency", fmt.Sprint(l.threads()), "--disable-hot-restart", "--log-level", "warning",
 		"--file-flush-interval-msec", "200", "--service-node", p.Name, "--service-cluster", "meshwatch-lab",
 	}})
 }
@@ -163,10 +174,14 @@ func (l *Lab) proxyConf(p Pod) proxyConf {
 	if p.Role == RoleGateway {
 		calls = []string{"frontend"}
 	}
-	return proxyConf{
-		Pod: p, Routes: l.routes(calls), IPv6: l.Options.IPv6, Threads: proxyThreads,
+	c := proxyConf{
+		Pod: p, Routes: l.routes(calls), IPv6: l.Options.IPv6, Threads: l.threads(),
 		AppPort: appPort, GatewayPort: gatewayPort, OutboundPort: outboundPort, InboundPort: inboundPort,
 	}
+	if l.Options.TLS {
+		c.Certificate, c.CA, c.ServeTLS, c.HTTP2 = l.certificate(p.Name), l.CAFile(), true, l.Options.HTTP2
+	}
+	return c
 }
 
 func (l *Lab) routes(names []string) []route {
@@ -182,7 +197,7 @@ func (l *Lab) routes(names []string) []route {
 
 // render fills a template into a file that everyone may read.
 func (l *Lab) render(name, to string, data any) (string, error) {
-	tmpl, err := template.ParseFS(conf, "conf/"+name, "conf/log.tmpl")
+	tmpl, err := template.ParseFS(conf, "conf/"+name, "conf/parts.tmpl")
 	if err != nil {
 		return "", fmt.Errorf("read template %s: %w", name, err)
 	}

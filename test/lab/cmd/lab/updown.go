@@ -29,6 +29,9 @@ func up() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&sidecar, "sidecar", "", "envoy or haproxy (default envoy where it is installed)")
 	cmd.Flags().BoolVar(&opts.IPv6, "ipv6", false, "requests travel over IPv6")
+	cmd.Flags().BoolVar(&opts.TLS, "tls", false, "gateway and sidecars speak mutual TLS, the client TLS to the gateway")
+	cmd.Flags().BoolVar(&opts.HTTP2, "http2", false, "with --tls: Envoy sidecars speak HTTP/2 to each other")
+	cmd.Flags().IntVar(&opts.Threads, "threads", 0, "workers of each proxy (default 2)")
 	cmd.Flags().BoolVar(&opts.AccessLogs, "access-logs", false, "the proxies log every request")
 	return cmd
 }

@@ -1,0 +1,82 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+	"github.com/meshwatch/meshwatch/meshwatch/probe"
+	"github.com/meshwatch/meshwatch/test/lab"
+)
+
+// Mutual TLS everywhere between pods does not cut a request: every leg is there, joined as in clear text.
+func TestMutualTLS(t *testing.T) {
+	for name, opts := range map[string]lab.Options{
+		"envoy":      {Sidecar: lab.SidecarEnvoy, TLS: true},
+		"envoy ipv6": {Sidecar: lab.SidecarEnvoy, TLS: true, IPv6: true},
+		"haproxy":    {Sidecar: lab.SidecarHAProxy, TLS: true, Threads: 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := up(t, opts)
+			a := start(t, l, "")
+			a.probed("libssl.so", string(opts.Sidecar))
+			id := curl(t, l, "/")
+			j := a.journeys(1, withID(id))[0]
+			if diff := cmp.Diff(sixLegs, shape(j)); diff != "" {
+				t.Fatalf("legs (-want +got):\n%s", diff)
+			}
+			for i, e := range j.Exchanges {
+				if e.Parent != i-1 || e.Status != 200 {
+					t.Errorf("leg %d: parent %d, status %d", i, e.Parent, e.Status)
+				}
+			}
+			for _, r := range j.Relays {
+				if r.Confidence < 0.99 || r.Method != journey.MethodRequestID && r.Method != journey.MethodResponseID {
+					t.Errorf("relay %+v", r)
+				}
+			}
+		})
+	}
+}
+
+// probed waits until these binaries have probes; HAProxy's is the OpenSSL that it links.
+func (a *agent) probed(names ...string) {
+	a.t.Helper()
+	a.eventually(fmt.Sprintf("%v have probes", names), func() error {
+		s, err := a.Status(a.t.Context())
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if name != string(lab.SidecarHAProxy) && !slices.ContainsFunc(s.TLS, func(b probe.Binary) bool { return b.Writes && strings.Contains(b.Path, name) }) {
+				return fmt.Errorf("not %s: %+v", name, s.TLS)
+			}
+		}
+		return nil
+	})
+}
+
+// curl sends a request as a program in the client's pod does: with OpenSSL. It returns its id.
+func curl(t *testing.T, l *lab.Lab, path string, args ...string) (id string) {
+	t.Helper()
+	out, err := l.Command(t.Context(), "client", "curl", append(args, "-sSi", "--cacert", l.CAFile(), l.GatewayURL()+path)...)
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(out)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %d: %s", resp.StatusCode, out)
+	}
+	return resp.Header.Get("X-Request-Id")
+}
