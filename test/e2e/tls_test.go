@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/probe"
+	"github.com/meshwatch/meshwatch/meshwatch/report"
 	"github.com/meshwatch/meshwatch/test/lab"
 )
 
@@ -79,4 +81,43 @@ func curl(t *testing.T, l *lab.Lab, path string, args ...string) (id string) {
 		t.Fatalf("status %d: %s", resp.StatusCode, out)
 	}
 	return resp.Header.Get("X-Request-Id")
+}
+
+// A client without probes: what it sends is read where it is read. This test is one: its threads are not in the client's namespace.
+func TestClientWithoutProbes(t *testing.T) {
+	for _, kind := range []lab.Sidecar{lab.SidecarEnvoy, lab.SidecarHAProxy} {
+		t.Run(string(kind), func(t *testing.T) {
+			l := up(t, lab.Options{Sidecar: kind, TLS: true})
+			a := start(t, l, "")
+			a.probed("libssl.so", string(kind))
+			client := l.Client()
+			defer client.CloseIdleConnections()
+			var last []*report.Line
+			a.eventually("a journey has its first leg", func() error {
+				resp, err := client.Get(l.GatewayURL())
+				if err != nil {
+					return err
+				}
+				defer resp.Body.Close()
+				if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+					return err
+				}
+				last = a.lines()
+				for _, j := range last {
+					if cmp.Equal(sixLegs, shape(j)) {
+						return nil
+					}
+				}
+				return fmt.Errorf("none of %d", len(last))
+			})
+			a.logLosses()
+		})
+	}
+}
+
+// lines are all that the agent wrote so far.
+func (a *agent) lines() []*report.Line {
+	a.out.mu.Lock()
+	defer a.out.mu.Unlock()
+	return slices.Clone(a.out.lines)
 }
