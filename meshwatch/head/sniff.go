@@ -43,12 +43,18 @@ func frame(b []byte) Result {
 	if len(b) < headerLen {
 		return NeedMore
 	}
-	n := int(b[1])<<8 | int(b[2])
-	stream := binary.BigEndian.Uint32(b[5:])
-	if n > 16<<10 || stream > 1<<31-1 || !frameFits(b[3], b[4], n, stream) {
+	if !IsFrame(b) {
 		return NotHTTP
 	}
 	return HTTP2
+}
+
+// IsFrame says whether nine bytes are the header of an HTTP/2 frame of at most the default size that is exactly as RFC 9113 §6 allows.
+// Types that are not the RFC's are none.
+func IsFrame(b []byte) bool {
+	n := int(b[0])<<16 | int(b[1])<<8 | int(b[2])
+	stream := binary.BigEndian.Uint32(b[5:])
+	return n <= 16<<10 && stream <= 1<<31-1 && frameFits(b[3], b[4], n, stream)
 }
 
 // frameFits says whether a frame of this type may have these flags, length in bytes and stream.
