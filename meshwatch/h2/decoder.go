@@ -16,6 +16,8 @@ type Sink interface {
 	Head(Head)
 	// Trailers end a message.
 	Trailers(stream uint32, grpcStatus int)
+	// Data says that something of a stream's body has come.
+	Data(stream uint32)
 	// End says that a stream's sender has ended it.
 	End(stream uint32)
 	// Reset says that a stream is over, and why (RFC 9113 §7).
@@ -252,6 +254,7 @@ func (d *Decoder) frame() {
 	p := d.payload
 	switch d.typ {
 	case typeData:
+		d.sink.Data(d.stream)
 		if d.flags&flagEndStream != 0 {
 			d.sink.End(d.stream)
 		}

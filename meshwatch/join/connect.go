@@ -15,12 +15,12 @@ func (l *Leg) opens(f *bpf.Flight) Want {
 	return Done
 }
 
-// opened gives the SYN to the request that begins with the connection's first byte, or behind its TLS handshake; nil for every other
+// opened gives the SYN to the request that begins with the connection's first byte, or behind its TLS handshake or HTTP/2 preface; nil for every other
 // one.
 func (l *Leg) opened(m *Message) *bpf.Flight {
 	f := l.syn
 	l.syn = nil
-	if f == nil || f.SendSk != m.Flight.SendSk || m.Seq != f.Seq+1 && (!m.plain || m.Seq-f.Seq > handshakeBytes) {
+	if f == nil || f.SendSk != m.Flight.SendSk || m.Seq != f.Seq+1 && (!m.plain && l.multi == nil || m.Seq-f.Seq > handshakeBytes) {
 		return nil
 	}
 	return f

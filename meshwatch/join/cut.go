@@ -20,6 +20,10 @@ func (j *Joiner) Cut(now uint64) {
 	for _, h := range j.halves {
 		j.lost.cut.Add(uint64(len(h.leg.queue)))
 		h.leg.queue = nil
+		if x := h.leg.multi; x != nil {
+			j.lost.cut.Add(uint64(len(x.calls)))
+			clear(x.calls)
+		}
 		for i := range h.leg.dirs {
 			if m := h.leg.dirs[i].answering(); m != nil {
 				m.exchange.done = true

@@ -3,6 +3,7 @@ package join
 import (
 	"bytes"
 	"hash/maphash"
+	"strings"
 	"time"
 
 	"github.com/meshwatch/meshwatch/bpf"
@@ -12,9 +13,10 @@ import (
 
 // Config of a Joiner.
 type Config struct {
-	Parser *head.Parser
-	SelfID uint32                // pid of the agent: its own connections are left out
-	Proxy  func(pid uint32) bool // whether a process is a proxy: it answers one request by one request
+	Parser   *head.Parser
+	IDHeader string                // the request id's, in lower case; empty: head.DefaultRequestIDHeader
+	SelfID   uint32                // pid of the agent: its own connections are left out
+	Proxy    func(pid uint32) bool // whether a process is a proxy: it answers one request by one request
 
 	Linger  time.Duration // a request whose exchanges are all over waits this long for more of them
 	Parents time.Duration // and this long if its first process was itself asked by someone
@@ -33,6 +35,13 @@ type Config struct {
 // DefaultConfig has the times that suit a node whose agent gets CPU within some 10 ms and looks at the ring every 80 ms at least.
 func DefaultConfig(p *head.Parser) Config {
 	return Config{Parser: p, Linger: 100 * time.Millisecond, Parents: time.Second, Expire: 60 * time.Second, Hold: 250 * time.Millisecond}
+}
+
+func (c *Config) idHeader() string {
+	if c.IDHeader != "" {
+		return c.IDHeader
+	}
+	return strings.ToLower(head.DefaultRequestIDHeader)
 }
 
 // Joiner makes trees of flights. One goroutine owns it.
@@ -228,6 +237,10 @@ func (j *Joiner) consume(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 		return
 	}
 	s.plain = isPlain(f)
+	if l.multi != nil {
+		l.multi.frames(d, f, b)
+		return
+	}
 	if m := s.cur; m != nil && m.covers(f, b) {
 		j.goOn(m, f, b)
 		j.settle(s)
@@ -238,6 +251,10 @@ func (j *Joiner) consume(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 		return
 	}
 	j.supersede(s)
+	if l.speaksHTTP2(b) {
+		j.multiplexed(l).frames(d, f, b)
+		return
+	}
 	j.messages(l, d, f, b)
 }
 
@@ -367,7 +384,7 @@ func (j *Joiner) sweep() {
 	for _, h := range j.halves {
 		l := h.leg
 		j.expire(l)
-		if j.now-l.used < idle || len(l.queue) > 0 || len(l.held) > 0 || l.dirs[0].answering() != nil || l.dirs[1].answering() != nil {
+		if j.now-l.used < idle || len(l.queue) > 0 || l.multi != nil && len(l.multi.calls) > 0 || len(l.held) > 0 || l.dirs[0].answering() != nil || l.dirs[1].answering() != nil {
 			continue
 		}
 		j.retire(l, "idle")

@@ -14,10 +14,11 @@ type Leg struct {
 	held        []held
 	answered    uint32 // end of the latest response, if hasAnswered
 	hasAnswered bool
-	upgraded    bool   // speaks something else than HTTP/1 now
-	closed      uint8  // a bit for each end
-	resetBy     uint8  // end, if it was reset
-	born        uint32 // id of the flight that it was made for
+	multi       *multiplex // it speaks HTTP/2
+	upgraded    bool       // speaks something else than HTTP/1 now
+	closed      uint8      // a bit for each end
+	resetBy     uint8      // end, if it was reset
+	born        uint32     // id of the flight that it was made for
 	used        uint64
 	syn         *bpf.Flight // of its connection, until a request is the first on it
 }
@@ -137,7 +138,7 @@ func (j *Joiner) ready(l *Leg, d uint8, f *bpf.Flight) bool {
 	if j.awaits(s, f) || awaitsText(f) {
 		return false
 	}
-	if l.upgraded { // not requests and responses any more
+	if l.upgraded || l.multi != nil { // not requests and responses any more, or streams, which have ids
 		return true
 	}
 	// one more than the data: a FIN is acknowledged too
@@ -259,6 +260,9 @@ func (j *Joiner) fail(l *Leg, why string) {
 		j.finish(x)
 	}
 	l.queue = l.queue[:0]
+	if l.multi != nil {
+		l.multi.fail(why)
+	}
 	for _, m := range l.early {
 		j.lost.unpairedResponse.Add(1)
 		j.freeMessage(m)

@@ -98,6 +98,7 @@ type Exchange struct {
 	candidates int32
 	Connect    *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
 	since      uint64
+	Stream     Stream
 	Relay      journey.Relay // how Parent was found, if there is one
 }
 

@@ -116,6 +116,12 @@ func (j *Joiner) pair(m *Message) bool {
 	l.queue = append(l.queue[:0], l.queue[1:]...)
 	x.Resp = m
 	j.fixBody(m, x.method) // not known before if it came first
+	if upgrades(m) {
+		x.Resp = nil
+		j.freeMessage(m)
+		j.upgrade(l, x)
+		return true
+	}
 	if m.Status == 101 || x.method == methodConnect && m.Status/100 == 2 {
 		l.upgraded = true
 	}
@@ -152,6 +158,9 @@ const quietBody = uint64(time.Second)
 
 // expire gives up the requests of a leg that have waited too long for a response, or for the rest of one.
 func (j *Joiner) expire(l *Leg) {
+	if l.multi != nil {
+		l.multi.expire()
+	}
 	for i := range l.dirs {
 		s := &l.dirs[i]
 		m := s.answering()

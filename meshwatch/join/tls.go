@@ -86,6 +86,10 @@ const (
 // whose ends no probe is on.
 func (j *Joiner) opaque(l *Leg, d uint8, f *bpf.Flight) {
 	s := &l.dirs[d]
+	if l.multi != nil {
+		l.multi.opaque(d, f)
+		return
+	}
 	if m := s.cur; m != nil && s.plain {
 		m.extend(f, j.now)
 		j.settle(s)
