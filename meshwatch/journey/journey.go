@@ -6,6 +6,7 @@ package journey
 
 import (
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -154,7 +155,10 @@ type TraceContext struct {
 // Exchange is a request flight and its response flight on one leg.
 type Exchange struct {
 	Leg       Leg               `json:"leg"`
-	Protocol  string            `json:"protocol"` // "http/1.1", "http/1.0", "raw"
+	Protocol  string            `json:"protocol"`         // "http/1.1", "http/1.0", "http/2"
+	TLS       bool              `json:"tls"`              // encrypted on the wire; what is said of it was read in the processes
+	Stream    uint32            `json:"stream,omitempty"` // of HTTP/2
+	GRPC      *GRPC             `json:"grpc,omitempty"`   // nil: the exchange is no gRPC call
 	Method    string            `json:"method,omitempty"`
 	Target    string            `json:"target,omitempty"` // request target as sent, without the query
 	Host      string            `json:"host,omitempty"`
@@ -166,7 +170,42 @@ type Exchange struct {
 	Request   Flight            `json:"request"`
 	Response  *Flight           `json:"response,omitempty"` // nil: none seen
 	Parent    int               `json:"parent"`             // index of the exchange that caused this one, -1 for a root
-	Error     string            `json:"error,omitempty"`    // reset, no-response, 5xx: empty when it went well
+	Error     string            `json:"error,omitempty"`    // reset, no-response, 5xx, a gRPC code: empty when it went well
+}
+
+// GRPC is what a call has beyond its HTTP/2. A call that streams is one exchange, however long it lives.
+type GRPC struct {
+	Status   int    `json:"status"`            // grpc-status, -1: none seen
+	Sent     uint32 `json:"request_messages"`  //
+	Received uint32 `json:"response_messages"` //
+	Exact    bool   `json:"messages_exact"`    // all messages were counted: none of their beginnings was missed
+}
+
+// grpcCodes are the names of gRPC's status codes, by number.
+var grpcCodes = [...]string{
+	"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+	"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
+	"UNAUTHENTICATED",
+}
+
+// Code is the name of the call's status, or its number where it has no name; empty: none seen.
+func (g *GRPC) Code() string {
+	switch {
+	case g.Status < 0:
+		return ""
+	case g.Status < len(grpcCodes):
+		return grpcCodes[g.Status]
+	}
+	return strconv.Itoa(g.Status)
+}
+
+// Failed says whether the status is one that means that the server failed, as OpenTelemetry's conventions for gRPC have it.
+func (g *GRPC) Failed() bool {
+	switch g.Code() {
+	case "UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS":
+		return true
+	}
+	return false
 }
 
 // Began is when the client began with it: to connect, where a connection was opened for it, else to send.

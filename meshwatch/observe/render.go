@@ -54,7 +54,10 @@ func same(before string, b []byte) string {
 	return string(b)
 }
 
-func protocol(h *head.Head) string {
+func protocol(h *head.Head, x *join.Exchange) string {
+	if x.Stream.ID != 0 {
+		return "http/2"
+	}
 	if h.Major == 1 && h.Minor == 1 {
 		return "http/1.1"
 	}
@@ -66,9 +69,12 @@ func (o *Observer) exchange(t *join.Tree, x *join.Exchange, r *room, before *jou
 	path, _, _ := bytes.Cut(h.Target, []byte("?"))
 	e := &take(&r.exchanges, 1)[0]
 	*e = journey.Exchange{
-		Protocol: protocol(h), Method: same(before.Method, h.Method), Target: same(before.Target, path), Host: same(before.Host, h.Host),
+		Protocol: protocol(h, x), TLS: uint32(x.Req.Flight.Flags)&bpf.FlagPlain != 0, Stream: x.Stream.ID, Method: same(before.Method, h.Method), Target: same(before.Target, path), Host: same(before.Host, h.Host),
 		RequestID: same(before.RequestID, h.RequestID), Trace: h.Trace, Parent: x.Parent, Error: x.Error,
 		Request: o.renderFlight(x.Req.Flight, o.pathOf(x.Req), r),
+	}
+	if s := &x.Stream; s.GRPC {
+		e.GRPC = &journey.GRPC{Status: int(s.Status), Sent: s.Sent, Received: s.Received, Exact: s.Exact}
 	}
 	if x.Connect != nil {
 		e.Connect = &take(&r.flights, 1)[0]
@@ -95,6 +101,9 @@ func (o *Observer) exchange(t *join.Tree, x *join.Exchange, r *room, before *jou
 		}
 		if e.Status >= 500 && e.Error == "" {
 			e.Error = strconv.Itoa(e.Status)
+		}
+		if e.GRPC != nil && e.GRPC.Failed() && e.Error == "" {
+			e.Error = e.GRPC.Code()
 		}
 	}
 	return e

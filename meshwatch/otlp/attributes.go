@@ -36,6 +36,9 @@ const (
 	keyShare       = attribute.Key("meshwatch.verdict.share")
 	keyWorkload    = attribute.Key("meshwatch.workload")
 	keyDepth       = attribute.Key("meshwatch.depth")
+	keyTLS         = attribute.Key("meshwatch.tls")
+	keySent        = attribute.Key("meshwatch.grpc.request_messages")
+	keyReceived    = attribute.Key("meshwatch.grpc.response_messages")
 	keyRecorded    = attribute.Key("meshwatch.recorded_share")
 )
 
@@ -153,6 +156,16 @@ func (b *builder) http(e *journey.Exchange) {
 	if name, version, ok := strings.Cut(e.Protocol, "/"); ok {
 		b.add(semconv.NetworkProtocolName(name), semconv.NetworkProtocolVersion(version))
 	}
+	if g := e.GRPC; g != nil {
+		b.add(semconv.RPCSystemNameGRPC)
+		b.word(semconv.RPCMethodKey, strings.TrimPrefix(e.Target, "/"))
+		b.word(semconv.RPCResponseStatusCodeKey, g.Code())
+		b.number(keySent, int(g.Sent))
+		b.number(keyReceived, int(g.Received))
+	}
+	if e.TLS {
+		b.add(keyTLS.Bool(true))
+	}
 	if e.Method != "" {
 		m := knownMethod(e.Method)
 		b.add(semconv.HTTPRequestMethodKey.String(m))
@@ -226,7 +239,10 @@ func (b *builder) hopAttributes(h *journey.Hop, d direction) []attribute.KeyValu
 // legName is of low cardinality: the method, and who was asked.
 func legName(e *journey.Exchange, callee journey.Workload) string {
 	name := "TCP"
-	if e.Method != "" {
+	switch {
+	case e.GRPC != nil:
+		name = "gRPC"
+	case e.Method != "":
 		if name = knownMethod(e.Method); name == otherMethod {
 			name = "HTTP"
 		}

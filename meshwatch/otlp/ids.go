@@ -39,11 +39,15 @@ func (d direction) flight(e *journey.Exchange) *journey.Flight {
 }
 
 // legKey identifies an exchange within its trace: sequence and acknowledgement number of the request's first byte. Both pass
-// NAT unchanged, so an agent that sees only one end has the same key. Ports are left out as none survives every NAT.
+// NAT unchanged, so an agent that sees only one end has the same key; and the stream, with HTTP/2. Ports are left out as none survives every NAT.
 func legKey(traceID [16]byte, e *journey.Exchange) uint64 {
 	h := mix(0x6d65736877617463, binary.BigEndian.Uint64(traceID[:8])) // "meshwatc"
 	h = mix(h, binary.BigEndian.Uint64(traceID[8:]))
-	return mix(h, uint64(e.Request.Seq)<<32|uint64(e.Request.Ack))
+	h = mix(h, uint64(e.Request.Seq)<<32|uint64(e.Request.Ack))
+	if e.Stream != 0 { // several may begin in one write
+		h = mix(h, uint64(e.Stream))
+	}
+	return h
 }
 
 func legID(key uint64) trace.SpanID { return spanID(mix(key, kindLeg)) }

@@ -70,6 +70,16 @@ func appendExchange(b []byte, p **journey.Exchange) []byte {
 	b = append(b, `,"server":`...)
 	b = appendEnd(b, &e.Leg.Server)
 	b = required(b, `},"protocol":`, e.Protocol)
+	b = boolean(b, `,"tls":`, e.TLS)
+	if e.Stream != 0 {
+		b = number(b, `,"stream":`, e.Stream)
+	}
+	if g := e.GRPC; g != nil {
+		b = number(b, `,"grpc":{"status":`, g.Status)
+		b = number(b, `,"request_messages":`, g.Sent)
+		b = number(b, `,"response_messages":`, g.Received)
+		b = append(boolean(b, `,"messages_exact":`, g.Exact), '}')
+	}
 	b = optional(b, `,"method":`, e.Method)
 	b = optional(b, `,"target":`, e.Target)
 	b = optional(b, `,"host":`, e.Host)

@@ -160,6 +160,9 @@ func (f *waterfall) details(i int, e *journey.Exchange) (lines []string) {
 		}
 		lines = append(lines, line)
 	}
+	if how := speaks(e); how != "" {
+		lines = append(lines, how)
+	}
 	for _, r := range f.j.Relays {
 		if r.To == i {
 			lines = append(lines, fmt.Sprintf("joined by %s, %s sure, %d considered", r.Method, percent(r.Confidence), r.Candidates))
@@ -174,6 +177,25 @@ func (f *waterfall) details(i int, e *journey.Exchange) (lines []string) {
 		}
 	}
 	return lines
+}
+
+// speaks is what an exchange is beyond HTTP/1.1 in clear text.
+func speaks(e *journey.Exchange) string {
+	var words []string
+	if e.TLS {
+		words = append(words, "TLS")
+	}
+	if e.Stream != 0 {
+		words = append(words, fmt.Sprintf("HTTP/2 stream %d", e.Stream))
+	}
+	if g := e.GRPC; g != nil {
+		count := fmt.Sprintf("gRPC %s, %d messages up, %d down", g.Code(), g.Sent, g.Received)
+		if !g.Exact {
+			count += ", or more"
+		}
+		words = append(words, count)
+	}
+	return strings.Join(words, ", ")
 }
 
 func (f *waterfall) flight(prefix string, i int, name string, m *journey.Flight, part verdict.Part) {

@@ -121,3 +121,21 @@ func (a *agent) lines() []*report.Line {
 	defer a.out.mu.Unlock()
 	return slices.Clone(a.out.lines)
 }
+
+// HTTP/2 between the sidecars: many requests share a connection, each is joined to its own stream.
+func TestHTTP2(t *testing.T) {
+	l := up(t, lab.Options{Sidecar: lab.SidecarEnvoy, TLS: true, HTTP2: true})
+	a := start(t, l, "")
+	a.probed("libssl.so", "envoy")
+	id := curl(t, l, "/")
+	j := a.journeys(1, withID(id))[0]
+	if diff := cmp.Diff(sixLegs, shape(j)); diff != "" {
+		t.Fatalf("legs (-want +got):\n%s", diff)
+	}
+	for i, e := range j.Exchanges {
+		if wire := sixLegs[i] == "frontend sidecar > backend sidecar"; wire != (e.Protocol == "http/2") || wire != (e.Stream != 0) || e.Status != http.StatusOK {
+			t.Errorf("leg %d, %s: %s, stream %d, status %d", i, sixLegs[i], e.Protocol, e.Stream, e.Status)
+		}
+	}
+	a.logLosses()
+}
