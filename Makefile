@@ -8,6 +8,9 @@ FAULT ?= app
 KEEP ?=
 SIDECAR ?=
 # The measurement: BENCH are flags such as --only haproxy,bulk, see go run ./test/bench --help.
+# Accuracy: SCENARIO=cleartext|mtls|mtls-h2|haproxy-tls is what the mesh speaks; ACCURACY are flags such as --churn.
+SCENARIO ?=
+ACCURACY ?=
 # The cluster: NODES=1..3; OPTIONS are flags such as --tproxy, see go run ./test/cluster/cmd/cluster up --help.
 NODES ?= 1
 OPTIONS ?=
@@ -52,7 +55,7 @@ test-cluster: ## shows that the cluster does what tests rely on, with every opti
 
 accuracy: build ## journeys with every hop and wrong joins, against the truth; writes test/results/accuracy.json
 	test/install.sh run
-	go run -buildvcs=false ./test/accuracy
+	go run -buildvcs=false ./test/accuracy $(if $(SCENARIO),--scenario $(SCENARIO)) $(ACCURACY)
 
 bench: build ## what recording costs, some 25 minutes; writes test/results/bench.json: BENCH=…
 	test/install.sh run

@@ -44,10 +44,10 @@ func byPclntab(b *binaryFile) (*Library, error) {
 		return nil, fmt.Errorf("read Go's function table: %w", err)
 	}
 	if h.Magic != goMagic118 && h.Magic != goMagic120 || h.PtrSize != 8 {
-		return nil, fmt.Errorf("Go's function table begins with %#x: this version of it is not known", h.Magic)
+		return nil, fmt.Errorf("the function table of this Go program begins with %#x: this version of it is not known", h.Magic)
 	}
 	if h.Functions > maxFunctions || h.Names > h.Units || h.Units-h.Names > maxNames || h.FuncData > s.Size {
-		return nil, fmt.Errorf("Go's function table has %d functions and %d bytes of names: it is damaged", h.Functions, h.Units-h.Names)
+		return nil, fmt.Errorf("the function table of this Go program has %d functions and %d bytes of names: it is damaged", h.Functions, h.Units-h.Names)
 	}
 	name, err := findName(s, h.Names, h.Units)
 	if err != nil {

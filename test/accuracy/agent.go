@@ -8,11 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/probe"
 	"github.com/meshwatch/meshwatch/test/lab"
 )
 
@@ -82,19 +84,20 @@ func startAgent(ctx context.Context, bin, dir, depth string, l *lab.Lab) (_ *age
 		a.err = a.cmd.Wait()
 		close(a.exited)
 	}()
-	if err := a.waitReady(ctx); err != nil {
+	if err := a.waitReady(ctx, l.Options); err != nil {
 		return nil, errors.Join(err, a.stop(), a.out.Close())
 	}
 	return a, nil
 }
 
-func (a *agent) waitReady(ctx context.Context) error {
+// waitReady waits until the agent records and, where the lab speaks TLS, has probes on what the proxies and the load use.
+func (a *agent) waitReady(ctx context.Context, o lab.Options) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second) // it takes about one; others may use the CPUs
 	defer cancel()
 	var last error
 	for {
 		s, err := a.ask.Status(ctx)
-		if err == nil && s.Recording {
+		if err == nil && s.Recording && (!o.TLS || probed(&s, o)) {
 			return nil
 		}
 		last = err
@@ -106,6 +109,16 @@ func (a *agent) waitReady(ctx context.Context) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// probed says whether OpenSSL and the sidecars have probes.
+func probed(s *control.Status, o lab.Options) bool {
+	for _, name := range []string{"libssl", string(o.Sidecar)} {
+		if name != string(lab.SidecarHAProxy) && !slices.ContainsFunc(s.TLS, func(b probe.Binary) bool { return b.Writes && strings.Contains(b.Path, name) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // settle waits until the agent has given out all it will, and returns its status then.

@@ -35,16 +35,16 @@ type runner struct {
 	root     string // of the module
 	dir      string // for temporary files
 	bin      string
-	sidecar  lab.Sidecar
+	options  lab.Options
 	depth    string
-	ipv6     bool
+	churn    bool
 	duration time.Duration
 	dump     string // directory for what is not complete, "": none
 }
 
 // run measures one level in a lab of its own.
 func (r *runner) run(ctx context.Context, connections int) (_ *level, err error) {
-	l, err := lab.Up(ctx, lab.Options{Sidecar: r.sidecar, IPv6: r.ipv6, AccessLogs: true})
+	l, err := lab.Up(ctx, r.options)
 	if err != nil {
 		return nil, err
 	}
@@ -55,10 +55,10 @@ func (r *runner) run(ctx context.Context, connections int) (_ *level, err error)
 	}
 	defer func() { err = errors.Join(err, a.out.Close()) }()
 	out := &level{Connections: connections}
-	if err := errors.Join(out.load(ctx, l, a, r.duration), a.stop()); err != nil {
+	if err := errors.Join(out.load(ctx, l, a, lab.Load{Connections: connections, Duration: r.duration, Truth: true, Churn: r.churn}), a.stop()); err != nil {
 		return nil, err
 	}
-	t, err := readTruth(expect(l, r.depth), out.Load.Run, l.AccessLog)
+	t, err := readTruth(expect(l, r.depth), out.Load.Run, r.underWay(connections), l.AccessLog)
 	if err != nil {
 		return nil, err
 	}
@@ -72,13 +72,22 @@ func (r *runner) run(ctx context.Context, connections int) (_ *level, err error)
 	return out, out.sound()
 }
 
+// underWay is how many of the gateway's last lines may be of requests whose answers the load did not read any more; 0: the last of each
+// connection.
+func (r *runner) underWay(connections int) int {
+	if r.churn {
+		return connections
+	}
+	return 0
+}
+
 // load sends the load between two looks at what the agent has lost.
-func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, d time.Duration) error {
+func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, load lab.Load) error {
 	before, err := a.ask.Status(ctx)
 	if err != nil {
 		return err
 	}
-	out.Load, err = l.Wrk(ctx, lab.Load{Connections: out.Connections, Duration: d, Truth: true})
+	out.Load, err = l.Wrk(ctx, load)
 	if err = errors.Join(err, ctx.Err()); err != nil {
 		return err
 	}

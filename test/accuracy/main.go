@@ -42,7 +42,9 @@ func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("accuracy", flag.ContinueOnError)
 	connections := flags.String("connections", "16,64,256", "numbers of connections, separated by commas")
 	duration := flags.Duration("duration", 10*time.Second, "length of the load at each number of connections")
-	sidecar := flags.String("sidecar", "", "envoy or haproxy (default envoy where it is installed)")
+	scenario := flags.String("scenario", cleartext, "what the mesh speaks: "+strings.Join(scenarioNames(), ", "))
+	churn := flags.Bool("churn", false, "the client opens a connection for each request")
+	sidecar := flags.String("sidecar", "", "envoy or haproxy, in clear text (default envoy where it is installed)")
 	depth := flags.String("depth", meshwatch.DepthAuto, "the agent's: edges, full or auto")
 	ipv6 := flags.Bool("ipv6", false, "requests travel over IPv6")
 	dump := flags.String("dump", "", "directory for the first journeys that are not complete")
@@ -57,7 +59,10 @@ func run(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	r := &runner{sidecar: lab.Sidecar(*sidecar), depth: *depth, ipv6: *ipv6, duration: *duration, dump: *dump}
+	r := &runner{depth: *depth, churn: *churn, duration: *duration, dump: *dump}
+	if r.options, err = options(*scenario, lab.Options{Sidecar: lab.Sidecar(*sidecar), IPv6: *ipv6}); err != nil {
+		return err
+	}
 	if r.root, err = tree.Root(); err != nil {
 		return err
 	}

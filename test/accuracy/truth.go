@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -59,10 +61,15 @@ func (t *truth) number(id string) (uint64, bool) {
 	return thread<<48 | count, err == nil
 }
 
-// readTruth makes the truth of what the proxies logged. logs gives a pod's log; gateway first.
-func readTruth(m *mesh, run string, logs func(pod string) iter.Seq2[lab.Access, error]) (*truth, error) {
+// counterBits of a number are what the thread counted.
+const counterBits = 1<<48 - 1
+
+// readTruth makes the truth of what the proxies logged. logs gives a pod's log; gateway first. The last requests of all may be under way,
+// or where that is 0 the last of each connection.
+func readTruth(m *mesh, run string, lastOfAll int, logs func(pod string) iter.Seq2[lab.Access, error]) (*truth, error) {
 	t := &truth{mesh: m, run: run, requests: map[uint64]*request{}}
 	last := map[uint16]uint64{} // by the client's port
+	var order []uint64
 	for _, pod := range []string{"gateway", "frontend", "backend"} {
 		for a, err := range logs(pod) {
 			if err != nil {
@@ -78,7 +85,15 @@ func readTruth(m *mesh, run string, logs func(pod string) iter.Seq2[lab.Access, 
 			if pod == "gateway" {
 				port := a.DownstreamRemote.Port()
 				last[port] = max(last[port], n)
+				order = append(order, n)
 			}
+		}
+	}
+	if lastOfAll > 0 {
+		slices.SortFunc(order, func(a, b uint64) int { return cmp.Compare(a&counterBits, b&counterBits) }) // HAProxy's threads log apart
+		clear(last)
+		for i, n := range order[max(0, len(order)-lastOfAll):] {
+			last[uint16(i)] = n //nolint:gosec // a number of connections
 		}
 	}
 	for _, n := range last {

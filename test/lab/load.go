@@ -32,6 +32,7 @@ type Load struct {
 	Duration    time.Duration // default 10 s
 	Path        string        // default /
 	QPS         float64       // of all connections together, not for Wrk; 0: as fast as it goes
+	Churn       bool          // with Truth: a connection for each request
 	Truth       bool          // Wrk only: every request has an x-truth-id of its own, at the cost of some Lua
 }
 
@@ -86,6 +87,9 @@ func (l *Lab) Wrk(ctx context.Context, w Load) (LoadResult, error) {
 	if w.Truth {
 		run = fmt.Sprintf("%s-%d-%d", l.ID, os.Getpid(), runs.Add(1))
 		args = append(args, "--", run)
+		if w.Churn {
+			args = append(args, "churn")
+		}
 	}
 	wrk, err := exec.LookPath("wrk")
 	if err != nil {

@@ -1,5 +1,5 @@
 -- Prints the result as JSON. With a run name as argument, also gives every request an x-truth-id of its own:
--- RUN-THREAD-COUNTER. Without one no Lua runs while wrk sends.
+-- RUN-THREAD-COUNTER; and with "churn" after it a connection of its own. Without one no Lua runs while wrk sends.
 local threads = 0
 
 function setup(thread)
@@ -12,6 +12,7 @@ function init(args)
   if not run or run == "" then return end
   local path, count, prefix = wrk.path, 0, run .. "-" .. number .. "-"
   local headers = { ["x-truth-id"] = "" }
+  if args[2] == "churn" then headers["Connection"] = "close" end
   request = function()
     count = count + 1
     headers["x-truth-id"] = prefix .. count
