@@ -8,11 +8,30 @@
 /* Copies len bytes of the packet, from off after skb->data. 0: done. */
 static __always_inline int load_bytes(void *ctx, u32 off, void *to, u32 len);
 
-/* A TLS record goes out: did its plaintext wait for it? */
-static __noinline int plain_sent(struct flight *f)
+/* A flight begins with a TLS record, of this packet's payload at off: notes the last record that begins in it. Did its plaintext wait for
+ * it? */
+static __noinline int plain_sent(void *ctx, struct flight *f, u32 payload, u32 off)
 {
 	struct parked *k = parked_at(f->seq);
+	u8 header[8] = {};
+	u32 at = 0;
 
+	f->plain_len = 0;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < RECORDS; i++) {
+		u32 len;
+
+		if (load_bytes(ctx, off + at, header, RECORD_HEADER))
+			break;
+		len = record_length(header);
+		at += RECORD_HEADER + len;
+		if (!len || at > payload)
+			break;
+		if (at == payload) {
+			f->plain_len = header[0] == RECORD_APPLICATION ? len : 0;
+			break;
+		}
+	}
 	if (k->seq != f->seq || k->sk != f->send_sk)
 		return 0;
 	k->sk = 0;
@@ -67,7 +86,7 @@ static __always_inline void copy_head(void *ctx, struct flight *f, u32 payload, 
 	if (unlikely(flags & FLIGHT_FRAMES && payload > len))
 		copy_frames(ctx, f, payload, off);
 	else if (unlikely(flags & FLIGHT_OPAQUE && tls_probed()))
-		plain_sent(f);
+		plain_sent(ctx, f, payload, off);
 }
 
 /* When TCP sent the packet that is leaving now. The rules of OUTPUT and POST_ROUTING have run since. */

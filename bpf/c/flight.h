@@ -100,7 +100,8 @@ struct flight {
 	u32 retransmits;
 	struct stamp stamps[MAX_STAMPS];
 	u32 drop_reason; /* with FLIGHT_DROPPED */
-	u32 plain_len;	 /* with FLIGHT_PLAIN: bytes of plaintext in the write, of which the first head_len are captured */
+	u32 plain_len;	 /* with FLIGHT_PLAIN: bytes of plaintext in the write, of which the first head_len are captured; before: length of
+			  * the last TLS record that begins in the first packet, where there are probes */
 
 	u64 recv_end_ns; /* latest read of this message */
 	u64 recv_sk;

@@ -22,34 +22,30 @@ struct parked {
 struct parked mw_parked[1] SHARED(mw_parked) = {};
 
 #define RECORD_HEADER 5	     /* RFC 8446 §5.1 */
+#define RECORD_APPLICATION 23
 #define RECORD_OVERHEAD 16   /* an authentication tag at least */
 #define RECORD_OVERHEAD_MAX 80 /* of CBC with SHA-384 and its padding */
 #define RECORD_SMALL 1024    /* libraries that make several records of one write make them larger than this */
+#define RECORDS 6	     /* in one packet: the session tickets that go out with a server's first answer, and that */
 
-/* Whether the ciphertext captured of f has a record that can be the first of num bytes of plaintext. Others may stand before it:
- * session tickets go out with a server's first answer. */
+static __always_inline u32 record_length(const u8 *r)
+{
+	return r[1] == 3 && r[0] >= 20 && r[0] <= RECORD_APPLICATION ? (u32)r[3] << 8 | r[4] : 0;
+}
+
+static __always_inline int length_fits(u32 len, u32 num)
+{
+	return len <= num + RECORD_OVERHEAD_MAX && len >= (num < RECORD_SMALL ? num : RECORD_SMALL) + RECORD_OVERHEAD;
+}
+
+/* Whether the first or the last record of a flight's first packet can be the first of num bytes of plaintext. */
 static __noinline int record_fits(const struct flight *f, u32 num)
 {
-	u32 off = 0, fits = 0;
+	const u8 *r = (const u8 *)section(mw_heads) + (f->head_pos & (HEADS_SIZE - 1));
 
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < 4; i++) {
-		const u8 *r;
-		u32 len;
-
-		if (off + RECORD_HEADER > f->head_len || off > HEAD_BYTES)
-			break;
-		r = (const u8 *)section(mw_heads) + (f->head_pos & (HEADS_SIZE - 1)) + off;
-		len = (u32)r[3] << 8 | r[4];
-		if (r[1] != 3 || r[0] < 20 || r[0] > 23)
-			break;
-		if (r[0] == 23 && len <= num + RECORD_OVERHEAD_MAX && len >= (num < RECORD_SMALL ? num : RECORD_SMALL) + RECORD_OVERHEAD) {
-			fits = 1;
-			break;
-		}
-		off += RECORD_HEADER + len;
-	}
-	return fits;
+	if (f->head_len < RECORD_HEADER)
+		return 0;
+	return (r[0] == RECORD_APPLICATION && length_fits(record_length(r), num)) || length_fits(f->plain_len, num);
 }
 
 /* Gives a flight its plaintext in place of the ciphertext captured. The length is written last: whoever reads meanwhile sees none. */

@@ -136,7 +136,19 @@ func (p *path) flush() {
 }
 
 // stampCount is how many stamps of a flight are there.
-func stampCount(f *bpf.Flight) int { return min(int(f.Nstamps), bpf.MaxStamps) } //nolint:gosec // min
+// stampCount is how many of a flight's stamps are of its way. What is sent again after it came to its socket, as its sender had waited
+// for an acknowledgement in vain, comes there as something old: the message was there before.
+func stampCount(f *bpf.Flight) int {
+	n := min(int(f.Nstamps), bpf.MaxStamps) //nolint:gosec // min
+	for i := range n - 1 {
+		if hookOf(f, i) == netpath.HookDelivered && hookOf(f, i+1) == netpath.HookOutput && uint32(f.Flags)&bpf.FlagSYN == 0 {
+			return i + 1
+		}
+	}
+	return n
+}
+
+func hookOf(f *bpf.Flight, i int) netpath.Hook { return netpath.Hook(f.Stamps[i].Place >> 28) }
 
 // pathOf is the meaning of the stamps of a message's flight.
 func (o *Observer) pathOf(m *join.Message) *path {
