@@ -33,8 +33,8 @@ type agent struct {
 	started time.Duration // until it recorded and answered
 }
 
-// program is what is measured: the agent's, and its configuration, empty for the bench's own.
-type program struct{ bin, config string }
+// program is what is measured: the agent's, and its configuration, empty for the bench's own, which has these lines besides.
+type program struct{ bin, config, lines string }
 
 // asDefault is the depth of an agent whose configuration does not name one.
 const asDefault = "default"
@@ -80,7 +80,7 @@ func startAgent(ctx context.Context, prog program, depth string, exclude []strin
 	a := &agent{dir: dir, exited: make(chan error, 1), client: control.NewClient(filepath.Join(dir, "control.sock"))}
 	if prog.config == "" {
 		prog.config = filepath.Join(dir, "agent.yaml")
-		if err := os.WriteFile(prog.config, []byte(configuration(depth, exclude)), 0o644); err != nil {
+		if err := os.WriteFile(prog.config, []byte(configuration(depth, exclude)+prog.lines), 0o644); err != nil {
 			return nil, fmt.Errorf("start the agent: %w", errors.Join(err, os.RemoveAll(dir)))
 		}
 	}

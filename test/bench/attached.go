@@ -31,7 +31,7 @@ var attachedStage = stage{60, 160 * time.Millisecond, 30 * time.Millisecond}
 // attached takes over what an agent has attached, and attaches and detaches it inside one load. The agent itself is ended: it would
 // take as long as loading.
 func attached(ctx context.Context, b binaries, p plan, r *Report) (err error) {
-	w, err := newWorld(ctx, b, p, r, lab.SidecarHAProxy, 0)
+	w, err := newWorld(ctx, b, p, r, lab.Options{Sidecar: lab.SidecarHAProxy}, 0)
 	if err != nil {
 		return err
 	}

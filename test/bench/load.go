@@ -96,6 +96,7 @@ type client struct {
 	kind, to             string
 	connections, workers int // workers: 0: one for each connection
 	rate                 float64
+	tls                  bool
 }
 
 // send starts traffic, and waits until all its connections are open and it is in its stride.
@@ -108,7 +109,7 @@ func (w *world) send(ctx context.Context, c client) (_ *traffic, err error) {
 	t := &traffic{w: w, page: m}
 	t.client, err = w.l.InPod("client", "traffic", w.bins.traffic, "-kind", c.kind, "-page", m.file, "-to", c.to,
 		"-connections", strconv.Itoa(c.connections), "-workers", strconv.Itoa(min(cmp.Or(c.workers, c.connections), c.connections)),
-		"-rate", strconv.FormatFloat(c.rate, 'f', 1, 64))
+		"-rate", strconv.FormatFloat(c.rate, 'f', 1, 64), "-tls="+strconv.FormatBool(c.tls))
 	if err != nil {
 		return nil, err
 	}

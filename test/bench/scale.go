@@ -97,7 +97,7 @@ func grown(out *result.Result, name string, rows []Row) {
 func size(ctx context.Context, b binaries, o options, pods, connections int) (row Row, err error) {
 	r := &Report{Scenario: fmt.Sprintf("%d pods, %d connections", pods, connections), Depth: o.usual(), Unsound: []string{}}
 	say("%s", r.Scenario)
-	w, err := newWorld(ctx, b, o.plan, r, lab.SidecarHAProxy, pods)
+	w, err := newWorld(ctx, b, o.plan, r, lab.Options{Sidecar: lab.SidecarHAProxy}, pods)
 	if err != nil {
 		return row, err
 	}

@@ -47,8 +47,10 @@ type scenario struct {
 // scenarios are all there are, in the order in which they run.
 func scenarios() []scenario {
 	return []scenario{
-		{"haproxy", "mesh of HAProxy sidecars", true, false, meshOf(lab.SidecarHAProxy)},
-		{"envoy", "mesh of Envoy sidecars, cleartext (mTLS is not measured yet)", true, true, meshOf(lab.SidecarEnvoy)},
+		{"haproxy", "mesh of HAProxy sidecars", true, false, meshOf(lab.Options{Sidecar: lab.SidecarHAProxy}, "")},
+		{"envoy", "mesh of Envoy sidecars, clear text", true, true, meshOf(lab.Options{Sidecar: lab.SidecarEnvoy}, "")},
+		{"mtls", "mesh of Envoy sidecars, mutual TLS, with probes (their traps are in both sides of a comparison)", false, true, meshOf(lab.Options{Sidecar: lab.SidecarEnvoy, TLS: true}, "")},
+		{"mtls-opaque", "the same without probes: recorded, not joined", false, true, meshOf(lab.Options{Sidecar: lab.SidecarEnvoy, TLS: true}, "tls: {probes: off}\n")},
 		{"attached", "programs attached and switched off, against none attached (HAProxy mesh)", false, false, attached},
 		{"bulk", "a bulk transfer on 1 connection, without a proxy", false, false, plainly("KiB", client{kind: "bulk", connections: 1})},
 		{"churn", "a connection per request, without a proxy", false, false, plainly("request", client{kind: "churn", connections: 16})},
@@ -58,8 +60,12 @@ func scenarios() []scenario {
 	}
 }
 
-func meshOf(sidecar lab.Sidecar) func(context.Context, binaries, plan, *Report) error {
-	return func(ctx context.Context, b binaries, p plan, r *Report) error { return mesh(ctx, b, p, r, sidecar) }
+// meshOf measures a mesh with an agent whose configuration has these lines besides.
+func meshOf(o lab.Options, lines string) func(context.Context, binaries, plan, *Report) error {
+	return func(ctx context.Context, b binaries, p plan, r *Report) error {
+		b.agent.lines = lines
+		return mesh(ctx, b, p, r, o)
+	}
 }
 
 func plainly(unit string, c client) func(context.Context, binaries, plan, *Report) error {
@@ -70,8 +76,8 @@ func plainly(unit string, c client) func(context.Context, binaries, plan, *Repor
 }
 
 // mesh measures a mesh, saturated and at a fixed rate.
-func mesh(ctx context.Context, b binaries, p plan, r *Report, sidecar lab.Sidecar) (err error) {
-	w, err := newWorld(ctx, b, p, r, sidecar, 0)
+func mesh(ctx context.Context, b binaries, p plan, r *Report, o lab.Options) (err error) {
+	w, err := newWorld(ctx, b, p, r, o, 0)
 	if err != nil {
 		return err
 	}
@@ -81,7 +87,7 @@ func mesh(ctx context.Context, b binaries, p plan, r *Report, sidecar lab.Sideca
 	}
 	gateway, _ := w.l.Pod("gateway")
 	rate := r.Throughput.Off * p.share
-	t, err := w.send(ctx, client{kind: "http", to: fmt.Sprintf("%s:8080", gateway.V4), connections: p.connections, rate: rate})
+	t, err := w.send(ctx, client{kind: "http", to: fmt.Sprintf("%s:8080", gateway.V4), connections: p.connections, rate: rate, tls: o.TLS})
 	if err != nil {
 		return err
 	}
@@ -117,7 +123,7 @@ func (w *world) meshSaturated(ctx context.Context) error {
 
 // plain measures traffic between two pods that have no proxy.
 func plain(ctx context.Context, b binaries, p plan, r *Report, c client) (err error) {
-	w, err := newWorld(ctx, b, p, r, lab.SidecarHAProxy, 0)
+	w, err := newWorld(ctx, b, p, r, lab.Options{Sidecar: lab.SidecarHAProxy}, 0)
 	if err != nil {
 		return err
 	}
@@ -156,7 +162,7 @@ const idleConnections = 1000
 
 // idle holds connections on which nothing happens.
 func idle(ctx context.Context, b binaries, p plan, r *Report) (err error) {
-	w, err := newWorld(ctx, b, p, r, lab.SidecarHAProxy, 0)
+	w, err := newWorld(ctx, b, p, r, lab.Options{Sidecar: lab.SidecarHAProxy}, 0)
 	if err != nil {
 		return err
 	}
@@ -261,7 +267,7 @@ func node(ctx context.Context, b binaries, p plan, r *Report) (err error) {
 	if !p.favoured { // quick
 		pods = 3
 	}
-	w, err := newWorld(ctx, b, p, r, lab.SidecarHAProxy, pods)
+	w, err := newWorld(ctx, b, p, r, lab.Options{Sidecar: lab.SidecarHAProxy}, pods)
 	if err != nil {
 		return err
 	}

@@ -37,14 +37,14 @@ type binaries struct {
 }
 
 // newWorld builds a lab with idle pods beside its own, and starts an agent.
-func newWorld(ctx context.Context, b binaries, p plan, r *Report, sidecar lab.Sidecar, idle int) (_ *world, err error) {
+func newWorld(ctx context.Context, b binaries, p plan, r *Report, o lab.Options, idle int) (_ *world, err error) {
 	w := &world{p: p, r: r, bins: b, draw: rand.New(rand.NewPCG(3, 4))} //nolint:gosec // not for secrets
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())
 		}
 	}()
-	if w.l, err = lab.Up(ctx, lab.Options{Sidecar: sidecar}); err != nil {
+	if w.l, err = lab.Up(ctx, o); err != nil {
 		return nil, err
 	}
 	w.count = w.l.Requests

@@ -12,6 +12,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -51,12 +52,14 @@ func openPage(name string) (*page, error) {
 
 type options struct {
 	kind, page, listen, to string
+	tls                    bool
 	connections, workers   int
 	rate                   float64
 }
 
 func main() {
 	var o options
+	flag.BoolVar(&o.tls, "tls", false, "speak TLS, and trust anyone")
 	flag.StringVar(&o.kind, "kind", "http", "http, churn, bulk, raw or idle")
 	flag.StringVar(&o.page, "page", "", "file of the shared page")
 	flag.StringVar(&o.listen, "listen", "", "address to serve on")
@@ -200,12 +203,15 @@ type connection struct {
 	in *bufio.Reader
 }
 
-func dial(ctx context.Context, to string) (*connection, error) {
+func dial(ctx context.Context, to string, secure bool) (*connection, error) {
 	d := net.Dialer{Timeout: 5 * time.Second}
 	d.SetMultipathTCP(false)
 	c, err := d.DialContext(ctx, "tcp", to)
 	if err != nil {
 		return nil, err
+	}
+	if secure {
+		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // what is measured is not who answers
 	}
 	return &connection{c, bufio.NewReaderSize(c, small)}, nil
 }
@@ -217,7 +223,7 @@ func (w *worker) run(ctx context.Context) error {
 		}
 	}()
 	for i := w.number; i < w.o.connections && w.o.kind != "churn"; i += w.o.workers {
-		c, err := dial(ctx, w.o.to)
+		c, err := dial(ctx, w.o.to, w.o.tls)
 		if err != nil {
 			return err
 		}
@@ -277,7 +283,7 @@ func until(ctx context.Context, t time.Time) error {
 
 func (w *worker) one(ctx context.Context, i int, block []byte) error {
 	if w.o.kind == "churn" {
-		c, err := dial(ctx, w.o.to)
+		c, err := dial(ctx, w.o.to, w.o.tls)
 		if err != nil {
 			return err
 		}
