@@ -44,10 +44,10 @@ func byPclntab(b *binaryFile) (*Library, error) {
 		return nil, fmt.Errorf("read Go's function table: %w", err)
 	}
 	if h.Magic != goMagic118 && h.Magic != goMagic120 || h.PtrSize != 8 {
-		return nil, fmt.Errorf("Go's function table begins with %#x: this version of it is not known", h.Magic)
+		return nil, fmt.Errorf("the function table of this Go program begins with %#x: this version of it is not known", h.Magic)
 	}
 	if h.Functions > maxFunctions || h.Names > h.Units || h.Units-h.Names > maxNames || h.FuncData > s.Size {
-		return nil, fmt.Errorf("Go's function table has %d functions and %d bytes of names: it is damaged", h.Functions, h.Units-h.Names)
+		return nil, fmt.Errorf("the function table of this Go program has %d functions and %d bytes of names: it is damaged", h.Functions, h.Units-h.Names)
 	}
 	name, err := findName(s, h.Names, h.Units)
 	if err != nil {
@@ -92,6 +92,9 @@ func search(r io.ReaderAt, from, to uint64, want []byte) (int64, error) {
 		}
 		if i := bytes.Index(buf[:n], want); i >= 0 {
 			return int64(at) + int64(i), nil //nolint:gosec // as above
+		}
+		if err == io.EOF {
+			break // headers may claim more than the file has, up to 2^64 bytes
 		}
 	}
 	return -1, nil
@@ -185,10 +188,13 @@ func (b *binaryFile) moduleText(table uint64) (uint64, bool) {
 // relocated finds moduledata's text among relocations: that of its first word has the table's address.
 func relocated(rela []byte, table uint64) (uint64, bool) {
 	field := func(at, n int) uint64 { return binary.LittleEndian.Uint64(rela[at+n*word:]) }
-	for at := 0; at+relaSize <= len(rela); at += relaSize {
+	const mostTries = 16 // each goes through all of them
+	tries := 0
+	for at := 0; at+relaSize <= len(rela) && tries < mostTries; at += relaSize {
 		if field(at, 2) != table {
 			continue
 		}
+		tries++
 		want := field(at, 0) + moduleTextWord*word
 		for to := 0; to+relaSize <= len(rela); to += relaSize {
 			if field(to, 0) == want {
