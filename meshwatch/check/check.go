@@ -34,7 +34,8 @@ func Run() []Result {
 	out := privileges()
 	out = append(out, kernel()...)
 	out = append(out, programs()...)
-	return append(out, node()...)
+	out = append(out, node()...)
+	return append(out, libraries()...)
 }
 
 // Preflight says in one sentence what keeps the agent from running, as far as that is known without trying: a

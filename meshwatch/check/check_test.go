@@ -30,6 +30,9 @@ func TestRun(t *testing.T) {
 	if err := Failed(results); err != nil {
 		t.Error(err)
 	}
+	if last := results[len(results)-1].Feature; !strings.HasPrefix(last, "TLS ") {
+		t.Errorf("the list ends with %q, not with TLS libraries", last)
+	}
 	for _, r := range results {
 		if r.State != Works {
 			t.Logf("%+v", r) // the machine's business

@@ -19,6 +19,7 @@ const (
 	reasonUninit     = 226 // SSL_R_UNINITIALIZED
 	reasonDataAtEnd  = 291 // SSL_R_APPLICATION_DATA_ON_SHUTDOWN, of SSL_shutdown
 	fewestReferences = 8   // to the file's name: a whole ssl_lib.cc has some 35
+	mostReferences   = 512 // of what is not one, and would be read for long
 	mostLines        = 120 // of SSL_write, which has 25
 )
 
@@ -59,7 +60,7 @@ func byErrors(b *binaryFile) (*Library, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(refs) < fewestReferences {
+	if len(refs) < fewestReferences || len(refs) > mostReferences {
 		return nil, fmt.Errorf("BoringSSL: %d references to the name of ssl_lib.cc, where a whole one has some 35", len(refs))
 	}
 	reporters, err := b.reporters(functions, refs, name)
@@ -137,7 +138,7 @@ func (b *binaryFile) functions() ([]uint64, error) {
 			p = q
 		}
 	}
-	const header, most = 12, 64 << 20
+	const header, most = 12, 16 << 20 // a binary of 100 MB has 3 MB
 	if p == nil || p.Filesz < header || p.Filesz > most {
 		return nil, fmt.Errorf("BoringSSL: the binary has no usable .eh_frame_hdr, which tells where functions begin")
 	}

@@ -73,7 +73,7 @@ func TestEnvoy(t *testing.T) {
 }
 
 func TestNoLibrary(t *testing.T) {
-	for _, path := range []string{"/usr/sbin/haproxy", "/usr/bin/curl", "/usr/bin/wrk", "/bin/sh"} { // OpenSSL is in a file of its own
+	for _, path := range []string{"/usr/sbin/haproxy", "/usr/sbin/nginx", "/usr/bin/curl", "/usr/bin/wrk", "/bin/sh"} { // OpenSSL is in a file of its own
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			needed(t, path)
 			if _, err := find(t, path); !errors.Is(err, ErrNotHere) {

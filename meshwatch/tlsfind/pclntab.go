@@ -93,6 +93,9 @@ func search(r io.ReaderAt, from, to uint64, want []byte) (int64, error) {
 		if i := bytes.Index(buf[:n], want); i >= 0 {
 			return int64(at) + int64(i), nil //nolint:gosec // as above
 		}
+		if err == io.EOF {
+			break // headers may claim more than the file has, up to 2^64 bytes
+		}
 	}
 	return -1, nil
 }
@@ -185,10 +188,13 @@ func (b *binaryFile) moduleText(table uint64) (uint64, bool) {
 // relocated finds moduledata's text among relocations: that of its first word has the table's address.
 func relocated(rela []byte, table uint64) (uint64, bool) {
 	field := func(at, n int) uint64 { return binary.LittleEndian.Uint64(rela[at+n*word:]) }
-	for at := 0; at+relaSize <= len(rela); at += relaSize {
+	const mostTries = 16 // each goes through all of them
+	tries := 0
+	for at := 0; at+relaSize <= len(rela) && tries < mostTries; at += relaSize {
 		if field(at, 2) != table {
 			continue
 		}
+		tries++
 		want := field(at, 0) + moduleTextWord*word
 		for to := 0; to+relaSize <= len(rela); to += relaSize {
 			if field(to, 0) == want {

@@ -21,17 +21,19 @@ func cheapest(code []byte, args registers) (at int, stepped bool) {
 		first = len(endbr64)
 	}
 	for at = first; at < len(code); {
-		if emulated(code[at:]) {
+		behind := args == goArguments && jumpsBehind(code[at:])
+		if !behind && emulated(code[at:]) {
 			return at, false
+		}
+		if behind { // where the stack is too small, Go calls runtime.morestack and begins anew
+			at += jumpLength(code[at:])
+			continue
 		}
 		n, written := harmless(code[at:])
 		if n == 0 || written&args != 0 {
 			break
 		}
 		at += n
-		if jumpsBehind(code[at:]) { // of Go: where the stack is too small it calls runtime.morestack and begins anew
-			at += jumpLength(code[at:])
-		}
 	}
 	return first, true
 }
@@ -46,7 +48,7 @@ func emulated(b []byte) bool {
 	case len(b) > 1 && b[0] == 0x41 && b[1]&0xf8 == 0x50:
 		return true
 	}
-	return conditional(b) && !jumpsBehind(b)
+	return conditional(b)
 }
 
 func conditional(b []byte) bool {

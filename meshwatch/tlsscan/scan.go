@@ -48,6 +48,8 @@ type Scanner struct {
 	procs map[int]*process
 	files map[File]*found
 	tick  int
+	// Waiting counts what is left for the next look: files that were not searched yet, once for each process that has them.
+	Waiting int
 }
 
 // process is one that was looked at.
@@ -85,6 +87,7 @@ func (s *Scanner) Scan() ([]Binary, error) {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
 	until := time.Now().Add(searchTime)
+	s.Waiting = 0
 	byFile := map[File]*Binary{}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -194,6 +197,7 @@ func (s *Scanner) add(byFile map[File]*Binary, pid int, m *mapping, until time.T
 	k := s.files[m.file]
 	if k == nil {
 		if time.Now().After(until) {
+			s.Waiting++
 			return
 		}
 		k = search(open)

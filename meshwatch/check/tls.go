@@ -1,0 +1,77 @@
+package check
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/meshwatch/meshwatch/meshwatch/tlsfind"
+	"github.com/meshwatch/meshwatch/meshwatch/tlsscan"
+)
+
+// tlsPatience is how long files are searched for TLS libraries. A second does for a hundred of them; the agent goes on as it runs.
+const tlsPatience = 3 * time.Second
+
+// libraries lists the TLS libraries that processes have, and those of which nobody is sure.
+func libraries() []Result {
+	const feature = "TLS libraries"
+	scanner := tlsscan.New()
+	list, err := scanner.Scan()
+	for deadline := time.Now().Add(tlsPatience); err == nil && scanner.Waiting > 0 && time.Now().Before(deadline); {
+		list, err = scanner.Scan()
+	}
+	if err != nil {
+		return []Result{{feature, Degraded, err.Error(), "give the agent the host's /proc (hostPID: true)"}}
+	}
+	var out []Result
+	for i := range list {
+		out = append(out, library(&list[i]))
+	}
+	switch {
+	case scanner.Waiting > 0:
+		out = append(out, Result{feature, Works, fmt.Sprintf("not all files were searched within %v: there may be more", tlsPatience), ""})
+	case out == nil:
+		out = append(out, Result{feature, Works, "no process that may be looked at has one that is known", ""})
+	}
+	return out
+}
+
+// library rates what a file has.
+func library(b *tlsscan.Binary) Result {
+	r := Result{Feature: "TLS in " + b.Path, State: Works}
+	processes := fmt.Sprintf("%d processes", len(b.Pids))
+	if len(b.Pids) == 1 {
+		processes = "1 process"
+	}
+	if b.Err != nil {
+		r.State, r.Why = Degraded, fmt.Sprintf("not read, in %s: %v", processes, b.Err)
+		r.Do = "nothing if it has no TLS; else report this with where the file is from"
+		return r
+	}
+	r.Why = fmt.Sprintf("%s by %s, in %s", b.Library.Name, b.Library.How, processes)
+	if writes, reads := stepped(b.Library); writes || reads {
+		r.Why += fmt.Sprintf("; %s are single-stepped: 12 µs a call instead of 1", calls(writes, reads))
+	}
+	return r
+}
+
+// stepped says whether the CPU is single-stepped where plaintext is written, and where it is read.
+func stepped(l *tlsfind.Library) (writes, reads bool) {
+	for _, p := range l.Points {
+		if p.Kind == tlsfind.Read || p.Kind == tlsfind.ReadEx {
+			reads = reads || p.Stepped
+		} else {
+			writes = writes || p.Stepped
+		}
+	}
+	return writes, reads
+}
+
+func calls(writes, reads bool) string {
+	switch {
+	case writes && reads:
+		return "writes and reads"
+	case writes:
+		return "writes"
+	}
+	return "reads"
+}
