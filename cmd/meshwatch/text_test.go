@@ -10,6 +10,7 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/control"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
+	"github.com/meshwatch/meshwatch/meshwatch/probe"
 )
 
 func TestStatusTable(t *testing.T) {
@@ -23,7 +24,12 @@ func TestStatusTable(t *testing.T) {
 		Topology: control.Topology{File: "t.yaml", Addresses: 4, Loaded: started, Problem: "line 1:\x1b[2J"},
 		Budget:   control.Budget{Agent: 0.2, AgentUsed: 0.1904, Recorder: 0.5, RecorderUsed: 0.31, Share: 0.5, Shallow: true},
 		Memory:   50_000_000,
-		Losses:   []loss.Row{{Stage: "pair", Reason: "no-response"}, {Stage: "relay", Reason: "no-id", Count: 7}},
+		TLS: []probe.Binary{
+			{Path: "/usr/local/bin/envoy", Library: "BoringSSL", Processes: 3, Writes: true, Calls: 1000, Tied: 998},
+			{Path: "/usr/lib/libssl.so.3", Library: "OpenSSL", Processes: 2, Writes: true, Reads: true, Stepped: true, Calls: 7, Tied: 7},
+			{Path: "/odd\x1b", Processes: 1, Problem: "BoringSSL: 0 functions report as SSL_write does"},
+		},
+		Losses: []loss.Row{{Stage: "pair", Reason: "no-response"}, {Stage: "relay", Reason: "no-id", Count: 7}},
 	}
 	var b strings.Builder
 	if err := statusTable(&b, s, started.Add(90*time.Second)); err != nil {
@@ -35,8 +41,14 @@ cost      agent 0.190 of 0.2 CPUs, recorder 0.310 of 0.5 CPUs: above it, so 50.0
 flights   12 read, 1 under way, 2 behind in a ring of 16384
 joined    6 requests, 5 responses, 4 relays, 2 journeys of which 1 kept; 9 flights of other protocols
 memory    50.0 MB resident, 6.3 MB in BPF maps
+tls       probes on 2 binaries of 3, in 5 processes
 export    http://localhost:4318: connected
 topology  4 addresses of t.yaml, read 1m30s ago; the file as it is now is not used: line 1:?[2J
+
+TLS IN                LIBRARY    PROCESSES  PROBED         CALLS  TIED  NOTE
+/usr/local/bin/envoy  BoringSSL  3          writes         1000   998   
+/usr/lib/libssl.so.3  OpenSSL    2          writes, reads  7      7     some single-stepped: 12 µs a call
+/odd?                            1          no             0      0     BoringSSL: 0 functions report as SSL_write does
 
 LOST AT  REASON  COUNT
 relay    no-id   7
