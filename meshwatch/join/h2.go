@@ -29,6 +29,7 @@ type side struct {
 	next    uint32 // in clear text: sequence after what was fed
 	owed    int64  // with TLS: bytes of the library's latest call that further records have
 	missing bool   // something was sent of which nothing is known
+	lost    h2.Stats
 }
 
 // call is a stream.
@@ -69,16 +70,17 @@ func (l *Leg) speaksHTTP2(b []byte) bool {
 func (x *multiplex) frames(d uint8, f *bpf.Flight, b []byte) {
 	s := &x.sides[d]
 	x.f, x.dir = f, d
+	defer x.lose(s)
 	if st := &x.l.dirs[d]; st.gapped || s.missing {
 		st.gapped, s.missing = false, false
 		s.dec.Gap()
-		x.doubt()
 	}
 	if isPlain(f) {
 		s.dec.Feed(b, int(f.PlainLen))
 		s.owed = int64(f.PlainLen) - int64(f.End-f.Seq)
 		return
 	}
+	end := f.Seq + uint32(len(b)) //nolint:gosec // what was captured and not overwritten meanwhile
 	if s.fed {
 		switch skip := int32(f.Seq - s.next); { //nolint:gosec // a signed distance
 		case skip > 0:
@@ -90,7 +92,23 @@ func (x *multiplex) frames(d uint8, f *bpf.Flight, b []byte) {
 		}
 	}
 	s.dec.Feed(b, len(b))
-	s.fed, s.next = true, f.Seq+uint32(f.HeadLen)
+	s.fed, s.next = true, end
+}
+
+// lose counts what the decoder could not read of the latest flight. Ends of streams may be among it.
+func (x *multiplex) lose(s *side) {
+	now, was := s.dec.Stats, s.lost
+	s.lost = now
+	if now == was {
+		return
+	}
+	lost := &x.j.lost
+	lost.frames.Add(now.Gaps - was.Gaps)
+	lost.blocks.Add(now.Blocks - was.Blocks)
+	lost.unknown.Add(now.Unknown - was.Unknown)
+	for _, c := range x.calls {
+		c.unsure = true
+	}
 }
 
 // opaque takes a TLS record of which no plaintext was seen: more of the call before, or something that is missing.
@@ -101,13 +119,6 @@ func (x *multiplex) opaque(d uint8, f *bpf.Flight) {
 		return
 	}
 	s.missing = true // if anything follows: the last record of a connection is an alert
-}
-
-// doubt is for when ends of streams may have been missed.
-func (x *multiplex) doubt() {
-	for _, c := range x.calls {
-		c.unsure = true
-	}
 }
 
 // Head implements h2.Sink.

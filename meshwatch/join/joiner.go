@@ -86,7 +86,7 @@ type Stats struct {
 type losses struct {
 	gap, stale, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
 	noID, noParent, ambiguous, ambiguousID, groupFull, noResponse, cut                             *loss.Counter
-	lateText                                                                                       *loss.Counter
+	lateText, frames, blocks, unknown                                                              *loss.Counter
 }
 
 // New makes a joiner that gives its trees to emit. A tree and all in it are valid only until emit returns.
@@ -105,6 +105,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 			ambiguous: c("relay", "ambiguous"), ambiguousID: c("relay", "ambiguous-id"),
 			groupFull: c("relay", "id-used-too-often"), cut: c("pair", "recording-stopped"),
 			lateText: c("leg", "plaintext-late"),
+			frames:   c("parse", "frames-missing"), blocks: c("parse", "head-not-read"), unknown: c("parse", "unknown-field"),
 		},
 	}
 }
