@@ -75,9 +75,21 @@ func (x *multiplex) frames(d uint8, f *bpf.Flight, b []byte) {
 		st.gapped, s.missing = false, false
 		s.dec.Gap()
 	}
+	gaps := s.dec.Stats.Gaps
+	x.feed(s, f, b)
+	if s.dec.Stats.Gaps != gaps {
+		x.doubt()
+	}
+}
+
+// feed gives a flight's bytes to its side's decoder.
+func (x *multiplex) feed(s *side, f *bpf.Flight, b []byte) {
 	if isPlain(f) {
 		s.dec.Feed(b, int(f.PlainLen))
-		s.owed = int64(f.PlainLen) - int64(f.End-f.Seq)
+		if f.End != f.Seq { // else a reader took it in parts, and the record's length was counted with the first
+			s.owed = 0
+		}
+		s.owed += int64(f.PlainLen) - int64(f.End-f.Seq)
 		return
 	}
 	end := f.Seq + uint32(len(b)) //nolint:gosec // what was captured and not overwritten meanwhile

@@ -200,6 +200,59 @@ func TestHTTP2Losses(t *testing.T) {
 	}
 }
 
+// Bytes are skipped beyond the frame under way: the end of a stream may have been among them, so that it is not waited for without end.
+func TestHTTP2EndNotSeen(t *testing.T) {
+	w := newWorld(t)
+	c := w.conn(1, 2)
+	client, server := c.talks(false)
+	client.ask(1, "/a", uuid(1))
+	client.send()
+	server.head(1, false, ":status", "200")
+	server.send()
+	c.seq[1] += 100 // no flight has these: a frame, and the end
+	client.ask(3, "/b", uuid(2))
+	client.send()
+	server.answer(3, 204)
+	server.send()
+	w.settle()
+	w.now += uint64(w.j.cfg.Expire)
+	w.settle()
+	w.end([]string{"1-2 /b 204", "1-2 /a 200 response-cut"})
+}
+
+// What a reader took in several parts has one record on the wire. A record behind it of which no plaintext was seen is not taken for more
+// of it: what it added to the table is not known, and no later head has its fields.
+func TestHTTP2RecordBehindParts(t *testing.T) {
+	w := newWorld(t)
+	c := w.conn(1, 2)
+	client, _ := c.talks(true)
+	client.ask(1, "/a", uuid(1))
+	_ = client.WriteData(1, false, make([]byte, 3000)) //nolint:errcheck // to memory
+	f, b := client.flight()
+	part := f
+	part.PlainLen = 500
+	w.j.Flight(&part, b[:500])
+	w.id++
+	w.j.Flight(&bpf.Flight{Id: w.id, Prev: uint32(f.Id), Flags: textFlag | plainFlag, SendSk: f.SendSk, SendPid: 1, RecvPid: 2, PlainLen: f.PlainLen - 500, RecvNs: w.now}, b[500:])
+	client.ask(3, "/b", uuid(2))
+	f, _ = client.flight()
+	f.Flags &^= plainFlag
+	f.PlainLen = 0
+	w.j.Flight(&f, nil)
+	client.ask(5, "/c", uuid(3))
+	client.ask(7, "/b", uuid(2)) // all of it in the table
+	client.send()
+	var got []string
+	for _, call := range w.j.halves[f.SendSk].leg.multi.calls {
+		h := w.j.head(call.x.Req)
+		got = append(got, fmt.Sprintf("%d %s %s", call.x.Stream.ID, h.Target, h.RequestID))
+	}
+	slices.Sort(got)
+	if want := fmt.Sprintf("[1 /a %s 5 /c  7 ? ]", uuid(1)); fmt.Sprint(got) != want {
+		t.Errorf("%v, want %s", got, want)
+	}
+}
+
 // A gRPC call is one exchange however many messages it has, with the status of its trailers.
 func TestGRPC(t *testing.T) {
 	w := newWorld(t)

@@ -3,6 +3,7 @@ package join
 import (
 	"bytes"
 	"hash/maphash"
+	"slices"
 	"strings"
 	"time"
 
@@ -279,8 +280,11 @@ func (j *Joiner) supersede(s *stream) {
 	if m := s.answering(); m != nil {
 		j.finish(m.exchange)
 	}
-	if s.cur != nil {
-		s.cur.current = false
+	if m := s.cur; m != nil {
+		m.current = false
+		if m.exchange == nil && !slices.Contains(m.leg.early, m) { // it never said what it is, or answers nothing
+			j.freeMessage(m)
+		}
 	}
 	s.cur, s.rest = nil, false
 }

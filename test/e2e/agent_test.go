@@ -72,13 +72,15 @@ type agent struct {
 	t   *testing.T
 	cmd *exec.Cmd
 	*control.Client
-	out *output
+	socket string // the Client's
+	out    *output
 }
 
 // output is what an agent wrote.
 type output struct {
 	mu    sync.Mutex
 	lines []*report.Line
+	raw   []byte // of all lines
 	bad   []error
 }
 
@@ -111,7 +113,8 @@ func start(t *testing.T, l *lab.Lab, config string, env ...string) *agent {
 			t.Fatal(err)
 		}
 	}
-	a := &agent{t: t, out: &output{}, Client: control.NewClient(filepath.Join(dir, "sock"))}
+	a := &agent{t: t, out: &output{}, socket: filepath.Join(dir, "sock")}
+	a.Client = control.NewClient(a.socket)
 	a.cmd = exec.Command(binary, "agent", "--config", filepath.Join(dir, "config.yaml"))
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	a.cmd.Env = append(os.Environ(), env...)
@@ -158,6 +161,7 @@ func (o *output) read(out io.Reader) {
 		}
 		j, err := report.Decode(line)
 		o.mu.Lock()
+		o.raw = append(o.raw, line...)
 		if err != nil {
 			o.bad = append(o.bad, err)
 		} else {

@@ -72,15 +72,22 @@ func curl(t *testing.T, l *lab.Lab, path string, args ...string) (id string) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	resp := response(t, out)
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %d: %s", resp.StatusCode, out)
+	}
+	return resp.Header.Get("X-Request-Id")
+}
+
+// response is what curl -i printed.
+func response(t *testing.T, out []byte) *http.Response {
+	t.Helper()
 	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(out)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("status %d: %s", resp.StatusCode, out)
-	}
-	return resp.Header.Get("X-Request-Id")
+	return resp
 }
 
 // A client without probes: what it sends is read where it is read. This test is one: its threads are not in the client's namespace.

@@ -29,6 +29,7 @@ type query struct {
 	echo        bool
 	body        int64
 	status      int
+	session     bool
 	close       bool
 	reset       string
 	values      url.Values
@@ -72,6 +73,8 @@ func (q *query) set(key, value string) (err error) {
 		q.body, err = strconv.ParseInt(value, 10, 64)
 	case "status":
 		q.status, err = strconv.Atoi(value)
+	case "session":
+		q.session = value == "1"
 	case "close":
 		q.close = value == "1"
 	case "reset":
@@ -106,6 +109,9 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	time.Sleep(q.sleep)
 	burn(q.burn)
+	if q.session {
+		w.Header().Set("Set-Cookie", r.Header.Get("Cookie"))
+	}
 	if q.close {
 		w.Header().Set("Connection", "close")
 	}

@@ -37,6 +37,17 @@ var forwarded = []string{
 	"X-B3-Parentspanid", "X-B3-Sampled", "X-B3-Flags", "X-Ot-Span-Context", "Uber-Trace-Id", "Sw8",
 }
 
+// ofSession are the headers that an app hands on which calls others in its user's name.
+var ofSession = []string{"Authorization", "Cookie", "X-Shown"}
+
+func handOn(to, from http.Header, names []string) {
+	for _, h := range names {
+		if v, ok := from[h]; ok {
+			to[h] = v
+		}
+	}
+}
+
 // newClient keeps every connection: under load the pool holds as many as there are requests at once.
 func newClient() *http.Client {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
@@ -64,10 +75,9 @@ func (a *app) call(r *http.Request, name string, q *query, into io.Writer) error
 	if q.forward {
 		req.Method, req.Body, req.ContentLength = r.Method, r.Body, r.ContentLength
 	}
-	for _, h := range forwarded {
-		if v, ok := r.Header[h]; ok {
-			req.Header[h] = v
-		}
+	handOn(req.Header, r.Header, forwarded)
+	if q.session {
+		handOn(req.Header, r.Header, ofSession)
 	}
 	resp, err := a.client.Do(req)
 	if err != nil {

@@ -13,6 +13,7 @@
 //	echo=1        answer with the request body, while it arrives
 //	body=N        answer with N bytes
 //	status=503    answer with this status
+//	session=1     hand credentials (Authorization, Cookie) and X-Shown on to upstreams, and answer with the cookie, as Set-Cookie
 //	close=1       close the connection after the answer
 //	reset=1       reset the connection instead of an answer; reset=mid: after half of the body
 //
