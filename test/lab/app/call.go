@@ -37,8 +37,8 @@ var forwarded = []string{
 	"X-B3-Parentspanid", "X-B3-Sampled", "X-B3-Flags", "X-Ot-Span-Context", "Uber-Trace-Id", "Sw8",
 }
 
-// newClient keeps every connection: under load the pool holds as many as there are requests at once.
-func newClient() *http.Client {
+// newClient keeps every connection: under load the pool holds as many as there are requests at once. With churn it keeps none.
+func newClient(churn bool) *http.Client {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	dialer.SetMultipathTCP(false)
 	return &http.Client{Transport: &http.Transport{
@@ -46,6 +46,7 @@ func newClient() *http.Client {
 		MaxIdleConnsPerHost: 4096,
 		IdleConnTimeout:     5 * time.Minute,
 		DisableCompression:  true,
+		DisableKeepAlives:   churn,
 	}}
 }
 
