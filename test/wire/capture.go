@@ -28,6 +28,7 @@ type Stream struct {
 	From, To netip.AddrPort
 	Data     []byte // in order, without what was sent again; of a connection that began before, what came since
 	Begun    bool   // its SYN was seen
+	Opener   bool   // and it was the connection's first
 	next     uint32 // sequence number
 }
 
@@ -120,7 +121,8 @@ func (k *Capture) packet(frame []byte) {
 		s = &Stream{From: ends[0], To: ends[1]}
 		k.streams[ends] = s
 	}
-	const syn = 0x02
+	const syn, ack = 0x02, 0x10
+	s.Opener = s.Opener || tcp[13]&(syn|ack) == syn
 	s.add(binary.BigEndian.Uint32(tcp[4:]), tcp[13]&syn != 0, tcp[offset:])
 }
 
@@ -174,7 +176,7 @@ type Conversation struct{ Client, Server *Stream }
 func Conversations(streams []*Stream, to netip.Addr) []Conversation {
 	var found []Conversation
 	for _, s := range streams {
-		if !s.Begun || s.To.Addr() != to || len(s.Data) == 0 {
+		if !s.Opener || s.To.Addr() != to || len(s.Data) == 0 {
 			continue
 		}
 		for _, back := range streams {
