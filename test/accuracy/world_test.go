@@ -123,7 +123,7 @@ func (w *world) score(t *testing.T, journeys []*journey.Journey) tally {
 				}
 			}
 		}
-	})
+	}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
