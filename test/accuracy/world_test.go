@@ -115,7 +115,7 @@ type tally struct {
 
 func (w *world) score(t *testing.T, journeys []*journey.Journey) tally {
 	t.Helper()
-	truth, err := readTruth(w.mesh, "run", 0, func(pod string) iter.Seq2[lab.Access, error] {
+	truth, err := readTruth(w.mesh, "run", func(pod string) iter.Seq2[lab.Access, error] {
 		return func(yield func(lab.Access, error) bool) {
 			for _, a := range w.logs[pod] {
 				if !yield(a, nil) {

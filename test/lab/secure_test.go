@@ -65,7 +65,9 @@ func testWire(t *testing.T, l *Lab, alpn map[string]string) {
 	for pod := range alpn {
 		captures[pod] = capture(t, l, pod)
 	}
-	reconnect(t, l)
+	if err := l.Reconnect(); err != nil {
+		t.Fatal(err)
+	}
 	const secret = "meshwatch-secret"
 	if l.Options.GRPC {
 		call(t, l, rpc.Talk, secret, 3)
@@ -117,19 +119,6 @@ func capture(t *testing.T, l *Lab, pod string) *wire.Capture {
 		t.Fatal(err)
 	}
 	return c
-}
-
-// reconnect makes the mesh open new connections: all that there are between pods are ended.
-func reconnect(t *testing.T, l *Lab) {
-	t.Helper()
-	for _, pod := range l.Proxies() {
-		p, _ := l.Pod(pod)
-		for _, family := range []string{"-4", "-6"} {
-			if err := command("ip", "netns", "exec", p.Netns, "ss", family, "-K", "state", "established", "( sport != 0 )"); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 }
 
 // testNeedsCertificate: whoever has none is not served by a sidecar, in clear text neither.
