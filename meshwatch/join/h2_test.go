@@ -232,7 +232,7 @@ func TestGRPC(t *testing.T) {
 	server.head(3, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "12") // trailers only
 	server.send()
 	w.settle()
-	want := "[/s/chat 200 grpc=true 0: 10, 20, exact true  /s/no 200 grpc=true 12: 0, 0, exact false ]"
+	want := "[/s/chat 200 grpc=true 0: 10, 20, exact true  /s/no 200 grpc=true 12: 0, 0, exact true ]"
 	if fmt.Sprint(got) != want {
 		t.Errorf("got  %v\nwant %s", got, want)
 	}
