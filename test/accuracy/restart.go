@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/meshwatch/meshwatch/meshwatch/report"
@@ -32,7 +33,7 @@ func (r *runner) restart(ctx context.Context) (_ *restarted, err error) {
 	loaded, sent := make(chan error, 1), lab.LoadResult{}
 	go func() {
 		var err error
-		sent, err = l.Wrk(ctx, lab.Load{Connections: 16, Duration: r.duration, Truth: true, Drain: true})
+		sent, err = l.Wrk(ctx, lab.Load{Connections: 16, Duration: r.duration + startTakes + barResume*time.Second, Truth: true, Drain: true})
 		loaded <- err
 	}()
 	second, recording, err := r.replace(ctx, l, first)
@@ -54,8 +55,15 @@ func (r *runner) restart(ctx context.Context) (_ *restarted, err error) {
 	}
 	out := after.finish()
 	out.Wrong += before.score.WrongJoins
+	const least = 500
+	if out.Scored < least {
+		return nil, fmt.Errorf("only %d requests can be scored after it", out.Scored)
+	}
 	return out, nil
 }
+
+// startTakes is longer than stopping an agent and starting another does, under load.
+const startTakes = 5 * time.Second
 
 // replace stops the first agent after a third of the load, and says from when on the second records.
 func (r *runner) replace(ctx context.Context, l *lab.Lab, first *agent) (second *agent, recording time.Time, err error) {
