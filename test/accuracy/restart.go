@@ -56,8 +56,8 @@ func (r *runner) restart(ctx context.Context) (_ *restarted, err error) {
 	out := after.finish()
 	out.Wrong += before.score.WrongJoins
 	const least = 500
-	if out.Scored < least {
-		return nil, fmt.Errorf("only %d requests can be scored after it", out.Scored)
+	if len(after.requests) < least {
+		return nil, fmt.Errorf("the load had only %d requests", len(after.requests))
 	}
 	return out, nil
 }
