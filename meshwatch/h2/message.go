@@ -62,7 +62,7 @@ func (d *Decoder) message(stream uint32) bool {
 	h := Head{Stream: stream, GRPC: k.grpc, GRPCStatus: k.grpcStatus, End: d.blockEnd, Unnamed: d.unnamed}
 	d.text = k.head(d.text[:0], d.fields)
 	h.Text = d.text
-	if k.grpc && !h.End && len(d.counts) < maxCounted {
+	if k.grpc && len(d.counts) < maxCounted {
 		d.counts[stream] = &counter{exact: true}
 	}
 	d.sink.Head(h)

@@ -75,11 +75,7 @@ func (x *multiplex) frames(d uint8, f *bpf.Flight, b []byte) {
 		st.gapped, s.missing = false, false
 		s.dec.Gap()
 	}
-	gaps := s.dec.Stats.Gaps
 	x.feed(s, f, b)
-	if s.dec.Stats.Gaps != gaps {
-		x.doubt()
-	}
 }
 
 // feed gives a flight's bytes to its side's decoder.

@@ -21,7 +21,9 @@ import (
 
 // level is what was measured at one number of connections.
 type level struct {
-	Connections int            `json:"connections"`
+	Scenario    string         `json:"scenario"`
+	Churn       bool           `json:"churn"`
+	Connections int            `json:"connections"` // of gRPC: calls under way at a time
 	Load        lab.LoadResult `json:"load"`
 	Rate        float64        `json:"requests_per_second"`
 	Score       score          `json:"score"`
@@ -35,16 +37,30 @@ type runner struct {
 	root     string // of the module
 	dir      string // for temporary files
 	bin      string
+	scenario string
 	options  lab.Options
 	depth    string
-	churn    bool
 	duration time.Duration
 	dump     string // directory for what is not complete, "": none
 }
 
+// name tells levels apart in the result: the number alone in clear text.
+func (out *level) name() string {
+	name := fmt.Sprint(out.Connections)
+	if out.Scenario != cleartext {
+		name = out.Scenario + "_" + name
+	}
+	if out.Churn {
+		name += "_churn"
+	}
+	return name
+}
+
 // run measures one level in a lab of its own.
-func (r *runner) run(ctx context.Context, connections int) (_ *level, err error) {
-	l, err := lab.Up(ctx, r.options)
+func (r *runner) run(ctx context.Context, load string, connections int) (_ *level, err error) {
+	o := r.options
+	o.Churn = load == churn
+	l, err := lab.Up(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -54,16 +70,24 @@ func (r *runner) run(ctx context.Context, connections int) (_ *level, err error)
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, a.out.Close()) }()
-	out := &level{Connections: connections}
-	if err := errors.Join(out.load(ctx, l, a, lab.Load{Connections: connections, Duration: r.duration, Truth: true, Churn: r.churn}), a.stop()); err != nil {
+	if o.GRPC { // of a connection that is older than the agent, not every compressed head can be read: see oddities
+		if err := l.Reconnect(); err != nil {
+			return nil, err
+		}
+	}
+	out := &level{Scenario: r.scenario, Churn: o.Churn, Connections: connections}
+	if err := errors.Join(out.load(ctx, l, a, r.duration), a.stop()); err != nil {
 		return nil, err
 	}
-	t, err := readTruth(expect(l, r.depth), out.Load.Run, r.underWay(connections), l.AccessLog)
+	t, err := readTruth(expect(l, r.depth), out.Load.Run, l.AccessLog, r.scenario == cleartext && !o.Churn)
+	if err == nil && o.GRPC {
+		err = t.readCalls(l.Records)
+	}
 	if err != nil {
 		return nil, err
 	}
 	s := newScorer(t)
-	if err := r.readJourneys(ctx, a.out, s, connections); err != nil {
+	if err := r.readJourneys(ctx, a.out, s, out.name()); err != nil {
 		return nil, err
 	}
 	out.Score = s.finish()
@@ -72,22 +96,13 @@ func (r *runner) run(ctx context.Context, connections int) (_ *level, err error)
 	return out, out.sound()
 }
 
-// underWay is how many of the gateway's last lines may be of requests whose answers the load did not read any more; 0: the last of each
-// connection.
-func (r *runner) underWay(connections int) int {
-	if r.churn {
-		return connections
-	}
-	return 0
-}
-
 // load sends the load between two looks at what the agent has lost.
-func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, load lab.Load) error {
+func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, d time.Duration) error {
 	before, err := a.ask.Status(ctx)
 	if err != nil {
 		return err
 	}
-	out.Load, err = l.Wrk(ctx, load)
+	out.Load, err = out.send(ctx, l, d)
 	if err = errors.Join(err, ctx.Err()); err != nil {
 		return err
 	}
@@ -100,15 +115,31 @@ func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, load lab.Load)
 	return nil
 }
 
+// perConnection is how many of gRPC's calls share a connection.
+const perConnection = 16
+
+func (out *level) send(ctx context.Context, l *lab.Lab, d time.Duration) (lab.LoadResult, error) {
+	if l.Options.GRPC {
+		return l.RPC(ctx, lab.Load{
+			Connections: max(1, out.Connections/perConnection), Streams: out.Connections, Duration: d, Churn: out.Churn, Methods: callMethods(),
+		})
+	}
+	return l.Wrk(ctx, lab.Load{Connections: out.Connections, Duration: d, Truth: true, Drain: out.Scenario != cleartext || out.Churn, Churn: out.Churn})
+}
+
 // sound says what makes the figures worthless.
 func (out *level) sound() error {
 	const disagree = 0.001 // of the requests whose logs have no line or another port
+	least := 1000
+	if out.Churn {
+		least = 200 // a request with its handshakes takes ten times as long
+	}
 	n := out.Score.Requests[stateNames[logsDisagree]]
 	logged := sum(out.Score.Requests)
 	switch {
 	case uint64(logged) < out.Load.Requests: //nolint:gosec // a count
 		return fmt.Errorf("%d connections: the load had %d answers, the gateway logged %d", out.Connections, out.Load.Requests, logged)
-	case out.Score.Scored < 1000:
+	case out.Score.Scored+out.Score.Streams.Scored < least:
 		return fmt.Errorf("%d connections: only %d requests can be scored", out.Connections, out.Score.Scored)
 	case float64(n) > disagree*float64(out.Score.Scored):
 		return fmt.Errorf("%d connections: the access logs disagree about %d of %d requests", out.Connections, n, out.Score.Scored+n)
@@ -117,14 +148,14 @@ func (out *level) sound() error {
 }
 
 // readJourneys scores everything that the agent has written. Decoding takes most of the time: a goroutine for each CPU.
-func (r *runner) readJourneys(ctx context.Context, f *os.File, s *scorer, connections int) error {
+func (r *runner) readJourneys(ctx context.Context, f *os.File, s judge, name string) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("read journeys: %w", err)
 	}
 	const workers = 2
 	var wg sync.WaitGroup
 	lines, errs := make(chan []byte, workers), make([]error, workers)
-	d := dumper{dir: r.dump, connections: connections}
+	d := dumper{dir: r.dump, name: name}
 	var mu sync.Mutex // guards s and d
 	for i := range workers {
 		wg.Go(func() {
@@ -132,7 +163,7 @@ func (r *runner) readJourneys(ctx context.Context, f *os.File, s *scorer, connec
 				line, err := report.Decode(text)
 				mu.Lock()
 				if err == nil {
-					err = d.write(s.journey(&line.Journey), text, &line.Journey)
+					err = d.write(s.line(line), text, &line.Journey)
 				}
 				mu.Unlock()
 				errs[i] = errors.Join(errs[i], err)
@@ -158,21 +189,24 @@ func (r *runner) readJourneys(ctx context.Context, f *os.File, s *scorer, connec
 	return errors.Join(append(errs, err)...)
 }
 
+// judge is told every journey that an agent wrote, and says what is wrong with it.
+type judge interface{ line(*report.Line) string }
+
 // dumper writes the first journeys in which something is wrong, each as it came from the agent.
 type dumper struct {
-	dir         string
-	connections int
-	written     int
+	dir     string
+	name    string // of the level
+	written int
 }
 
-const maxDumps = 20 // of each number of connections
+const maxDumps = 20 // of each level
 
 func (d *dumper) write(why string, text []byte, j *journey.Journey) error {
 	if d.dir == "" || why == "" || d.written == maxDumps {
 		return nil
 	}
 	d.written++
-	name := fmt.Sprintf("%d-%02d-%s.json", d.connections, d.written, strings.ReplaceAll(why, " ", "-"))
+	name := fmt.Sprintf("%s-%02d-%s.json", d.name, d.written, strings.ReplaceAll(why, " ", "-"))
 	if err := os.WriteFile(filepath.Join(d.dir, name), text, 0o644); err != nil { //nolint:gosec // for everyone
 		return fmt.Errorf("dump journey %s: %w", j.RequestID, err)
 	}

@@ -1,6 +1,6 @@
 // Command accuracy measures how many requests of a saturated mesh become a journey with every leg and every hop, and how
 // many are joined wrongly. The truth is an id that the load gives each request and the joiner never sees, and the proxies'
-// access logs, which name the connections.
+// access logs, which name the connections; of gRPC, what the apps say of their messages. It exits 1 when a bar is missed.
 package main
 
 import (
@@ -36,6 +36,7 @@ func main() {
 const (
 	barComplete = 99.9 // percent of the requests
 	barWrong    = 0    // journeys
+	barStreams  = 0    // calls that stream which are not one complete journey with the apps' numbers of messages
 )
 
 func run(ctx context.Context, args []string) (err error) {
@@ -43,8 +44,8 @@ func run(ctx context.Context, args []string) (err error) {
 	connections := flags.String("connections", "16,64,256", "numbers of connections, separated by commas")
 	duration := flags.Duration("duration", 10*time.Second, "length of the load at each number of connections")
 	scenario := flags.String("scenario", cleartext, "what the mesh speaks: "+strings.Join(scenarioNames(), ", "))
-	churn := flags.Bool("churn", false, "the client opens a connection for each request")
-	sidecar := flags.String("sidecar", "", "envoy or haproxy, in clear text (default envoy where it is installed)")
+	kinds := flags.String("loads", "", "keep-alive, churn (a connection for each request) or both (default; cleartext: keep-alive)")
+	sidecar := flags.String("sidecar", "", "envoy or haproxy, in cleartext and oddities (default envoy where it is installed)")
 	depth := flags.String("depth", meshwatch.DepthAuto, "the agent's: edges, full or auto")
 	ipv6 := flags.Bool("ipv6", false, "requests travel over IPv6")
 	dump := flags.String("dump", "", "directory for the first journeys that are not complete")
@@ -59,8 +60,12 @@ func run(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	r := &runner{depth: *depth, churn: *churn, duration: *duration, dump: *dump}
+	r := &runner{scenario: *scenario, depth: *depth, duration: *duration, dump: *dump}
 	if r.options, err = options(*scenario, lab.Options{Sidecar: lab.Sidecar(*sidecar), IPv6: *ipv6}); err != nil {
+		return err
+	}
+	names, err := loads(*kinds, *scenario)
+	if err != nil {
 		return err
 	}
 	if r.root, err = tree.Root(); err != nil {
@@ -78,27 +83,51 @@ func run(ctx context.Context, args []string) (err error) {
 			return fmt.Errorf("make directory for dumps: %w", err)
 		}
 	}
-	levels, err := r.levels(ctx, counts)
+	if *scenario == oddities {
+		err = r.measureOddities(ctx, res)
+	} else {
+		err = r.measure(ctx, res, names, counts)
+	}
 	if err != nil {
 		return err
 	}
-	for _, l := range levels {
-		res.Bar(fmt.Sprintf("complete_%d", l.Connections), l.Percent, "%", result.Higher, barComplete)
-		res.Bar(fmt.Sprintf("wrong_joins_%d", l.Connections), float64(l.Score.WrongJoins), "", result.Lower, barWrong)
-	}
-	res.Details = levels
-	return errors.Join(printLevels(os.Stdout, levels), res.Save(os.Stdout))
+	return errors.Join(res.Save(os.Stdout), missed(res.Bars))
 }
 
-func (r *runner) levels(ctx context.Context, counts []int) (levels []*level, err error) {
-	for _, n := range counts {
-		l, err := r.run(ctx, n)
-		if err != nil {
-			return nil, fmt.Errorf("%d connections: %w", n, err)
+// measure runs every load at every number of connections.
+func (r *runner) measure(ctx context.Context, res *result.Result, loads []string, counts []int) error {
+	var levels []*level
+	for _, load := range loads {
+		for _, n := range counts {
+			l, err := r.run(ctx, load, n)
+			if err != nil {
+				return fmt.Errorf("%s, %s, %d connections: %w", r.scenario, load, n, err)
+			}
+			levels = append(levels, l)
+			name := l.name()
+			res.Bar("complete_"+name, l.Percent, "%", result.Higher, barComplete)
+			res.Bar("wrong_joins_"+name, float64(l.Score.WrongJoins), "", result.Lower, barWrong)
+			if r.options.GRPC {
+				res.Bar("wrong_streams_"+name, float64(l.Score.Streams.Scored-l.Score.Streams.Complete), "", result.Lower, barStreams)
+			}
 		}
-		levels = append(levels, l)
 	}
-	return levels, nil
+	res.Details = levels
+	return printLevels(os.Stdout, levels)
+}
+
+// missed is an error when a bar is.
+func missed(bars []result.Bar) error {
+	var names []string
+	for _, b := range bars {
+		if !b.Met {
+			names = append(names, b.Name)
+		}
+	}
+	if names != nil {
+		return fmt.Errorf("%d of %d bars are missed: %s", len(names), len(bars), strings.Join(names, ", "))
+	}
+	return nil
 }
 
 // numbers reads a list of numbers of connections.

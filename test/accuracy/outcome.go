@@ -2,15 +2,20 @@ package main
 
 // finish sums up once all journeys were seen.
 func (s *scorer) finish() score {
+	var all counted // but calls that stream
 	for _, r := range s.requests {
 		s.score.Requests[stateNames[r.state]]++
 		if r.state != scored {
 			continue
 		}
-		s.score.Scored++
+		of := &all
+		if r.call != nil && r.call.streams {
+			of = &s.score.Streams
+		}
+		of.Scored++
 		c := s.outcome(r)
 		if c.kind == "" {
-			s.score.Complete++
+			of.Complete++
 			continue
 		}
 		s.score.Incomplete[c.kind]++
@@ -19,6 +24,7 @@ func (s *scorer) finish() score {
 		}
 		s.score.Causes[c.kind]++
 	}
+	s.score.Scored, s.score.Complete = all.Scored, all.Complete
 	return s.score
 }
 

@@ -16,8 +16,8 @@ func printLevels(w io.Writer, levels []*level) error {
 	p.line("CONNECTIONS\tREQUESTS/S\tSCORED\tCOMPLETE\tWRONG JOINS\tWRONG RELAYS\tUNJOINED LEGS\tSILENT\tNOT SCORED")
 	for _, l := range levels {
 		s := &l.Score
-		p.line("%d\t%.0f\t%d\t%.3f %%\t%d\t%d\t%d\t%d\t%d", l.Connections, l.Rate, s.Scored, l.Percent, s.WrongJoins,
-			s.WrongRelays, sum(s.Unjoined), sum(l.Silent), sum(s.Requests)-s.Scored)
+		p.line("%s\t%.0f\t%d\t%.3f %%\t%d\t%d\t%d\t%d\t%d", l.name(), l.Rate, s.Scored, l.Percent, s.WrongJoins,
+			s.WrongRelays, sum(s.Unjoined), sum(l.Silent), sum(s.Requests)-s.Scored-s.Streams.Scored)
 	}
 	if err := tw.Flush(); err != nil {
 		return err
@@ -43,8 +43,12 @@ func (p *printer) line(format string, args ...any) {
 }
 
 func (p *printer) level(l *level) {
-	p.line("\n%d connections: %d scored = %d complete + %d incomplete; latency p50 %s, p99 %s", l.Connections, l.Score.Scored,
-		l.Score.Complete, sum(l.Score.Incomplete), l.Load.P50, l.Load.P99)
+	st := l.Score.Streams
+	p.line("\n%s connections: %d scored = %d complete + %d incomplete; latency p50 %s, p99 %s", l.name(), l.Score.Scored+st.Scored,
+		l.Score.Complete+st.Complete, sum(l.Score.Incomplete), l.Load.P50, l.Load.P99)
+	if st.Scored > 0 {
+		p.line("  %8d  of them are calls that stream, %d complete with the apps' numbers of messages", st.Scored, st.Complete)
+	}
 	for _, name := range byCount(l.Score.Requests) {
 		if name != stateNames[scored] {
 			p.line("  %8d  not scored: %s", l.Score.Requests[name], name)

@@ -7,33 +7,69 @@ import (
 	"strings"
 
 	"github.com/meshwatch/meshwatch/test/lab"
+	"github.com/meshwatch/meshwatch/test/lab/rpc"
 )
 
-// cleartext is the scenario of a mesh without TLS.
-const cleartext = "cleartext"
+// The scenarios that are not only a mesh.
+const (
+	cleartext = "cleartext" // without TLS: keep-alive alone, as in every version
+	oddities  = "oddities"  // see odd.go
+)
 
 // scenarios are what a mesh speaks.
-var scenarios = map[string]lab.Options{
-	cleartext:     {},
-	"mtls":        {Sidecar: lab.SidecarEnvoy, TLS: true},
-	"mtls-h2":     {Sidecar: lab.SidecarEnvoy, TLS: true, HTTP2: true},
-	"haproxy-tls": {Sidecar: lab.SidecarHAProxy, TLS: true, Threads: 4},
+func scenarios() map[string]lab.Options {
+	return map[string]lab.Options{
+		cleartext:     {},
+		"mtls":        {Sidecar: lab.SidecarEnvoy, TLS: true},
+		"mtls-h2":     {Sidecar: lab.SidecarEnvoy, TLS: true, HTTP2: true},
+		"grpc":        {Sidecar: lab.SidecarEnvoy, TLS: true, GRPC: true, Records: true},
+		"haproxy-tls": {Sidecar: lab.SidecarHAProxy, TLS: true, Threads: 4},
+		oddities:      {Records: true},
+	}
 }
 
-func scenarioNames() []string { return slices.Sorted(maps.Keys(scenarios)) }
+func scenarioNames() []string { return slices.Sorted(maps.Keys(scenarios())) }
 
 // options are a scenario's, with access logs. asked has what the command line says besides.
 func options(scenario string, asked lab.Options) (lab.Options, error) {
-	o, ok := scenarios[scenario]
+	o, ok := scenarios()[scenario]
 	if !ok {
 		return o, fmt.Errorf("--scenario %s: it must be one of %s", scenario, strings.Join(scenarioNames(), ", "))
 	}
 	if asked.Sidecar != "" {
-		if scenario != cleartext {
-			return o, fmt.Errorf("--sidecar is for the scenario %s: the others say which they have", cleartext)
+		if o.Sidecar != "" {
+			return o, fmt.Errorf("--sidecar: the scenario %s says which it has", scenario)
 		}
 		o.Sidecar = asked.Sidecar
 	}
 	o.IPv6, o.AccessLogs = asked.IPv6, true
 	return o, nil
+}
+
+// callMethods are what gRPC's load calls in turn.
+func callMethods() []string {
+	return []string{rpc.Echo, rpc.Collect, rpc.Echo, rpc.Expand, rpc.Echo, rpc.Talk, rpc.Fail}
+}
+
+// The loads of a scenario.
+const (
+	keepAlive = "keep-alive"
+	churn     = "churn" // a connection for each request, on every leg
+)
+
+// loads reads --loads.
+func loads(list, scenario string) ([]string, error) {
+	if list == "" && scenario == cleartext {
+		return []string{keepAlive}, nil
+	}
+	if list == "" {
+		return []string{keepAlive, churn}, nil
+	}
+	names := strings.Split(list, ",")
+	for _, name := range names {
+		if name != keepAlive && name != churn {
+			return nil, fmt.Errorf("--loads %q: %q is not %s or %s", list, name, keepAlive, churn)
+		}
+	}
+	return names, nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
+	"github.com/meshwatch/meshwatch/meshwatch/report"
 )
 
 // truthHeader carries the truth id. The agent captures it, and must not join by it.
@@ -29,6 +30,8 @@ const (
 	noResponse       = "no response"
 	missingHop       = "missing hop"
 	badStatus        = "status"
+	badCall          = "call"
+	noTruth          = "no truth id" // on a connection that requests share: nobody can say whose it is
 )
 
 // score is the sum over all requests of a run.
@@ -36,6 +39,7 @@ type score struct {
 	Requests    map[string]int `json:"requests"` // by stateNames: those that are not scored say why
 	Scored      int            `json:"scored"`
 	Complete    int            `json:"complete"`
+	Streams     counted        `json:"streams"`    // gRPC calls that stream; not among Scored and Complete
 	Incomplete  map[string]int `json:"incomplete"` // by kind of cause
 	Causes      map[string]int `json:"causes"`     // the same by kind and detail
 	Journeys    int            `json:"journeys"`
@@ -44,6 +48,12 @@ type score struct {
 	WrongRelays int            `json:"wrong_relays"`
 	WrongPairs  int            `json:"wrong_pairs"` // responses that were sent before their request was read
 	Unjoined    map[string]int `json:"unjoined"`    // legs that are not in the journey of their root, by the agent's reason
+}
+
+// counted is how many were scored, and how many of them are complete.
+type counted struct {
+	Scored   int `json:"scored"`
+	Complete int `json:"complete"`
 }
 
 func newScorer(t *truth) *scorer {
@@ -59,6 +69,9 @@ type member struct {
 	leg int  // -1: none that the request had
 	bad bool // no leg, although the logs name all of them
 }
+
+// line is for a judge.
+func (s *scorer) line(l *report.Line) string { return s.journey(&l.Journey) }
 
 // journey scores one journey. What it returns says what is wrong with it, "" if nothing is.
 func (s *scorer) journey(j *journey.Journey) string {
@@ -90,7 +103,10 @@ func (s *scorer) journey(j *journey.Journey) string {
 			flaw = flaw.or(cause{duplicateLeg, s.mesh.legs[m.leg].name})
 		}
 		legs |= 1 << m.leg
-		flaw = flaw.or(s.exchange(j.Exchanges[i], &s.mesh.legs[m.leg]))
+		flaw = flaw.or(s.exchange(j.Exchanges[i], &s.mesh.legs[m.leg], r.call))
+		if !m.has && j.Exchanges[i].Stream != 0 {
+			flaw = flaw.or(cause{noTruth, s.mesh.legs[m.leg].name})
+		}
 	}
 	if legs&(1<<legEdge) == 0 {
 		return s.apart(j, r, legs)
@@ -196,7 +212,7 @@ func wrongPairs(j *journey.Journey) (wrong int) {
 }
 
 // exchange looks for a fault in an exchange itself.
-func (s *scorer) exchange(e *journey.Exchange, l *leg) cause {
+func (s *scorer) exchange(e *journey.Exchange, l *leg, c *call) cause {
 	flights := []*journey.Flight{&e.Request, e.Response}
 	if e.Response == nil {
 		flights = flights[:1]
@@ -211,6 +227,11 @@ func (s *scorer) exchange(e *journey.Exchange, l *leg) cause {
 		return cause{noResponse, l.name + ": " + e.Error}
 	case e.Status != 200:
 		return cause{badStatus, fmt.Sprintf("%s: %d", l.name, e.Status)}
+	}
+	if c != nil {
+		if why := c.fault(e); why != "" {
+			return cause{badCall, l.name + ": " + why}
+		}
 	}
 	return cause{}
 }

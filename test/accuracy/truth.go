@@ -1,11 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"iter"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +15,8 @@ type request struct {
 	ports  [legCount]uint16 // of each leg's client, by the access logs
 	logged uint8            // legs that the logs name
 	state  state
+
+	call *call // nil: it is no gRPC call
 
 	roots uint8 // journeys that begin at the client
 	main  uint8 // legs in such a journey
@@ -33,7 +33,7 @@ const (
 	scored       state = iota
 	notAnswered        // not by 200, or broken off
 	underWay           // the last of its connection: the load stopped before it had read the answer
-	logsDisagree       // a line is missing, or two name different ports
+	logsDisagree       // a line or a record is missing, or two name different ports or messages
 	stateCount
 )
 
@@ -61,15 +61,11 @@ func (t *truth) number(id string) (uint64, bool) {
 	return thread<<48 | count, err == nil
 }
 
-// counterBits of a number are what the thread counted.
-const counterBits = 1<<48 - 1
-
-// readTruth makes the truth of what the proxies logged. logs gives a pod's log; gateway first. The last requests of all may be under way,
-// or where that is 0 the last of each connection.
-func readTruth(m *mesh, run string, lastOfAll int, logs func(pod string) iter.Seq2[lab.Access, error]) (*truth, error) {
+// readTruth makes the truth of what the proxies logged. logs gives a pod's log; gateway first. cut says that the load stopped without
+// reading every answer.
+func readTruth(m *mesh, run string, logs func(pod string) iter.Seq2[lab.Access, error], cut bool) (*truth, error) {
 	t := &truth{mesh: m, run: run, requests: map[uint64]*request{}}
 	last := map[uint16]uint64{} // by the client's port
-	var order []uint64
 	for _, pod := range []string{"gateway", "frontend", "backend"} {
 		for a, err := range logs(pod) {
 			if err != nil {
@@ -82,18 +78,10 @@ func readTruth(m *mesh, run string, lastOfAll int, logs func(pod string) iter.Se
 			if err := t.line(n, &a); err != nil {
 				return nil, fmt.Errorf("read access log of %s: truth id %s: %w", pod, a.TruthID, err)
 			}
-			if pod == "gateway" {
+			if pod == "gateway" && cut {
 				port := a.DownstreamRemote.Port()
 				last[port] = max(last[port], n)
-				order = append(order, n)
 			}
-		}
-	}
-	if lastOfAll > 0 {
-		slices.SortFunc(order, func(a, b uint64) int { return cmp.Compare(a&counterBits, b&counterBits) }) // HAProxy's threads log apart
-		clear(last)
-		for i, n := range order[max(0, len(order)-lastOfAll):] {
-			last[uint16(i)] = n //nolint:gosec // a number of connections
 		}
 	}
 	for _, n := range last {

@@ -113,17 +113,20 @@ type tally struct {
 	Remarks                                       []string // of journeys with a fault
 }
 
-func (w *world) score(t *testing.T, journeys []*journey.Journey) tally {
-	t.Helper()
-	truth, err := readTruth(w.mesh, "run", 0, func(pod string) iter.Seq2[lab.Access, error] {
-		return func(yield func(lab.Access, error) bool) {
-			for _, a := range w.logs[pod] {
-				if !yield(a, nil) {
-					return
-				}
+// log is what a pod's proxy logged.
+func (w *world) log(pod string) iter.Seq2[lab.Access, error] {
+	return func(yield func(lab.Access, error) bool) {
+		for _, a := range w.logs[pod] {
+			if !yield(a, nil) {
+				return
 			}
 		}
-	})
+	}
+}
+
+func (w *world) score(t *testing.T, journeys []*journey.Journey) tally {
+	t.Helper()
+	truth, err := readTruth(w.mesh, "run", w.log, true)
 	if err != nil {
 		t.Fatal(err)
 	}

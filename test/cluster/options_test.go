@@ -13,6 +13,7 @@ import (
 
 	"github.com/meshwatch/meshwatch/test/await"
 	"github.com/meshwatch/meshwatch/test/tree"
+	"github.com/meshwatch/meshwatch/test/wire"
 )
 
 // TestTransparent: TPROXY, DNS capture and HTTP/2 between sidecars, at once.
@@ -109,8 +110,8 @@ func TestTunnels(t *testing.T) {
 			t.Errorf("%s → %s is not a tunnel", s.From, s.To)
 		}
 	}
-	for _, v := range pair(streams, backend) {
-		h, err := ParseTLS(v.client, v.server)
+	for _, v := range toPod(streams, backend) {
+		h, err := wire.ParseTLS(v.Client.Data, v.Server.Data)
 		if err != nil {
 			t.Error(err)
 		} else if !slices.Equal(h.ALPN, []string{"h2"}) || h.SNI != "" {

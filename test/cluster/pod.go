@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/meshwatch/meshwatch/test/nets"
+	"github.com/meshwatch/meshwatch/test/wire"
 )
 
 // Pod is a pod of the cluster, as far as the lab needs it.
@@ -208,4 +209,21 @@ func (p Pod) logFiles(container string) ([]string, error) {
 		return nil, fmt.Errorf("read the log of pod %s: container %s has none", p.Name, container)
 	}
 	return files, nil
+}
+
+// Capture begins to record what passes the node's end of a pod's link.
+func (c *Cluster) Capture(p Pod) (*wire.Capture, error) {
+	_, index, err := p.Link()
+	if err != nil {
+		return nil, err
+	}
+	node, err := nodeNumber(p.Node)
+	if err != nil {
+		return nil, err
+	}
+	pid, err := keeper(node)
+	if err != nil {
+		return nil, err
+	}
+	return wire.Start(nets.OfProcess(pid), index)
 }

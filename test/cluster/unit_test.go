@@ -2,11 +2,8 @@ package cluster
 
 import (
 	"archive/tar"
-	"bytes"
-	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -62,96 +59,6 @@ func TestMatch(t *testing.T) {
 	matched, lost := Match(callers, callees)
 	if matched != 3 || len(lost) != 2 || lost[0].RequestID != "2" || lost[1].RequestID != "4" {
 		t.Errorf("matched %d, lost %+v", matched, lost)
-	}
-}
-
-// TestParseTLS reads a connection of Go's own, of both versions.
-func TestParseTLS(t *testing.T) {
-	dir := t.TempDir()
-	if err := makeTestIdentity(dir); err != nil {
-		t.Fatal(err)
-	}
-	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "x.crt"), filepath.Join(dir, "x.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		client, server := talk(t, cert, version)
-		h, err := ParseTLS(client, server)
-		want := Hello{SNI: "backend.demo", ALPN: []string{"istio", "h2"}}
-		if version == tls.VersionTLS13 {
-			want.Version = version // 1.2 has no such extension
-		}
-		if diff := cmp.Diff(want, h); diff != "" || err != nil {
-			t.Errorf("version %x: %v (-want +got):\n%s", version, err, diff)
-		}
-		for name, broken := range map[string][2][]byte{
-			"nothing": {nil, server}, "clear text": {[]byte("GET / HTTP/1.1\r\n\r\n"), server},
-			"clear text later": {append(bytes.Clone(client), "GET / HTTP/1.1"...), server}, "only a beginning": {client[:50], server},
-			"two clients": {client, client},
-		} {
-			if _, err := ParseTLS(broken[0], broken[1]); err == nil {
-				t.Errorf("version %x, %s: no error", version, name)
-			}
-		}
-	}
-}
-
-func makeTestIdentity(dir string) error {
-	key, err := newKey()
-	if err != nil {
-		return err
-	}
-	cert := newCertificate("x")
-	return writeIdentity(dir, "x", cert, cert, key, key)
-}
-
-// talk says something over TLS and returns what both sides sent.
-func talk(t *testing.T, cert tls.Certificate, version uint16) (client, server []byte) {
-	t.Helper()
-	a, b := net.Pipe()
-	ra, rb := &recorder{Conn: a}, &recorder{Conn: b}
-	done := make(chan error, 1)
-	go func() {
-		s := tls.Server(rb, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: version, MaxVersion: version, NextProtos: []string{"istio"}}) //nolint:gosec // both are read here
-		_, err := io.WriteString(s, "hello")
-		done <- errors.Join(err, s.Close())
-	}()
-	c := tls.Client(ra, &tls.Config{InsecureSkipVerify: true, ServerName: "backend.demo", NextProtos: []string{"istio", "h2"}}) //nolint:gosec // the same
-	if text, err := io.ReadAll(c); err != nil || string(text) != "hello" {
-		t.Fatalf("%v: %q", err, text)
-	}
-	_ = c.Close()
-	if err := <-done; err != nil && !errors.Is(err, io.ErrClosedPipe) {
-		t.Fatal(err)
-	}
-	return ra.sent, rb.sent
-}
-
-type recorder struct {
-	net.Conn
-	sent []byte
-}
-
-func (r *recorder) Write(p []byte) (int, error) {
-	r.sent = append(r.sent, p...)
-	return r.Conn.Write(p)
-}
-
-func TestStream(t *testing.T) {
-	s := &Stream{}
-	const start = 1<<32 - 4 // wraps around
-	s.add(start, true, nil)
-	for _, seg := range []struct {
-		at   uint32
-		data string
-	}{{1, "hello "}, {1, "hello "}, {3, "llo big "}, {11, "wor"}, {9, "g world"}, {5, ""}} {
-		at := uint32(start)
-		at += seg.at
-		s.add(at, false, []byte(seg.data))
-	}
-	if string(s.Data) != "hello big world" {
-		t.Errorf("%q", s.Data)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/meshwatch/meshwatch/test/await"
+	"github.com/meshwatch/meshwatch/test/wire"
 )
 
 // oneRequestEach makes frontend's sidecar connect anew for each request to backend.
@@ -37,8 +38,8 @@ func testWire(t *testing.T, c *Cluster) {
 	const secret, enough = "meshwatch-secret", 5
 	ctx := ctxWithin(t, 2*soon)
 	// From when on the rule holds is not known: record until there are enough new connections.
-	var conversations []conversation
-	var all []*Stream
+	var conversations []wire.Conversation
+	var all []*wire.Stream
 	err := await.Until(ctx, func() bool {
 		capture, err := c.Capture(backend)
 		if err != nil {
@@ -54,7 +55,7 @@ func testWire(t *testing.T, c *Cluster) {
 			t.Fatal(err)
 		}
 		all = append(all, streams...)
-		conversations = append(conversations, pair(streams, backend)...)
+		conversations = append(conversations, toPod(streams, backend)...)
 		return len(conversations) >= enough
 	})
 	if err != nil {
@@ -67,7 +68,7 @@ func testWire(t *testing.T, c *Cluster) {
 		}
 	}
 	for _, v := range conversations {
-		h, err := ParseTLS(v.client, v.server)
+		h, err := wire.ParseTLS(v.Client.Data, v.Server.Data)
 		if err != nil {
 			t.Error(err)
 		} else if h.Version != tls.VersionTLS13 || h.SNI != "outbound_.80_.v1_.backend.demo.svc.cluster.local" || !slices.Contains(h.ALPN, "istio") {
@@ -77,29 +78,15 @@ func testWire(t *testing.T, c *Cluster) {
 	t.Logf("%d new connections, all TLS 1.3", len(conversations))
 }
 
-// conversation is both directions of a connection to the app's port of a pod, from its beginning.
-type conversation struct{ client, server []byte }
-
 // nodeEnd is the address from which the node sends probes to a pod.
 func nodeEnd(p Pod) netip.Addr {
 	node, _ := nodeNumber(p.Node) //nolint:errcheck // then there is nothing to leave out
 	return podNet(node).Addr().Next()
 }
 
-// pair puts streams of new connections together. Probes come from the node, not from another pod.
-func pair(streams []*Stream, p Pod) []conversation {
-	var found []conversation
-	for _, s := range streams {
-		if !s.Begun || s.To.Addr() != p.IP || s.From.Addr() == nodeEnd(p) || len(s.Data) == 0 {
-			continue
-		}
-		for _, back := range streams {
-			if back.From == s.To && back.To == s.From && len(back.Data) > 0 {
-				found = append(found, conversation{s.Data, back.Data})
-			}
-		}
-	}
-	return found
+// toPod leaves out the node's probes, which come from no pod.
+func toPod(streams []*wire.Stream, p Pod) []wire.Conversation {
+	return slices.DeleteFunc(wire.Conversations(streams, p.IP), func(v wire.Conversation) bool { return v.Client.From.Addr() == nodeEnd(p) })
 }
 
 func testStrict(t *testing.T, c *Cluster) {

@@ -53,21 +53,30 @@ func check(root string, sidecar Sidecar) error {
 	return errors.Join(errs...)
 }
 
-// buildApp builds the app, and copies it to where every user can run it.
-func buildApp(ctx context.Context, root, to string) error {
-	bin := tree.Cached(root, "bin", "lab-app")
+// buildPrograms builds what runs in pods: the app, and what speaks gRPC if that is asked for.
+func (l *Lab) buildPrograms(ctx context.Context) error {
+	err := build(ctx, l.root, "./test/lab/app", "lab-app", l.path("app"))
+	if err == nil && l.Options.GRPC {
+		err = build(ctx, l.root, "./test/lab/rpcapp", "lab-rpcapp", l.path("rpcapp"))
+	}
+	return err
+}
+
+// build builds a program, and copies it to where every user can run it.
+func build(ctx context.Context, root, from, name, to string) error {
+	bin := tree.Cached(root, "bin", name)
 	if err := os.MkdirAll(filepath.Dir(bin), 0o755); err != nil {
-		return fmt.Errorf("build app: %w", err)
+		return fmt.Errorf("build %s: %w", from, err)
 	}
 	unlock, err := lock(bin + ".lock") // go build replaces the file: another lab may be copying it
 	if err != nil {
-		return fmt.Errorf("build app: %w", err)
+		return fmt.Errorf("build %s: %w", from, err)
 	}
 	defer unlock()
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-o", bin, "./test/lab/app") // as make build: one cache
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-o", bin, from) // as make build: one cache
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build app: %w: %s", err, out)
+		return fmt.Errorf("build %s: %w: %s", from, err, out)
 	}
 	return copyProgram(bin, to)
 }

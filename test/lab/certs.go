@@ -22,6 +22,9 @@ func (l *Lab) certificate(pod string) string { return l.path("conf", pod+".pem")
 // CAFile is the file with the certificate of who signed them.
 func (l *Lab) CAFile() string { return l.path("conf", "ca.pem") }
 
+// signer is the file with that certificate and its key.
+func (l *Lab) signer() string { return l.path("conf", "signer.pem") }
+
 // clientTLS is what the client trusts; nil: the mesh speaks clear text.
 func (l *Lab) clientTLS() *tls.Config {
 	if !l.Options.TLS {
@@ -37,48 +40,55 @@ func (l *Lab) clientTLS() *tls.Config {
 // makeCertificates makes what a mesh's certificate authority would: one for each pod, with its SPIFFE identity and addresses, valid for
 // a day.
 func (l *Lab) makeCertificates() error {
-	ca, caKey, err := l.makeCA()
-	if err != nil {
+	if err := l.makeCA(); err != nil {
 		return fmt.Errorf("make a certificate authority: %w", err)
 	}
-	for i, p := range l.Pods() {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return fmt.Errorf("make a certificate for %s: %w", p.Name, err)
-		}
-		template := validFrom(int64(i) + 2)
-		template.URIs = []*url.URL{{Scheme: "spiffe", Host: "cluster.local", Path: "/ns/demo/sa/" + p.Name}}
-		template.IPAddresses = []net.IP{p.V4.AsSlice(), p.V6.AsSlice()}
-		template.KeyUsage = x509.KeyUsageDigitalSignature
-		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-		der, err := x509.CreateCertificate(rand.Reader, template, ca, &key.PublicKey, caKey)
-		if err != nil {
-			return fmt.Errorf("make a certificate for %s: %w", p.Name, err)
-		}
-		if err := writePEM(l.certificate(p.Name), der, key); err != nil {
+	for _, p := range l.Pods() {
+		if err := l.makeCertificate(p); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (l *Lab) makeCA() (*x509.Certificate, *ecdsa.PrivateKey, error) {
+// makeCertificate makes one pod's. Its serial number is the pod's place among the lab's addresses.
+func (l *Lab) makeCertificate(p Pod) error {
+	ca, err := tls.LoadX509KeyPair(l.signer(), l.signer())
+	if err != nil {
+		return fmt.Errorf("make a certificate for %s: %w", p.Name, err)
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, err
+		return fmt.Errorf("make a certificate for %s: %w", p.Name, err)
+	}
+	template := validFrom(int64(p.Index) + firstHost)
+	template.URIs = []*url.URL{{Scheme: "spiffe", Host: "cluster.local", Path: "/ns/demo/sa/" + p.Name}}
+	template.IPAddresses = []net.IP{p.V4.AsSlice(), p.V6.AsSlice()}
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.Leaf, &key.PublicKey, ca.PrivateKey)
+	if err != nil {
+		return fmt.Errorf("make a certificate for %s: %w", p.Name, err)
+	}
+	return writePEM(l.certificate(p.Name), der, key)
+}
+
+func (l *Lab) makeCA() error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
 	}
 	template := validFrom(1)
 	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
 	template.Subject = pkix.Name{CommonName: "meshwatch lab " + l.ID}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	ca, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, nil, err
+	if err := writePEM(l.signer(), der, key); err != nil {
+		return err
 	}
-	return ca, key, writePEM(l.CAFile(), der, nil)
+	return writePEM(l.CAFile(), der, nil)
 }
 
 func validFrom(serial int64) *x509.Certificate {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/meshwatch/meshwatch/test/await"
+	"github.com/meshwatch/meshwatch/test/lab/rpc"
 	"github.com/meshwatch/meshwatch/test/state"
 	"github.com/meshwatch/meshwatch/test/tree"
 )
@@ -40,8 +41,22 @@ type Options struct {
 	AccessLogs bool    `json:"access_logs"` // the proxies log every request, see AccessLog
 	TLS        bool    `json:"tls"`         // mutual TLS 1.3 between gateway and sidecars, and TLS from the client to the gateway
 	HTTP2      bool    `json:"http2"`       // with TLS: Envoy sidecars speak HTTP/2 to each other
+	GRPC       bool    `json:"grpc"`        // with Envoy: the apps speak gRPC (package rpc), so every leg is HTTP/2
+	Churn      bool    `json:"churn"`       // gateway, sidecars and apps use a connection for one request only
+	Records    bool    `json:"records"`     // the apps say of every request what they did, see Records
 	Threads    int     `json:"threads"`     // workers of each proxy, 0: 2
 	Detached   bool    `json:"detached"`    // processes outlive this one; else the kernel ends them with it
+}
+
+// check says which options do not go together.
+func (o Options) check() error {
+	switch {
+	case o.HTTP2 && (!o.TLS || o.Sidecar != SidecarEnvoy):
+		return fmt.Errorf("build a lab: HTTP/2 between sidecars needs TLS and Envoy, not sidecar %s with TLS %t", o.Sidecar, o.TLS)
+	case o.GRPC && o.Sidecar != SidecarEnvoy:
+		return fmt.Errorf("build a lab: gRPC needs Envoy, not sidecar %s", o.Sidecar)
+	}
+	return nil
 }
 
 // readyWithin bounds Up's wait for the first answer; alone on two cores it takes about a second.
@@ -87,7 +102,7 @@ func create(opts Options) (*Lab, error) {
 	if opts.Sidecar == "" {
 		opts.Sidecar = defaultSidecar(root)
 	}
-	if err := check(root, opts.Sidecar); err != nil {
+	if err := errors.Join(check(root, opts.Sidecar), opts.check()); err != nil {
 		return nil, err
 	}
 	id, dir, err := newState()
@@ -107,7 +122,7 @@ func (l *Lab) build(ctx context.Context) error {
 		return err
 	}
 	app := make(chan error, 1)
-	go func() { app <- buildApp(ctx, l.root, l.path("app")) }()
+	go func() { app <- l.buildPrograms(ctx) }()
 	err := l.buildNetwork()
 	if appErr := <-app; err == nil {
 		err = appErr
@@ -168,10 +183,7 @@ func (l *Lab) waitReady(ctx context.Context, within time.Duration) error {
 			dead = l.checkProcesses()
 			return dead != nil
 		}
-		resp, err := l.Request(ctx, "/ready?call=backend,backend2", nil)
-		if err == nil && resp.Status != 200 {
-			err = fmt.Errorf("status %d: %s", resp.Status, resp.Body)
-		}
+		err := l.tryRequest(ctx)
 		if err == nil {
 			return true
 		}
@@ -185,6 +197,22 @@ func (l *Lab) waitReady(ctx context.Context, within time.Duration) error {
 		return fmt.Errorf("wait for the first answer: %w", errors.Join(err, last))
 	}
 	return nil
+}
+
+// tryRequest sends a request that needs all that Up has started.
+func (l *Lab) tryRequest(ctx context.Context) error {
+	if l.Options.GRPC {
+		r, err := l.Call(ctx, rpc.Talk, "", 1)
+		if err == nil && r.Error != "" {
+			err = errors.New(r.Error)
+		}
+		return err
+	}
+	resp, err := l.Request(ctx, "/ready?call=backend,backend2", nil)
+	if err == nil && resp.Status != 200 {
+		err = fmt.Errorf("status %d: %s", resp.Status, resp.Body)
+	}
+	return err
 }
 
 // listening says whether every app takes connections.
@@ -220,12 +248,16 @@ func (l *Lab) checkProcesses() error {
 
 // GatewayURL is where clients send requests, without a path.
 func (l *Lab) GatewayURL() string {
-	gw, _ := l.Pod("gateway")
 	scheme := "http://"
 	if l.Options.TLS {
 		scheme = "https://"
 	}
-	return scheme + netip.AddrPortFrom(l.meshAddr(gw), gatewayPort).String()
+	return scheme + l.gatewayAddress()
+}
+
+func (l *Lab) gatewayAddress() string {
+	gw, _ := l.Pod("gateway")
+	return netip.AddrPortFrom(l.meshAddr(gw), gatewayPort).String()
 }
 
 // meshAddr is the pod's address of the family that requests travel over.

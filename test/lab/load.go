@@ -32,8 +32,11 @@ type Load struct {
 	Duration    time.Duration // default 10 s
 	Path        string        // default /
 	QPS         float64       // of all connections together, not for Wrk; 0: as fast as it goes
-	Churn       bool          // with Truth: a connection for each request
 	Truth       bool          // Wrk only: every request has an x-truth-id of its own, at the cost of some Lua
+	Drain       bool          // Wrk only, with Truth: it pauses at the end until all is answered
+	Churn       bool          // Wrk only, with Truth, and RPC: a connection for each request
+	Streams     int           // RPC only: calls under way at a time, over all connections; default Connections
+	Methods     []string      // RPC only: what is called in turn; default rpc.Echo
 }
 
 // LoadResult is what the load generator measured.
@@ -71,6 +74,11 @@ func (w Load) withDefaults() Load {
 // runs numbers the loads of this process, so that no id is used twice.
 var runs atomic.Uint64
 
+func (l *Lab) newRun() string { return fmt.Sprintf("%s-%d-%d", l.ID, os.Getpid(), runs.Add(1)) }
+
+// drainTime is longer than a request takes in a mesh that works.
+const drainTime = time.Second
+
 // Wrk sends as fast as it gets answers, from the client, until the duration is over. When ctx is done first it stops
 // wrk, and returns what wrk measured up to then.
 func (l *Lab) Wrk(ctx context.Context, w Load) (LoadResult, error) {
@@ -79,16 +87,20 @@ func (l *Lab) Wrk(ctx context.Context, w Load) (LoadResult, error) {
 	if err := os.WriteFile(script, wrkScript, 0o644); err != nil {
 		return LoadResult{}, fmt.Errorf("write wrk's script: %w", err)
 	}
+	var quiet time.Duration
+	if w.Drain {
+		quiet = drainTime
+	}
 	args := []string{
-		"-c", strconv.Itoa(w.Connections), "-t", strconv.Itoa(w.Threads), "-d", fmt.Sprintf("%.0fs", w.Duration.Seconds()),
+		"-c", strconv.Itoa(w.Connections), "-t", strconv.Itoa(w.Threads), "-d", fmt.Sprintf("%.0fs", (w.Duration + quiet).Seconds()),
 		"--timeout", "10s", "-s", script, l.GatewayURL() + w.Path,
 	}
 	var run string
 	if w.Truth {
-		run = fmt.Sprintf("%s-%d-%d", l.ID, os.Getpid(), runs.Add(1))
-		args = append(args, "--", run)
-		if w.Churn {
-			args = append(args, "churn")
+		run = l.newRun()
+		args = append(args, "--", run, strconv.FormatBool(w.Churn))
+		if w.Drain {
+			args = append(args, strconv.FormatInt(w.Duration.Milliseconds(), 10))
 		}
 	}
 	wrk, err := exec.LookPath("wrk")
@@ -100,7 +112,7 @@ func (l *Lab) Wrk(ctx context.Context, w Load) (LoadResult, error) {
 		return LoadResult{}, err
 	}
 	r, err := parseWrk(out)
-	r.Run = run
+	r.Run, r.Duration = run, r.Duration-quiet
 	return r, err
 }
 

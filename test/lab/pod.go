@@ -34,6 +34,7 @@ type Pod struct {
 	Netns   string     `json:"netns"` // as under /run/netns
 	Role    Role       `json:"role"`
 	Sidecar bool       `json:"sidecar"`
+	App     App        `json:"app,omitempty"`
 	Calls   []string   `json:"calls,omitempty"` // upstreams of its app, the first is called by default
 	V4      netip.Addr `json:"v4"`
 	V6      netip.Addr `json:"v6"`
@@ -86,7 +87,12 @@ func (l *Lab) netnsName(pod string) string { return netnsPrefix + l.ID + "-" + p
 // AddPod adds a pod with an app and no sidecar, and waits until the app takes connections: the client makes some, and sends
 // nothing on them.
 func (l *Lab) AddPod(ctx context.Context, name string) (Pod, error) {
-	p, err := l.newPod(name)
+	return l.AddApp(ctx, name, AppPlain)
+}
+
+// AddApp is AddPod with another kind of app. One that speaks TLS needs Options.TLS, which makes the authority that signs.
+func (l *Lab) AddApp(ctx context.Context, name string, app App) (Pod, error) {
+	p, err := l.newPod(name, app)
 	if err != nil {
 		return Pod{}, err
 	}
@@ -104,7 +110,7 @@ func (l *Lab) AddPod(ctx context.Context, name string) (Pod, error) {
 }
 
 // newPod adds a pod and starts its app.
-func (l *Lab) newPod(name string) (Pod, error) {
+func (l *Lab) newPod(name string, app App) (Pod, error) {
 	const maxName = 10 // with "veth-" a link's name of 15 characters
 	if name == "" || len(name) > maxName {
 		return Pod{}, fmt.Errorf("add pod %q: the name must have 1 to %d characters", name, maxName)
@@ -114,11 +120,19 @@ func (l *Lab) newPod(name string) (Pod, error) {
 	if l.find(name) >= 0 || name == "node" {
 		return Pod{}, fmt.Errorf("add pod %s: there is one", name)
 	}
-	p, err := l.addPod(Pod{Name: name, Role: RoleApp}, l.freeIndex())
+	if app != AppPlain && !l.Options.TLS {
+		return Pod{}, fmt.Errorf("add pod %s: app %s needs a certificate, and Options.TLS is off", name, app)
+	}
+	p, err := l.addPod(Pod{Name: name, Role: RoleApp, App: app}, l.freeIndex())
 	if err != nil {
 		return Pod{}, err
 	}
 	l.List = append(l.List, p)
+	if app != AppPlain {
+		if err := l.makeCertificate(p); err != nil {
+			return p, err
+		}
+	}
 	return p, errors.Join(l.save(), l.startApp(p))
 }
 

@@ -28,7 +28,18 @@ type proxyConf struct {
 	CA           string // file with who signed it
 	ServeTLS     bool   // of a gateway: clients speak TLS to it
 	HTTP2        bool   // sidecars speak it to each other
+	GRPC         bool   // and everybody else
+	Churn        bool   // a connection for each request
 }
+
+// protocol is what Envoy speaks to the hosts of a cluster.
+type protocol struct{ HTTP2, Churn bool }
+
+// ToPeers is what a sidecar speaks to other pods, ToApp to its own app.
+func (c proxyConf) ToPeers() protocol { return protocol{c.HTTP2 || c.GRPC, c.Churn} }
+
+// ToApp is for templates, see ToPeers.
+func (c proxyConf) ToApp() protocol { return protocol{c.GRPC, c.Churn} }
 
 // logThread is a copy of HAProxy's frontends. Threads that log to one descriptor at the same time lose lines (0.7 % of
 // them under load, HAProxy 2.6), so with access logs each thread has frontends, a descriptor and a file of its own
@@ -149,25 +160,6 @@ func (l *Lab) startEnvoy(p Pod) error {
 	}})
 }
 
-// startApp starts the pod's app.
-func (l *Lab) startApp(p Pod) error {
-	page, err := l.makePage(p.Name)
-	if err != nil {
-		return err
-	}
-	args := []string{"-name", p.Name, "-port", fmt.Sprint(appPort), "-state", page}
-	for i, r := range l.routes(p.Calls) {
-		if i == 0 {
-			args = append(args, "-call", r.Name)
-		}
-		args = append(args, "-upstream", fmt.Sprintf("%s=%s:%d=%s", r.Name, r.Host, r.Port, r.AddrPort()))
-	}
-	// As a Go program with a limit of one CPU. With two, on two cores, the mesh is a quarter slower: the app is there
-	// to be the cheapest part, so that what is measured is everything else.
-	env := []string{"GOMAXPROCS=1"}
-	return l.serve(program{pod: p, kind: "app", uid: appUID, path: l.path("app"), args: args, env: env})
-}
-
 // proxyConf tells a proxy what it must know: a gateway serves the frontend, a sidecar what its app calls.
 func (l *Lab) proxyConf(p Pod) proxyConf {
 	calls := p.Calls
@@ -178,8 +170,9 @@ func (l *Lab) proxyConf(p Pod) proxyConf {
 		Pod: p, Routes: l.routes(calls), IPv6: l.Options.IPv6, Threads: l.threads(),
 		AppPort: appPort, GatewayPort: gatewayPort, OutboundPort: outboundPort, InboundPort: inboundPort,
 	}
+	c.HTTP2, c.GRPC, c.Churn = l.Options.HTTP2, l.Options.GRPC, l.Options.Churn
 	if l.Options.TLS {
-		c.Certificate, c.CA, c.ServeTLS, c.HTTP2 = l.certificate(p.Name), l.CAFile(), true, l.Options.HTTP2
+		c.Certificate, c.CA, c.ServeTLS = l.certificate(p.Name), l.CAFile(), true
 	}
 	return c
 }

@@ -72,3 +72,16 @@ func (l *Lab) Request(ctx context.Context, path string, header http.Header) (*Re
 	}
 	return &Response{Status: resp.StatusCode, Header: resp.Header, Body: body}, nil
 }
+
+// Reconnect ends every connection of gateway, sidecars and apps, so that they open new ones.
+func (l *Lab) Reconnect() error {
+	for _, pod := range l.Proxies() {
+		p, _ := l.Pod(pod)
+		for _, family := range []string{"-4", "-6"} {
+			if err := command("ip", "netns", "exec", p.Netns, "ss", family, "-K", "state", "established"); err != nil {
+				return fmt.Errorf("end connections of %s: %w", pod, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,5 +1,6 @@
 -- Prints the result as JSON. With a run name as argument, also gives every request an x-truth-id of its own:
--- RUN-THREAD-COUNTER; and with "churn" after it a connection of its own. Without one no Lua runs while wrk sends.
+-- RUN-THREAD-COUNTER. Without one no Lua runs while wrk sends. wrk ... -s wrk.lua URL -- [RUN [CHURN [MS]]]: CHURN true is a
+-- connection for each request; after MS milliseconds no request begins.
 local threads = 0
 
 function setup(thread)
@@ -12,12 +13,26 @@ function init(args)
   if not run or run == "" then return end
   local path, count, prefix = wrk.path, 0, run .. "-" .. number .. "-"
   local headers = { ["x-truth-id"] = "" }
-  if args[2] == "churn" then headers["Connection"] = "close" end
+  if args[2] == "true" then headers["Connection"] = "close" end
   request = function()
     count = count + 1
     headers["x-truth-id"] = prefix .. count
     return wrk.format("GET", path, headers)
   end
+  if args[3] then stop_after(tonumber(args[3])) end
+end
+
+-- stop_after has connections wait, before a request, for longer than wrk runs, once the time is over.
+function stop_after(ms)
+  local ffi = require("ffi")
+  ffi.cdef "struct timeval { long sec, usec; }; int gettimeofday(struct timeval *, void *);"
+  local time = ffi.new("struct timeval")
+  local now = function()
+    ffi.C.gettimeofday(time, nil)
+    return tonumber(time.sec) * 1000 + tonumber(time.usec) / 1000
+  end
+  local last, forever = now() + ms, 3600 * 1000
+  delay = function() return now() < last and 0 or forever end
 end
 
 function done(summary, latency, requests)

@@ -28,6 +28,8 @@ type query struct {
 	relay       bool
 	echo        bool
 	body        int64
+	events      int
+	trailer     bool
 	status      int
 	session     bool
 	close       bool
@@ -71,6 +73,10 @@ func (q *query) set(key, value string) (err error) {
 		q.echo = value == "1"
 	case "body":
 		q.body, err = strconv.ParseInt(value, 10, 64)
+	case "events":
+		q.events, err = strconv.Atoi(value)
+	case "trailer":
+		q.trailer = value == "1"
 	case "status":
 		q.status, err = strconv.Atoi(value)
 	case "session":
@@ -128,11 +134,16 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	if q.reset != "" {
+	switch {
+	case q.reset != "":
 		reset(w, q.reset == "mid")
-		return
+	case r.Header.Get("Upgrade") == "websocket":
+		webSocket(w, r)
+	case q.events > 0:
+		events(w, q.events)
+	default:
+		a.answer(w, q)
 	}
-	a.answer(w, q)
 }
 
 // stream answers with a body that arrives while it is sent.
@@ -150,6 +161,10 @@ func (a *app) stream(w http.ResponseWriter, r *http.Request, q *query) {
 }
 
 func (a *app) answer(w http.ResponseWriter, q *query) {
+	if q.trailer {
+		w.Header().Set("Trailer", "X-Lab-Trailer")
+		defer w.Header().Set("X-Lab-Trailer", a.name)
+	}
 	if q.body < 0 {
 		w.WriteHeader(q.status)
 		_, _ = io.WriteString(w, a.name+" ok\n")

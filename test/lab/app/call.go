@@ -48,8 +48,8 @@ func handOn(to, from http.Header, names []string) {
 	}
 }
 
-// newClient keeps every connection: under load the pool holds as many as there are requests at once.
-func newClient() *http.Client {
+// newClient keeps every connection: under load the pool holds as many as there are requests at once. With churn it keeps none.
+func newClient(churn bool) *http.Client {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	dialer.SetMultipathTCP(false)
 	return &http.Client{Transport: &http.Transport{
@@ -57,6 +57,7 @@ func newClient() *http.Client {
 		MaxIdleConnsPerHost: 4096,
 		IdleConnTimeout:     5 * time.Minute,
 		DisableCompression:  true,
+		DisableKeepAlives:   churn,
 	}}
 }
 

@@ -12,12 +12,15 @@
 //	relay=1       answer with the body of the upstream (one upstream only)
 //	echo=1        answer with the request body, while it arrives
 //	body=N        answer with N bytes
+//	events=N      answer with N server-sent events, one each millisecond
+//	trailer=1     announce a trailer, and send it; the answer is chunked
 //	status=503    answer with this status
 //	session=1     hand credentials (Authorization, Cookie) and X-Shown on to upstreams, and answer with the cookie, as Set-Cookie
 //	close=1       close the connection after the answer
 //	reset=1       reset the connection instead of an answer; reset=mid: after half of the body
 //
-// A request body that is neither forwarded nor echoed is read to its end first.
+// A request body that is neither forwarded nor echoed is read to its end first. A request to upgrade to WebSocket is granted: then
+// the app sends back whatever comes.
 package main
 
 import (
@@ -32,6 +35,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/meshwatch/meshwatch/test/lab/record"
 )
 
 func main() {
@@ -46,6 +51,9 @@ func run() error {
 	port := flag.Int("port", 8080, "port to listen on, IPv4 and IPv6")
 	state := flag.String("state", "", "file of the shared page (see state.go), empty for none")
 	calls := flag.String("call", "", "upstreams called by default, separated by commas")
+	records := flag.String("records", "", "file that gets a record of every request, empty for none")
+	certificate := flag.String("certificate", "", "file with a certificate and its key: speak TLS; empty for clear text")
+	churn := flag.Bool("churn", false, "call upstreams on a connection for each request")
 	ups := make(upstreams)
 	flag.Func("upstream", "NAME=HOST=ADDRESS:PORT of an upstream, repeatable", ups.add)
 	flag.Parse()
@@ -54,8 +62,13 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	app := &app{name: *name, page: page, upstreams: ups, client: newClient(), calls: split(*calls)}
-	server := &http.Server{Handler: app} //nolint:gosec // slow clients are part of what the lab tries
+	app := &app{name: *name, page: page, upstreams: ups, client: newClient(*churn), calls: split(*calls)}
+	w, err := record.Open(*records)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	server := &http.Server{Handler: recorded(app, w)} //nolint:gosec // slow clients are part of what the lab tries
 	lis, err := listen(*port)
 	if err != nil {
 		return err
@@ -66,10 +79,17 @@ func run() error {
 		<-ctx.Done()
 		_ = server.Close()
 	}()
-	if err := server.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
+	if err := serve(server, lis, *certificate); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve on port %d: %w", *port, err)
 	}
 	return nil
+}
+
+func serve(server *http.Server, lis net.Listener, certificate string) error {
+	if certificate == "" {
+		return server.Serve(lis)
+	}
+	return server.ServeTLS(lis, certificate, certificate)
 }
 
 // listen opens a plain TCP socket for both families. Go would choose MPTCP, which few applications in a mesh have.

@@ -21,7 +21,7 @@ func load() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "load",
-		Short: "Send load from the client: wrk, or fortio when --qps is given",
+		Short: "Send load from the client: wrk, fortio when --qps is given, or gRPC in a lab of that",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := lab.Open(id)
@@ -29,7 +29,10 @@ func load() *cobra.Command {
 				return err
 			}
 			send := l.Wrk
-			if w.QPS > 0 {
+			switch {
+			case l.Options.GRPC:
+				send = l.RPC
+			case w.QPS > 0:
 				send = l.Fortio
 			}
 			r, err := send(cmd.Context(), w)
@@ -50,6 +53,9 @@ func load() *cobra.Command {
 	f.DurationVarP(&w.Duration, "duration", "d", 10*time.Second, "how long")
 	f.StringVar(&w.Path, "path", "/", "path and query, see test/lab/app")
 	f.Float64Var(&w.QPS, "qps", 0, "requests per second, by fortio")
+	f.BoolVar(&w.Churn, "churn", false, "a connection for each request (wrk with --truth, gRPC)")
+	f.IntVar(&w.Streams, "streams", 0, "gRPC calls under way at a time (default connections)")
+	f.StringSliceVar(&w.Methods, "methods", nil, "gRPC methods called in turn, see test/lab/rpc (default /lab.Count/Echo)")
 	f.BoolVar(&w.Truth, "truth", false, "give every request an x-truth-id of its own (wrk)")
 	f.BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return withID(cmd, &id)

@@ -1,4 +1,5 @@
-package cluster
+// Package wire records what passes a link, as the node sees it, and reads TLS out of it.
+package wire
 
 import (
 	"encoding/binary"
@@ -12,7 +13,7 @@ import (
 	"github.com/meshwatch/meshwatch/test/nets"
 )
 
-// Capture records the TCP streams that pass a pod's link, as the node sees them: what is on the wire, outside of the pod.
+// Capture records the TCP streams that pass a link, such as the node's end of a pod's: what is on the wire, outside of the pod.
 type Capture struct {
 	fd   int
 	stop int // an eventfd that ends the reader
@@ -27,29 +28,19 @@ type Stream struct {
 	From, To netip.AddrPort
 	Data     []byte // in order, without what was sent again; of a connection that began before, what came since
 	Begun    bool   // its SYN was seen
+	Opener   bool   // and it was the connection's first
 	next     uint32 // sequence number
 }
 
-// Capture begins to record.
-func (c *Cluster) Capture(p Pod) (*Capture, error) {
-	_, index, err := p.Link()
-	if err != nil {
-		return nil, err
-	}
-	node, err := nodeNumber(p.Node)
-	if err != nil {
-		return nil, err
-	}
-	pid, err := keeper(node)
-	if err != nil {
-		return nil, err
-	}
+// Start begins to record what passes a link of a network namespace.
+func Start(ns nets.Namespace, index int) (*Capture, error) {
 	k := &Capture{streams: map[[2]netip.AddrPort]*Stream{}}
-	if err := nets.OfProcess(pid).Do(func() error { k.fd, err = packetSocket(index); return err }); err != nil {
-		return nil, fmt.Errorf("capture on pod %s: %w", p.Name, err)
+	err := ns.Do(func() (err error) { k.fd, err = packetSocket(index); return err })
+	if err != nil {
+		return nil, fmt.Errorf("capture on link %d: %w", index, err)
 	}
 	if k.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
-		return nil, errors.Join(fmt.Errorf("capture on pod %s: %w", p.Name, err), unix.Close(k.fd))
+		return nil, errors.Join(fmt.Errorf("capture on link %d: %w", index, err), unix.Close(k.fd))
 	}
 	k.done.Go(k.read)
 	return k, nil
@@ -113,31 +104,50 @@ func (k *Capture) read() {
 	}
 }
 
-// packet adds one Ethernet frame, if it is TCP over IPv4.
+// packet adds one Ethernet frame, if it is TCP.
 func (k *Capture) packet(frame []byte) {
-	const ethernet, leastIP, leastTCP = 14, 20, 20
-	if len(frame) < ethernet+leastIP+leastTCP || binary.BigEndian.Uint16(frame[12:]) != unix.ETH_P_IP {
+	const leastTCP = 20
+	from, to, tcp, ok := addresses(frame)
+	if !ok || len(tcp) < leastTCP {
 		return
 	}
-	ip := frame[ethernet:]
-	head, total := int(ip[0]&0xf)*4, int(binary.BigEndian.Uint16(ip[2:]))
-	if ip[9] != unix.IPPROTO_TCP || total > len(ip) || total < head+leastTCP {
-		return
-	}
-	tcp := ip[head:total]
-	from := netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[12:16])), binary.BigEndian.Uint16(tcp))
-	to := netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[16:20])), binary.BigEndian.Uint16(tcp[2:]))
 	offset := int(tcp[12]>>4) * 4
 	if offset > len(tcp) {
 		return
 	}
-	s := k.streams[[2]netip.AddrPort{from, to}]
+	ends := [2]netip.AddrPort{netip.AddrPortFrom(from, binary.BigEndian.Uint16(tcp)), netip.AddrPortFrom(to, binary.BigEndian.Uint16(tcp[2:]))}
+	s := k.streams[ends]
 	if s == nil {
-		s = &Stream{From: from, To: to}
-		k.streams[[2]netip.AddrPort{from, to}] = s
+		s = &Stream{From: ends[0], To: ends[1]}
+		k.streams[ends] = s
 	}
-	const syn = 0x02
+	const syn, ack = 0x02, 0x10
+	s.Opener = s.Opener || tcp[13]&(syn|ack) == syn
 	s.add(binary.BigEndian.Uint32(tcp[4:]), tcp[13]&syn != 0, tcp[offset:])
+}
+
+// addresses reads an Ethernet frame's IP header, and returns what follows it. False: it is not TCP, or has extension headers.
+func addresses(frame []byte) (from, to netip.Addr, tcp []byte, ok bool) {
+	const ethernet, v4, v6 = 14, 20, 40 // bytes of header
+	if len(frame) < ethernet+v4 {
+		return from, to, nil, false
+	}
+	ip := frame[ethernet:]
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case unix.ETH_P_IP:
+		head, total := int(ip[0]&0xf)*4, int(binary.BigEndian.Uint16(ip[2:]))
+		if ip[9] == unix.IPPROTO_TCP && head <= total && total <= len(ip) {
+			return netip.AddrFrom4([4]byte(ip[12:16])), netip.AddrFrom4([4]byte(ip[16:20])), ip[head:total], true
+		}
+	case unix.ETH_P_IPV6:
+		if len(ip) < v6 {
+			break
+		}
+		if total := v6 + int(binary.BigEndian.Uint16(ip[4:])); ip[6] == unix.IPPROTO_TCP && total <= len(ip) {
+			return netip.AddrFrom16([16]byte(ip[8:24])), netip.AddrFrom16([16]byte(ip[24:40])), ip[v6:total], true
+		}
+	}
+	return from, to, nil, false
 }
 
 // add adds a segment, or the part of it that is new.
@@ -157,4 +167,23 @@ func (s *Stream) add(seq uint32, syn bool, data []byte) {
 	}
 	s.Data = append(s.Data, data[max(0, known):]...)
 	s.next = seq + uint32(len(data)) //nolint:gosec // a segment
+}
+
+// Conversation is both directions of a connection, from its beginning.
+type Conversation struct{ Client, Server *Stream }
+
+// Conversations puts the streams of connections together that were opened to an address.
+func Conversations(streams []*Stream, to netip.Addr) []Conversation {
+	var found []Conversation
+	for _, s := range streams {
+		if !s.Opener || s.To.Addr() != to || len(s.Data) == 0 {
+			continue
+		}
+		for _, back := range streams {
+			if back.From == s.To && back.To == s.From && len(back.Data) > 0 {
+				found = append(found, Conversation{s, back})
+			}
+		}
+	}
+	return found
 }
