@@ -72,6 +72,15 @@ func Find(r io.ReaderAt) (*Library, error) {
 	return nil, ErrNotHere
 }
 
+// BuildID is a binary's identity in hex, as in Library; empty: it has none, or is no ELF file. It reads the headers alone.
+func BuildID(r io.ReaderAt) string {
+	f, err := elf.NewFile(r)
+	if err != nil {
+		return ""
+	}
+	return (&binaryFile{f, r}).buildID()
+}
+
 // offset is where in the file an address is; false: nowhere.
 func (b *binaryFile) offset(addr uint64) (uint64, bool) {
 	for _, p := range b.Progs {

@@ -47,9 +47,16 @@ type Scanner struct {
 	proc  string // /proc
 	procs map[int]*process
 	files map[File]*found
+	built map[build]*found // of files, for their copies in other images
 	tick  int
 	// Waiting counts what is left for the next look: files that were not searched yet, once for each process that has them.
 	Waiting int
+}
+
+// build identifies what a file has: a copy of it has other inodes and times.
+type build struct {
+	id   string
+	size int64
 }
 
 // process is one that was looked at.
@@ -75,7 +82,7 @@ type found struct {
 
 // New makes a Scanner of this node's processes.
 func New() *Scanner {
-	return &Scanner{proc: "/proc", procs: map[int]*process{}, files: map[File]*found{}}
+	return &Scanner{proc: "/proc", procs: map[int]*process{}, files: map[File]*found{}, built: map[build]*found{}}
 }
 
 // Scan looks at all processes. It costs a stat for each, for new ones reading their mappings, and for a file that is new a search; files
@@ -110,6 +117,11 @@ func (s *Scanner) Scan() ([]Binary, error) {
 	for f, k := range s.files {
 		if k.seen != s.tick {
 			delete(s.files, f)
+		}
+	}
+	for b, k := range s.built {
+		if k.seen != s.tick {
+			delete(s.built, b)
 		}
 	}
 	out := make([]Binary, 0, len(byFile))
@@ -200,7 +212,7 @@ func (s *Scanner) add(byFile map[File]*Binary, pid int, m *mapping, until time.T
 			s.Waiting++
 			return
 		}
-		k = search(open)
+		k = s.search(open, m.file.Size)
 		s.files[m.file] = k
 	}
 	k.seen = s.tick
@@ -215,13 +227,21 @@ func (s *Scanner) add(byFile map[File]*Binary, pid int, m *mapping, until time.T
 	b.Pids = append(b.Pids, pid)
 }
 
-// search looks for a TLS library in a file.
-func search(path string) *found {
+// search looks for a TLS library in a file, unless it did in a copy.
+func (s *Scanner) search(path string, size int64) *found {
 	f, err := os.Open(path)
 	if err != nil {
 		return &found{err: tlsfind.ErrNotHere} // gone meanwhile
 	}
 	defer f.Close()
+	b := build{tlsfind.BuildID(f), size}
+	if k := s.built[b]; k != nil {
+		return k
+	}
 	l, err := tlsfind.Find(f)
-	return &found{library: l, err: err}
+	k := &found{library: l, err: err}
+	if b.id != "" {
+		s.built[b] = k
+	}
+	return k
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -96,4 +97,31 @@ func BenchmarkScan(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(len(s.procs)), "processes")
+}
+
+// A copy of a binary, as in another image, is another file that is not searched again.
+func TestCopyIsNotSearched(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(t.TempDir(), "copy")
+	if err := os.WriteFile(copied, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := New()
+	first, second := s.search(self, int64(len(b))), s.search(copied, int64(len(b)))
+	if first != second {
+		t.Errorf("searched twice: %+v, %+v", first, second)
+	}
+	if err := os.WriteFile(copied, append(b, 0), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if third := s.search(copied, int64(len(b))+1); third == first {
+		t.Error("a file of another size was taken for a copy")
+	}
 }
