@@ -344,6 +344,31 @@ func TestMissingFlights(t *testing.T) {
 		w.j.Tick(w.now)
 		w.end([]string{"1-2 /1 201", "1-2 /3 203"}, "leg/missing-flight 1", "pair/response-without-request 1")
 	})
+	t.Run("a response and the next request", func(t *testing.T) { // what follows answers neither of those that were seen
+		w := newWorld(t)
+		c := w.conn(1, 2)
+		c.ask("/1", "")
+		c.flight(1, ok(201, ""))   // lost
+		c.flight(0, get("/2", "")) // lost
+		c.answer(202)
+		c.ask("/3", "")
+		c.answer(203)
+		w.now += 500 * ms
+		w.j.Tick(w.now)
+		w.end([]string{"1-2 /1 behind-a-gap", "1-2 /3 203"}, "leg/missing-flight 2", "pair/response-not-seen 1", "pair/response-without-request 1")
+	})
+	t.Run("part of a body", func(t *testing.T) {
+		w := newWorld(t)
+		c := w.conn(1, 2)
+		c.say(0, "POST /up HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
+		c.flight(0, "67890") // lost
+		c.answer(201)
+		c.ask("/next", "")
+		c.answer(202)
+		w.now += 500 * ms
+		w.j.Tick(w.now)
+		w.end([]string{"1-2 /up 201", "1-2 /next 202"}, "leg/missing-flight 1")
+	})
 	t.Run("request among pipelined ones", func(t *testing.T) {
 		w := newWorld(t)
 		c := w.conn(1, 2)

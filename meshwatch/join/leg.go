@@ -225,6 +225,18 @@ func (j *Joiner) gap(l *Leg, d uint8, f *bpf.Flight) {
 	}
 	if o.seen && f.Ack != 0 && before(o.end+1, f.Ack) {
 		o.end = f.Ack
+		j.overtaken(l, o)
+	}
+}
+
+// overtaken gives up the requests of a stream that went on unseen. Unless that was the rest of the latest one, it was a request, so
+// what comes next may answer that one: the responses to those that were seen may have been missed.
+func (j *Joiner) overtaken(l *Leg, s *stream) {
+	if m := s.cur; m != nil && (m.lacks() || !m.fixed && m.ends == endsUnseen) {
+		return
+	}
+	for len(l.queue) > 0 && &l.dirs[l.queue[0].Client] == s {
+		j.unanswered(l, "behind-a-gap")
 	}
 }
 
