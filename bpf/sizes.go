@@ -44,7 +44,7 @@ const (
 	// HeadBytes is how much of one message is captured at most.
 	HeadBytes = 1024
 	// FramesBytes is how much of one write of HTTP/2 is.
-	FramesBytes = 4096
+	FramesBytes = 16384
 
 	threadsSize = 1024 * 2 * 64 // THREAD_SETS of struct thread_set in c/plain.h
 	parkedSize  = 256 * 32      // PARKED of struct parked in c/tie.h

@@ -173,7 +173,8 @@ func (t *table) literal(b []byte, prefix uint, insert bool, buf *bytes.Buffer, e
 		f.name = &name{buf.Bytes()[:split:split]}
 	}
 	f.value = buf.Bytes()[split:]
-	if credential(f.name.b) {
+	// without a name it might be one, too, and only an id is of use
+	if credential(f.name.b) || f.name.b == nil && !isUUID(f.value) {
 		for i := range f.value {
 			f.value[i] = '*'
 		}
@@ -186,6 +187,15 @@ func (t *table) literal(b []byte, prefix uint, insert bool, buf *bytes.Buffer, e
 		t.add(field{f.name, bytes.Clone(f.value)})
 	}
 	return b, nil
+}
+
+func isUUID(v []byte) bool {
+	const length = 36
+	if len(v) != length {
+		return false
+	}
+	id, ok := head.ParseID(v)
+	return ok && id.IsUUID()
 }
 
 var credentials = head.Credentials()

@@ -29,6 +29,8 @@ type side struct {
 	next    uint32 // in clear text: sequence after what was fed
 	owed    int64  // with TLS: bytes of the library's latest call that further records have
 	missing bool   // something was sent of which nothing is known
+	seen    bool   // with TLS:
+	wire    uint32 // sequence after the latest record
 	lost    h2.Stats
 }
 
@@ -70,6 +72,9 @@ func (l *Leg) speaksHTTP2(b []byte) bool {
 func (x *multiplex) frames(d uint8, f *bpf.Flight, b []byte) {
 	s := &x.sides[d]
 	x.f, x.dir = f, d
+	if isPlain(f) && f.End != f.Seq { // what a reader took in parts has its record counted with the first
+		s.follows(f)
+	}
 	defer x.lose(s)
 	if st := &x.l.dirs[d]; st.gapped || s.missing {
 		st.gapped, s.missing = false, false
@@ -119,9 +124,16 @@ func (x *multiplex) lose(s *side) {
 	}
 }
 
+// follows notes where a flight ends on the wire. Bytes between it and the one before were of records that no flight has.
+func (s *side) follows(f *bpf.Flight) {
+	s.missing = s.missing || s.seen && before(s.wire, f.Seq)
+	s.seen, s.wire = true, f.End
+}
+
 // opaque takes a TLS record of which no plaintext was seen: more of the call before, or something that is missing.
 func (x *multiplex) opaque(d uint8, f *bpf.Flight) {
 	s := &x.sides[d]
+	s.follows(f)
 	if s.owed > 0 {
 		s.owed -= int64(f.End - f.Seq)
 		return
@@ -256,6 +268,7 @@ func (x *multiplex) End(stream uint32) {
 	c := x.calls[stream]
 	switch {
 	case c == nil:
+		x.sides[x.dir].dec.Messages(stream) // of a call that nobody knows
 	case c.x == nil:
 		c.ended = true
 	case c.x.Client == x.dir:

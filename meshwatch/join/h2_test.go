@@ -253,6 +253,26 @@ func TestHTTP2RecordBehindParts(t *testing.T) {
 	}
 }
 
+// A record that no flight has, though none is missing: two writes that went out as one.
+func TestHTTP2RecordWithoutFlight(t *testing.T) {
+	w := newWorld(t)
+	c := w.conn(1, 2)
+	client, server := c.talks(true)
+	client.ask(1, "/a", uuid(1))
+	client.send()
+	client.ask(3, "/b", uuid(2))
+	c.seq[0] += uint32(client.Len() + overhead)
+	client.Reset()
+	client.ask(5, "/b", uuid(2)) // all of it in a table that nobody saw being filled
+	client.send()
+	for _, id := range []uint32{1, 5} {
+		server.answer(id, 200)
+	}
+	server.send()
+	w.settle()
+	w.end([]string{"1-2 /a 200", "1-2 ? 200"}, "parse/frames-missing 1", "parse/unknown-field 3")
+}
+
 // A gRPC call is one exchange however many messages it has, with the status of its trailers.
 func TestGRPC(t *testing.T) {
 	w := newWorld(t)
