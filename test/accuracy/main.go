@@ -39,20 +39,37 @@ const (
 	barStreams  = 0    // calls that stream which are not one complete journey with the apps' numbers of messages
 )
 
-func run(ctx context.Context, args []string) (err error) {
+// asked is what the command line asks for.
+type asked struct {
+	scenarios []string
+	loads     string
+	counts    []int
+	options   lab.Options // of every scenario
+	runner    runner      // as far as it says
+}
+
+func parse(args []string) (*asked, error) {
 	flags := flag.NewFlagSet("accuracy", flag.ContinueOnError)
+	var a asked
 	connections := flags.String("connections", "16,64,256", "numbers of connections, separated by commas")
-	duration := flags.Duration("duration", 10*time.Second, "length of the load at each number of connections")
-	scenario := flags.String("scenario", cleartext, "what the mesh speaks: "+strings.Join(scenarioNames(), ", "))
-	kinds := flags.String("loads", "", "keep-alive, churn (a connection for each request) or both (default; cleartext: keep-alive)")
+	flags.DurationVar(&a.runner.duration, "duration", 10*time.Second, "length of the load at each number of connections")
+	scenario := flags.String("scenario", cleartext, "what the mesh speaks, separated by commas: "+strings.Join(scenarioNames(), ", "))
+	flags.StringVar(&a.loads, "loads", "", "keep-alive, churn (a connection for each request) or both (default; cleartext: keep-alive)")
 	sidecar := flags.String("sidecar", "", "envoy or haproxy, in cleartext and oddities (default envoy where it is installed)")
-	depth := flags.String("depth", meshwatch.DepthAuto, "the agent's: edges, full or auto")
-	ipv6 := flags.Bool("ipv6", false, "requests travel over IPv6")
-	dump := flags.String("dump", "", "directory for the first journeys that are not complete")
+	flags.StringVar(&a.runner.depth, "depth", meshwatch.DepthAuto, "the agent's: edges, full or auto")
+	flags.BoolVar(&a.options.IPv6, "ipv6", false, "requests travel over IPv6")
+	flags.StringVar(&a.runner.dump, "dump", "", "directory for the first journeys that are not complete")
 	if err := flags.Parse(args); err != nil {
-		return err
+		return nil, err
 	}
-	counts, err := numbers(*connections)
+	a.options.Sidecar, a.scenarios = lab.Sidecar(*sidecar), strings.Split(*scenario, ",")
+	var err error
+	a.counts, err = numbers(*connections)
+	return &a, err
+}
+
+func run(ctx context.Context, args []string) (err error) {
+	a, err := parse(args)
 	if err != nil {
 		return err
 	}
@@ -60,14 +77,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	r := &runner{scenario: *scenario, depth: *depth, duration: *duration, dump: *dump}
-	if r.options, err = options(*scenario, lab.Options{Sidecar: lab.Sidecar(*sidecar), IPv6: *ipv6}); err != nil {
-		return err
-	}
-	names, err := loads(*kinds, *scenario)
-	if err != nil {
-		return err
-	}
+	r := &a.runner
 	if r.root, err = tree.Root(); err != nil {
 		return err
 	}
@@ -83,27 +93,45 @@ func run(ctx context.Context, args []string) (err error) {
 			return fmt.Errorf("make directory for dumps: %w", err)
 		}
 	}
-	if *scenario == oddities {
-		err = r.measureOddities(ctx, res)
-	} else {
-		err = r.measure(ctx, res, names, counts)
+	var rows []any
+	for _, scenario := range a.scenarios {
+		more, err := a.measure(ctx, scenario, res)
+		if err != nil {
+			return fmt.Errorf("%s: %w", scenario, err)
+		}
+		rows = append(rows, more...)
 	}
-	if err != nil {
-		return err
-	}
+	res.Details = rows
 	return errors.Join(res.Save(os.Stdout), missed(res.Bars))
 }
 
+// measure measures a scenario, and returns what explains its bars.
+func (a *asked) measure(ctx context.Context, scenario string, res *result.Result) (rows []any, err error) {
+	r := a.runner
+	r.scenario = scenario
+	if r.options, err = options(scenario, a.options); err != nil {
+		return nil, err
+	}
+	if scenario == oddities {
+		return r.measureOddities(ctx, res)
+	}
+	names, err := loads(a.loads, scenario)
+	if err != nil {
+		return nil, err
+	}
+	return r.measure(ctx, res, names, a.counts)
+}
+
 // measure runs every load at every number of connections.
-func (r *runner) measure(ctx context.Context, res *result.Result, loads []string, counts []int) error {
+func (r *runner) measure(ctx context.Context, res *result.Result, loads []string, counts []int) (rows []any, err error) {
 	var levels []*level
 	for _, load := range loads {
 		for _, n := range counts {
 			l, err := r.run(ctx, load, n)
 			if err != nil {
-				return fmt.Errorf("%s, %s, %d connections: %w", r.scenario, load, n, err)
+				return nil, fmt.Errorf("%s, %d connections: %w", load, n, err)
 			}
-			levels = append(levels, l)
+			levels, rows = append(levels, l), append(rows, l)
 			name := l.name()
 			res.Bar("complete_"+name, l.Percent, "%", result.Higher, barComplete)
 			res.Bar("wrong_joins_"+name, float64(l.Score.WrongJoins), "", result.Lower, barWrong)
@@ -112,8 +140,7 @@ func (r *runner) measure(ctx context.Context, res *result.Result, loads []string
 			}
 		}
 	}
-	res.Details = levels
-	return printLevels(os.Stdout, levels)
+	return rows, printLevels(os.Stdout, levels)
 }
 
 // missed is an error when a bar is.

@@ -54,29 +54,26 @@ type oddResult struct {
 const barResume = 2 // s from when an agent that was restarted records until journeys are complete
 
 // measureOddities tries all of them in one lab, and then restarts the agent under load.
-func (r *runner) measureOddities(ctx context.Context, res *result.Result) error {
+func (r *runner) measureOddities(ctx context.Context, res *result.Result) (rows []any, err error) {
 	results, err := r.oddities(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, o := range results {
-		if !o.ignored {
+		rows = append(rows, o)
+		if !o.ignored && o.Requests > 0 {
 			res.Bar("complete_"+o.Name, 100*float64(o.Right)/float64(o.Requests), "%", result.Higher, barComplete)
 		}
 		res.Bar("wrong_joins_"+o.Name, float64(o.Wrong), "", result.Lower, barWrong)
 	}
 	again, err := r.restart(ctx)
 	if err != nil {
-		return fmt.Errorf("restart the agent: %w", err)
+		return nil, fmt.Errorf("restart the agent: %w", err)
 	}
 	res.Bar("complete_restart", again.Percent, "%", result.Higher, barComplete)
 	res.Bar("wrong_joins_restart", float64(again.Wrong), "", result.Lower, barWrong)
 	res.Bar("resume_restart", again.Resumed.Seconds(), "s", result.Lower, barResume)
-	res.Details = struct {
-		Oddities []*oddResult `json:"oddities"`
-		Restart  *restarted   `json:"restart"`
-	}{results, again}
-	return printOddities(os.Stdout, results, again)
+	return append(rows, again), printOddities(os.Stdout, results, again)
 }
 
 func (r *runner) oddities(ctx context.Context) (_ []*oddResult, err error) {

@@ -140,6 +140,13 @@ func testNeedsCertificate(t *testing.T, l *Lab) {
 	if len(certs) == 0 || len(certs[0].URIs) != 1 || certs[0].URIs[0].String() != "spiffe://cluster.local/ns/demo/sa/backend" {
 		t.Errorf("backend's certificates: %v", certs)
 	}
+	for _, pod := range l.Proxies() { // a connection without a request is logged as one, too
+		for _, err := range l.AccessLog(pod) {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}
 	clear, err := l.Dial(t.Context(), "client", address)
 	if err != nil {
 		t.Fatal(err)
