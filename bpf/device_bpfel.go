@@ -26,6 +26,7 @@ const (
 	deviceVarMwFlights   = "mw_flights"
 	deviceVarMwHeads     = "mw_heads"
 	deviceVarMwIndex     = "mw_index"
+	deviceVarMwObjects   = "mw_objects"
 	deviceVarMwParked    = "mw_parked"
 	deviceVarMwSockets   = "mw_sockets"
 	deviceVarMwThreads   = "mw_threads"
@@ -98,6 +99,7 @@ type deviceVariableSpecs struct {
 	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
 	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
+	MwObjects   *ebpf.VariableSpec `ebpf:"mw_objects"`
 	MwParked    *ebpf.VariableSpec `ebpf:"mw_parked"`
 	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
 	MwThreads   *ebpf.VariableSpec `ebpf:"mw_threads"`
@@ -146,6 +148,7 @@ type deviceVariables struct {
 	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
 	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
+	MwObjects   *ebpf.Variable `ebpf:"mw_objects"`
 	MwParked    *ebpf.Variable `ebpf:"mw_parked"`
 	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
 	MwThreads   *ebpf.Variable `ebpf:"mw_threads"`

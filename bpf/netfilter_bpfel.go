@@ -122,6 +122,7 @@ type netfilterTlsProbe uint32
 const (
 	netfilterTlsProbeTLS_WRITES netfilterTlsProbe = 1
 	netfilterTlsProbeTLS_READS  netfilterTlsProbe = 2
+	netfilterTlsProbeTLS_GO     netfilterTlsProbe = 4
 )
 
 // Names of all BPF objects in the ELF.

@@ -161,6 +161,8 @@ func resize(key string, m *ebpf.MapSpec, s Sizes) {
 		m.ValueSize = threadsSize
 	case ".data.mw_parked":
 		m.ValueSize = parkedSize
+	case ".data.mw_objects":
+		m.ValueSize = objectsSize
 	case ".data.mw_tls":
 		m.ValueSize = tlsSize
 	}

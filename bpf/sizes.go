@@ -44,9 +44,10 @@ const (
 	// HeadBytes is how much of one message is captured at most.
 	HeadBytes = 1024
 	// FramesBytes is how much of one write of HTTP/2 is.
-	FramesBytes = 16384
+	FramesBytes = 32768
 
 	threadsSize = 1024 * 2 * 64 // THREAD_SETS of struct thread_set in c/plain.h
 	parkedSize  = 256 * 32      // PARKED of struct parked in c/tie.h
+	objectsSize = 2048 * 16     // OBJECTS of struct object
 	tlsSize     = tlsBinaries * 16
 )

@@ -25,6 +25,15 @@ static __always_inline u64 goroutine(void)
 	return g;
 }
 
+/* The latest call of the goroutine that runs on this thread. */
+static __noinline struct thread *goroutine_find(void)
+{
+	u64 g = goroutine();
+	struct thread *t = g ? thread_find(goroutine_number(g)) : 0;
+
+	return t && t->go == g ? t : 0;
+}
+
 /* The calling thread has written to a socket, from sequence number start on. f is the socket's latest flight; queued says that nothing
  * of the write has left. */
 static __noinline int plain_wrote(struct socket *s, struct flight *f, u32 start, u32 queued)
@@ -32,7 +41,11 @@ static __noinline int plain_wrote(struct socket *s, struct flight *f, u32 start,
 	struct thread *t = thread_find((u32)bpf_get_current_pid_tgid());
 	struct parked *k;
 
-	if (!t || t->state != THREAD_WRITES || (t->go && goroutine() != t->object))
+	if (!queued && !(f && f->seq == start && f->flags & FLIGHT_OPAQUE))
+		return 0;
+	if ((!t || t->state != THREAD_WRITES) && *(volatile u32 *)&mw_control.tls & TLS_GO)
+		t = goroutine_find();
+	if (!t || t->state != THREAD_WRITES)
 		return 0;
 	if (f && f->seq == start && f->flags & FLIGHT_OPAQUE) {
 		if (f->flags & FLIGHT_PLAIN || !record_fits(f, t->num))

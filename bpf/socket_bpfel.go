@@ -28,6 +28,7 @@ const (
 	socketVarMwFlights   = "mw_flights"
 	socketVarMwHeads     = "mw_heads"
 	socketVarMwIndex     = "mw_index"
+	socketVarMwObjects   = "mw_objects"
 	socketVarMwParked    = "mw_parked"
 	socketVarMwSockets   = "mw_sockets"
 	socketVarMwThreads   = "mw_threads"
@@ -102,6 +103,7 @@ type socketVariableSpecs struct {
 	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
 	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
+	MwObjects   *ebpf.VariableSpec `ebpf:"mw_objects"`
 	MwParked    *ebpf.VariableSpec `ebpf:"mw_parked"`
 	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
 	MwThreads   *ebpf.VariableSpec `ebpf:"mw_threads"`
@@ -150,6 +152,7 @@ type socketVariables struct {
 	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
 	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
+	MwObjects   *ebpf.Variable `ebpf:"mw_objects"`
 	MwParked    *ebpf.Variable `ebpf:"mw_parked"`
 	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
 	MwThreads   *ebpf.Variable `ebpf:"mw_threads"`

@@ -25,6 +25,7 @@ const (
 	tcVarMwFlights   = "mw_flights"
 	tcVarMwHeads     = "mw_heads"
 	tcVarMwIndex     = "mw_index"
+	tcVarMwObjects   = "mw_objects"
 	tcVarMwParked    = "mw_parked"
 	tcVarMwSockets   = "mw_sockets"
 	tcVarMwThreads   = "mw_threads"
@@ -96,6 +97,7 @@ type tcVariableSpecs struct {
 	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
 	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
+	MwObjects   *ebpf.VariableSpec `ebpf:"mw_objects"`
 	MwParked    *ebpf.VariableSpec `ebpf:"mw_parked"`
 	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
 	MwThreads   *ebpf.VariableSpec `ebpf:"mw_threads"`
@@ -144,6 +146,7 @@ type tcVariables struct {
 	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
 	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
+	MwObjects   *ebpf.Variable `ebpf:"mw_objects"`
 	MwParked    *ebpf.Variable `ebpf:"mw_parked"`
 	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
 	MwThreads   *ebpf.Variable `ebpf:"mw_threads"`

@@ -16,20 +16,63 @@ static __always_inline u32 task_netns(void)
 	return task->nsproxy->net_ns->ns.inum;
 }
 
-/* How much of a write is worth copying: a head; the frames that stand in one write of HTTP/2, but not a body. */
-static __always_inline u32 plain_wanted(u64 first, u32 num)
-{
-	u32 frame = 9 + ((first & 0xff) << 16 | (first & 0xff00) | (first >> 16 & 0xff)); /* its header, and its length in network order */
+#define FRAME_HEADER 9
+#define FRAME_START 64 /* of a DATA frame: its header, and that of a gRPC message */
 
-	if (kind_of(first) != FLIGHT_FRAMES)
+/* A frame's length, with its header. */
+static __always_inline u32 frame_length(u64 first)
+{
+	return FRAME_HEADER + ((first & 0xff) << 16 | (first & 0xff00) | (first >> 16 & 0xff));
+}
+
+/* How much of HTTP/2 is worth copying: all frames that stand in one write, but of a body only where its frames begin. */
+static __always_inline u32 frames_wanted(struct object *o, u64 first, const u8 *buf, u32 num)
+{
+	u32 at = 0, length;
+
+	if (o->rest) { /* it begins within DATA */
+		at = o->rest;
+		if (at >= num) {
+			o->rest -= num;
+			return 1;
+		}
+		o->rest = 0;
+		first = 0;
+		if (num - at < 8 || bpf_probe_read_user(&first, 8, buf + at))
+			return FRAMES_BYTES;
+	} else if (kind_of(first) != FLIGHT_FRAMES) {
+		return FRAMES_BYTES; /* within some frame */
+	}
+	length = frame_length(first);
+	if (first >> 24 & 0xff || at + length < num)
+		return FRAMES_BYTES;
+	o->rest = at + length - num;
+	return at + FRAME_START;
+}
+
+/* How much of a write is worth copying: a head, or HTTP/2's frames. object is the connection's; 0: of a read. */
+static __always_inline u32 plain_wanted(u64 object, u64 first, const u8 *buf, u32 num)
+{
+	u32 kind = kind_of(first);
+	struct object *o;
+
+	if (!object)
+		return kind == FLIGHT_FRAMES ? FRAMES_BYTES : HEAD_BYTES;
+	o = (struct object *)section(mw_objects) + (hash32((u32)(object >> 4)) >> 16 & (OBJECTS - 1));
+	if (o->object != object) {
+		if (kind != FLIGHT_FRAMES)
+			return HEAD_BYTES;
+		o->object = object;
+		o->rest = 0;
+	} else if (kind == FLIGHT_HTTP && !o->rest) { /* used again by another connection */
+		o->object = 0;
 		return HEAD_BYTES;
-	if (!(first >> 24 & 0xff) && frame >= num) /* DATA to the end: its header, and that of a gRPC message */
-		return 64;
-	return FRAMES_BYTES;
+	}
+	return frames_wanted(o, first, buf, num);
 }
 
 /* Copies up to num bytes of plaintext into `heads`. How many, and where, or 0. */
-static __always_inline u32 plain_copy(const void *buf, u64 num, u32 *pos)
+static __always_inline u32 plain_copy(u64 object, const void *buf, u64 num, u32 *pos)
 {
 	u64 first = 0;
 	u32 len;
@@ -39,7 +82,7 @@ static __always_inline u32 plain_copy(const void *buf, u64 num, u32 *pos)
 		lose(LOSS_PLAIN_COPY);
 		return 0;
 	}
-	len = plain_wanted(first, num);
+	len = plain_wanted(object, first, buf, num);
 	if (len > num)
 		len = num;
 	if (len - 1 >= FRAMES_BYTES) /* for the verifier */
@@ -60,10 +103,10 @@ static __always_inline int process_excluded(void)
 	return excluded(netns) || mw_tls_off[netns >> 6 & 0xff] >> (netns & 63) & 1;
 }
 
-/* A library is given num bytes of plaintext by this thread. */
-static __always_inline int plain_given(u64 object, const void *buf, u64 num, int go, u32 binary)
+/* A library is given num bytes of plaintext by this thread, or by a goroutine of Go. */
+static __always_inline int plain_given(u64 object, const void *buf, u64 num, u64 go, u32 binary)
 {
-	u32 tid = (u32)bpf_get_current_pid_tgid(), pos, len;
+	u32 tid = go ? goroutine_number(go) : (u32)bpf_get_current_pid_tgid(), pos, len;
 	struct thread *t;
 
 	if (!num || num > 0x7fffffff || !enabled() || process_excluded())
@@ -78,7 +121,7 @@ static __always_inline int plain_given(u64 object, const void *buf, u64 num, int
 		lose(LOSS_PLAIN_TIE);
 	}
 	t->state = THREAD_IDLE;
-	len = plain_copy(buf, num, &pos);
+	len = plain_copy(object, buf, num, &pos);
 	if (!len)
 		return 0;
 	t->object = object;
@@ -111,7 +154,7 @@ int mw_ssl_write_ex(struct pt_regs *ctx)
 SEC("uprobe.multi")
 int mw_go_write(struct pt_regs *ctx)
 {
-	return plain_given(ctx->r14, (const void *)ctx->bx, ctx->cx, 1, bpf_get_attach_cookie(ctx));
+	return plain_given(ctx->ax, (const void *)ctx->bx, ctx->cx, ctx->r14, bpf_get_attach_cookie(ctx));
 }
 
 /* A library is asked for plaintext by this thread. */
@@ -148,7 +191,7 @@ static __always_inline int plain_got(struct thread *t, u64 num)
 		lose(LOSS_PLAIN_TIE);
 		return 0;
 	}
-	len = plain_copy((const void *)t->buf, num, &pos);
+	len = plain_copy(0, (const void *)t->buf, num, &pos);
 	if (!len)
 		return 0;
 	now = bpf_ktime_get_ns();

@@ -117,6 +117,9 @@ func (p *Probes) attach(exe *link.Executable, kind TLSKind, opts *link.UprobeMul
 	p.links = append(p.links, l)
 	if kind != TLSRead && kind != TLSReadEx {
 		p.probes |= uint32(netfilterTlsProbeTLS_WRITES)
+		if kind == TLSGoWrite {
+			p.probes |= uint32(netfilterTlsProbeTLS_GO)
+		}
 		return nil
 	}
 	p.probes |= uint32(netfilterTlsProbeTLS_READS)

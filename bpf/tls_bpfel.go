@@ -37,6 +37,7 @@ const (
 	tlsVarMwFlights     = "mw_flights"
 	tlsVarMwHeads       = "mw_heads"
 	tlsVarMwIndex       = "mw_index"
+	tlsVarMwObjects     = "mw_objects"
 	tlsVarMwSockets     = "mw_sockets"
 	tlsVarMwThreads     = "mw_threads"
 	tlsVarMwTls         = "mw_tls"
@@ -113,6 +114,7 @@ type tlsVariableSpecs struct {
 	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
 	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
+	MwObjects   *ebpf.VariableSpec `ebpf:"mw_objects"`
 	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
 	MwThreads   *ebpf.VariableSpec `ebpf:"mw_threads"`
 	MwTls       *ebpf.VariableSpec `ebpf:"mw_tls"`
@@ -161,6 +163,7 @@ type tlsVariables struct {
 	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
 	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
+	MwObjects   *ebpf.Variable `ebpf:"mw_objects"`
 	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
 	MwThreads   *ebpf.Variable `ebpf:"mw_threads"`
 	MwTls       *ebpf.Variable `ebpf:"mw_tls"`

@@ -109,6 +109,7 @@ func TestArchitectureMaps(t *testing.T) {
 		"mw_excluded": "256 × 8 B",
 		"mw_threads":  "2,048 × 64 B",
 		"mw_parked":   "256 × 32 B",
+		"mw_objects":  "2,048 × 16 B",
 		"mw_tls":      "256 × 16 B",
 		"mw_tls_off":  "256 × 8 B",
 	}

@@ -11,7 +11,7 @@
 /* Enough for the longest path of one node (socket to socket through two pods and a bridge is 10) and one retransmission of it. */
 #define MAX_STAMPS 21
 #define HEAD_BYTES 1024 /* captured of one message at most */
-#define FRAMES_BYTES 16384 /* and of one write of HTTP/2, in which the heads of many messages may stand */
+#define FRAMES_BYTES 32768 /* and of one write of HTTP/2, in which the heads of many messages may stand */
 
 /* Hook numbers: journey.Hook in Go. */
 enum hook {
@@ -151,6 +151,7 @@ struct index_set {
 enum tls_probe {
 	TLS_WRITES = 1,
 	TLS_READS = 2,
+	TLS_GO = 4, /* some are Go's */
 };
 
 /* Control block, mapped by Go. Lines are apart so that the counters do not evict the switch. */

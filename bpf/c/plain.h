@@ -14,13 +14,13 @@ enum thread_state {
 
 /* A thread in a call of a TLS library, until its next call. */
 struct thread {
-	u64 object; /* SSL *, or Go's goroutine */
-	u32 tid;
+	u64 object; /* SSL *, or Go's *tls.Conn */
+	u32 tid;    /* or what stands for a goroutine, which may leave its thread */
 	u32 pos;    /* of the plaintext in `heads` */
 	u32 num;    /* bytes of plaintext in this call */
 	u16 len;    /* captured of it */
 	u8 state;   /* enum thread_state */
-	u8 go;	    /* object is a goroutine, which may leave its thread */
+	u8 pad0;
 	u8 blocked; /* the socket took no more: the call will be made again, with the same plaintext */
 	u8 pad;
 	u16 binary; /* whose probe it was: index of mw_tls */
@@ -28,7 +28,7 @@ struct thread {
 	u64 buf;  /* where a read puts plaintext, in user space */
 	u64 size; /* where it puts how much, 0: it returns that */
 	u64 sk;	  /* sock_id of the socket that it read from, 0: none yet */
-	u64 pad2;
+	u64 go;	  /* the goroutine; 0: it is a thread */
 };
 
 #define THREAD_WAYS 2
@@ -40,6 +40,18 @@ struct thread_set {
 /* hash(tid) → the thread's latest call. Nobody deletes; when a set is full the one whose plaintext is tied goes, else one is lost,
  * counted. */
 struct thread_set mw_threads[1] SHARED(mw_threads) = {};
+
+/* A connection of a TLS library that carries HTTP/2. */
+struct object {
+	u64 object; /* 0: free */
+	u32 rest;   /* of a DATA frame that goes on in the next write */
+	u32 pad;
+};
+
+#define OBJECTS 2048 /* connections at the same time; one that loses its place has its writes copied as if it were none */
+
+/* hash(object) → what is known of it. Overwritten. */
+struct object mw_objects[1] SHARED(mw_objects) = {};
 
 /* What became of the calls of one binary. */
 struct tls_binary {
@@ -74,6 +86,12 @@ static __always_inline struct thread *thread_find(u32 tid)
 	if (set->t[0].tid == tid)
 		return &set->t[0];
 	return set->t[1].tid == tid ? &set->t[1] : 0;
+}
+
+/* A goroutine stands in the table as a thread whose number no thread has. */
+static __always_inline u32 goroutine_number(u64 g)
+{
+	return ((u32)(g >> 3) ^ (u32)(bpf_get_current_pid_tgid() >> 32)) | 1u << 31;
 }
 
 /* The thread's place, or one that is made its. */
