@@ -636,3 +636,29 @@ func TestSeriesAreBounded(t *testing.T) {
 		t.Errorf("a series that was there: %+v", s.Labels)
 	}
 }
+
+// What is sent again although it had come does not move when it came.
+func TestStampCount(t *testing.T) {
+	for name, tt := range map[string]struct {
+		hooks   []uint32
+		recv    uint64
+		recvEnd uint64
+		want    int
+	}{
+		"as usual":                                {[]uint32{1, 3, 7}, 9, 9, 3},
+		"all of it again, in vain":                {[]uint32{1, 3, 7, 1, 3, 7, 9}, 9, 9, 3},
+		"lost, and sent again":                    {[]uint32{1, 3, 1, 3, 7}, 9, 9, 5},
+		"dropped by a full socket":                {[]uint32{1, 3, 7, 9, 1, 3, 7}, 9, 9, 7},
+		"a later part again, in vain":             {[]uint32{1, 3, 7, 8}, 9, 9, 3},
+		"a later part again, and read after it":   {[]uint32{1, 3, 7, 8}, 9, 12, 4},
+		"a later part again, and not read so far": {[]uint32{1, 3, 7, 8}, 0, 0, 4},
+	} {
+		f := &bpf.Flight{Nstamps: uint32(len(tt.hooks)), RecvNs: tt.recv, RecvEndNs: tt.recvEnd}
+		for i, h := range tt.hooks {
+			f.Stamps[i].Place = h << 28
+		}
+		if got := stampCount(f); got != tt.want {
+			t.Errorf("%s: %d, want %d", name, got, tt.want)
+		}
+	}
+}

@@ -135,13 +135,20 @@ func (p *path) flush() {
 	p.pending = p.pending[:0]
 }
 
-// stampCount is how many stamps of a flight are there.
-// stampCount is how many of a flight's stamps are of its way. What is sent again after it came to its socket, as its sender had waited
-// for an acknowledgement in vain, comes there as something old: the message was there before.
+// stampCount is how many of a flight's stamps are of its way. What is sent again after the message came to its socket, as its sender had
+// waited for an acknowledgement in vain, is none of it: all of it is something old there; or a later part of it is, if the first read
+// found everything.
 func stampCount(f *bpf.Flight) int {
 	n := min(int(f.Nstamps), bpf.MaxStamps) //nolint:gosec // min
+	if uint32(f.Flags)&bpf.FlagSYN != 0 {
+		return n
+	}
+	whole := f.RecvNs != 0 && f.RecvEndNs == f.RecvNs
 	for i := range n - 1 {
-		if hookOf(f, i) == netpath.HookDelivered && hookOf(f, i+1) == netpath.HookOutput && uint32(f.Flags)&bpf.FlagSYN == 0 {
+		if hookOf(f, i) != netpath.HookDelivered {
+			continue
+		}
+		if next := hookOf(f, i+1); next == netpath.HookOutput || next == netpath.HookRetransmit && whole {
 			return i + 1
 		}
 	}
