@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/maphash"
+	"time"
 
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/h2"
@@ -344,6 +345,9 @@ func (x *multiplex) give(stream uint32, c *call, why string) {
 	x.j.finish(e)
 }
 
+// earlyBy is how much longer than a flight is held a response waits for its request, which may have been held itself, in ns.
+const earlyBy = uint64(time.Second)
+
 // expire gives up what has not moved for too long: a request without a response, and a stream whose end may have been missed. One that
 // streams may be quiet for as long as it likes.
 func (x *multiplex) expire() {
@@ -351,7 +355,7 @@ func (x *multiplex) expire() {
 		quiet := x.j.now - c.moved
 		switch {
 		case c.x == nil:
-			if quiet > uint64(x.j.cfg.Hold) {
+			if quiet > uint64(x.j.cfg.Hold)+earlyBy {
 				x.give(stream, c, "")
 			}
 		case quiet <= uint64(x.j.cfg.Expire):
