@@ -140,8 +140,8 @@ func (b *Builder) Store(now uint64) *Store {
 		}
 	}
 	for _, service := range s.services {
-		for _, addr := range service.Addresses {
-			if addr = plain(addr); single(addr) && b.local(service.Network) {
+		for _, vip := range service.Addresses {
+			if addr := plain(vip.Addr); single(addr) && b.local(vip.Network) {
 				s.byVIP[addr] = append(s.byVIP[addr], service)
 			}
 		}

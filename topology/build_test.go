@@ -96,7 +96,7 @@ func TestNetworks(t *testing.T) {
 			e := entry(network, "10.0.0.1")
 			e.Workload.Network, e.Ports = network, []uint16{80}
 			b.Set(network, e, Moment{})
-			b.SetService(network, Service{Name: network, Network: network, Addresses: []netip.Addr{netip.MustParseAddr("10.96.0.1")}})
+			b.SetService(network, Service{Name: network, Addresses: []VIP{{network, netip.MustParseAddr("10.96.0.1")}}})
 		}
 		return b.Store(0)
 	}
