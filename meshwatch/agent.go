@@ -147,7 +147,9 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 }
 
 // remembered is for how long it matters who had an address: until the last request of that time is given out.
-func (a *Agent) remembered() uint64 { return uint64(a.cfg.Join.Expire+a.cfg.Join.Parents) + topology.Lateness } //nolint:gosec // positive
+func (a *Agent) remembered() uint64 {
+	return uint64(a.cfg.Join.Expire+a.cfg.Join.Parents) + topology.Lateness //nolint:gosec // positive
+}
 
 // topologyChanged takes a new topology, or notes why the file as it is now cannot be one.
 func (a *Agent) topologyChanged(s *topology.Store, err error) {

@@ -238,7 +238,7 @@ func (c *Client) Status() Status {
 // node says who asks: a name that istiod takes for a proxy's, in the namespace of the token.
 func (c *Client) node() *core.Node {
 	namespace := c.identity.namespace()
-	meta, _ := structpb.NewStruct(map[string]any{"NAMESPACE": namespace, "CLUSTER_ID": c.settings.ClusterID, "NODE_NAME": c.Node, "GENERATOR": ""}) // strings only
+	meta, _ := structpb.NewStruct(map[string]any{"NAMESPACE": namespace, "CLUSTER_ID": c.settings.ClusterID, "NODE_NAME": c.Node}) // strings only
 	return &core.Node{
 		Id:       fmt.Sprintf("sidecar~127.0.0.1~meshwatch-%s.%s~%s.svc.cluster.local", c.Node, namespace, namespace),
 		Cluster:  "meshwatch",
