@@ -142,7 +142,7 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 		}
 		a.topologyChanged(store, nil)
 		a.background.Go(func() {
-			err := topology.Watch(ctx, file, a.topologyChanged)
+			err := topology.Watch(ctx, file, topology.NewBuilder("", a.remembered()), monotonic, a.topologyChanged)
 			if err != nil && ctx.Err() == nil {
 				a.env.Log.Error("topology file is no longer followed", "file", file, "error", err)
 			}
@@ -155,6 +155,11 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 	})
 	a.depths = newDepths(a.cfg.Depth, a.attached, a.names.State)
 	return err
+}
+
+// remembered is for how long it matters who had an address: until the last request of that time is given out.
+func (a *Agent) remembered() uint64 {
+	return uint64(a.cfg.Join.Expire+a.cfg.Join.Parents) + topology.Lateness //nolint:gosec // positive
 }
 
 // topologyChanged takes a new topology, or notes why the file as it is now cannot be one.

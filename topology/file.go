@@ -8,22 +8,19 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// Load reads a topology file.
+// Load reads a topology file. What it says was always so.
 func Load(path string) (*Store, error) {
 	b, err := os.ReadFile(path) //nolint:gosec // the operator's own path
 	if err != nil {
 		return nil, fmt.Errorf("read topology: %w", err)
 	}
-	return parseNamed(path, b)
-}
-
-func parseNamed(path string, b []byte) (*Store, error) {
 	s, err := Parse(b)
 	if err != nil {
 		return nil, fmt.Errorf("parse topology %s: %w", path, err)
@@ -31,8 +28,21 @@ func parseNamed(path string, b []byte) (*Store, error) {
 	return s, nil
 }
 
-// Parse reads a topology file's content. The error joins everything that is wrong, a sentence each.
+// Parse reads a topology file's content. What it says was always so. The error joins everything that is wrong, a sentence each.
 func Parse(b []byte) (*Store, error) {
+	entries, err := parse(b)
+	if err != nil {
+		return nil, err
+	}
+	builder := NewBuilder("", 0)
+	for name, e := range entries {
+		builder.Set(name, e, Moment{})
+	}
+	return builder.Store(0), nil
+}
+
+// parse is a file's entries under names that stay theirs when the file changes: namespace/name, and which of that name it is.
+func parse(b []byte) (map[string]Entry, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	var doc, more yaml.Node
 	switch err := dec.Decode(&doc); {
@@ -44,19 +54,25 @@ func Parse(b []byte) (*Store, error) {
 	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
 		return nil, errors.New("the file has a second document: only one is allowed")
 	}
-	p := fileParser{store: &Store{byAddr: map[netip.Addr]Workload{}}, owner: map[netip.Addr]string{}}
+	p := fileParser{owner: map[netip.Addr]string{}}
 	p.file(doc.Content[0])
 	if len(p.errs) > 0 {
 		return nil, errors.Join(p.errs...)
 	}
-	return p.store, nil
+	entries, seen := make(map[string]Entry, len(p.entries)), map[string]int{}
+	for _, e := range p.entries {
+		name := e.Workload.Namespace + "/" + e.Workload.Name
+		entries[name+"#"+strconv.Itoa(seen[name])] = e
+		seen[name]++
+	}
+	return entries, nil
 }
 
 // fileParser walks the YAML nodes itself, so that every error can name its key and line.
 type fileParser struct {
-	store *Store
-	owner map[netip.Addr]string // the key that has an address
-	errs  []error
+	entries []Entry
+	owner   map[netip.Addr]string // the key that has an address
+	errs    []error
 }
 
 func (p *fileParser) fail(n *yaml.Node, key, format string, args ...any) {
@@ -103,26 +119,32 @@ func (p *fileParser) workload(n *yaml.Node, at string) {
 		p.fail(n, at+".addresses", "is missing: every workload needs at least one IP address")
 		return
 	}
+	e := Entry{Workload: w}
 	for i, item := range p.sequence(list, at+".addresses") {
-		p.address(item, fmt.Sprintf("%s.addresses[%d]", at, i), w)
+		if addr := p.address(item, fmt.Sprintf("%s.addresses[%d]", at, i)); addr.IsValid() {
+			e.Addresses = append(e.Addresses, addr)
+		}
 	}
+	p.entries = append(p.entries, e)
 }
 
-func (p *fileParser) address(n *yaml.Node, at string, w Workload) {
+// address is invalid where n is wrong.
+func (p *fileParser) address(n *yaml.Node, at string) netip.Addr {
 	text := p.text(n, at)
 	addr, err := netip.ParseAddr(text)
 	addr = addr.Unmap()
 	switch {
 	case err != nil, addr.Zone() != "":
 		p.fail(n, at, "is %q: allowed is an IPv4 or IPv6 address without port, prefix or zone", text)
-	case addr.IsUnspecified(), addr.IsMulticast(), addr.IsLoopback():
+	case !single(addr):
 		p.fail(n, at, "is %s: allowed is an address that one workload alone has, not loopback, multicast or unspecified", text)
 	case p.owner[addr] != "":
 		p.fail(n, at, "is %s, which %s has already: an address belongs to one workload", text, p.owner[addr])
 	default:
 		p.owner[addr] = at
-		p.store.byAddr[addr] = w
+		return addr
 	}
+	return netip.Addr{}
 }
 
 // mapping is n's values by key, nil where n is none.

@@ -30,19 +30,22 @@ func TestDocumentedExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	frontend := Workload{"frontend-7d9c", "shop", "frontend", "node-1", RoleApp}
+	w := func(name, namespace, service, node, role string) Workload {
+		return Workload{Name: name, Namespace: namespace, Service: service, Node: node, Role: role}
+	}
+	frontend := w("frontend-7d9c", "shop", "frontend", "node-1", RoleApp)
 	want := map[string]Workload{
 		"10.244.1.17":         frontend,
 		"::ffff:10.244.1.17":  frontend,
 		"fd00:10:244:1::11":   frontend,
 		"fd00:10:244:1::11%1": frontend,
-		"10.244.2.9":          {"backend", "shop", "backend", "node-2", RoleUnknown},
-		"10.244.1.2":          {"ingress", "istio-system", "ingress", "", RoleGateway},
-		"192.0.2.10":          {"load", "", "load", "", RoleClient},
+		"10.244.2.9":          w("backend", "shop", "backend", "node-2", RoleUnknown),
+		"10.244.1.2":          w("ingress", "istio-system", "ingress", "", RoleGateway),
+		"192.0.2.10":          w("load", "", "load", "", RoleClient),
 	}
 	got := map[string]Workload{}
 	for addr := range want {
-		got[addr], _ = s.ByAddr(netip.MustParseAddr(addr))
+		got[addr] = who(s, addr, 0)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -69,10 +72,10 @@ func TestNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range []*Store{nil, empty} {
-		if w, ok := s.ByAddr(netip.MustParseAddr("10.0.0.1")); ok || s.Len() != 0 {
+		if w := who(s, "10.0.0.1", 0); w != (Workload{}) || s.Len() != 0 {
 			t.Errorf("%v has %v", s, w)
 		}
-		if _, ok := s.ByAddr(netip.Addr{}); ok {
+		if _, ok := s.Lookup(netip.AddrPort{}, 0); ok {
 			t.Errorf("%v has the zero address", s)
 		}
 	}
@@ -156,9 +159,9 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for addr, w := range s.byAddr {
-			if got, ok := s.ByAddr(addr); !ok || got != w || w.Name == "" || w.Service == "" || addr != addr.Unmap() || addr.IsLoopback() {
-				t.Errorf("%v: %+v, %+v", addr, w, got)
+		for addr := range s.byAddr {
+			if got, ok := s.Lookup(netip.AddrPortFrom(addr, 0), 0); !ok || got.Name == "" || got.Service == "" || addr != addr.Unmap() || addr.IsLoopback() {
+				t.Errorf("%v: %+v", addr, got)
 			}
 		}
 	})

@@ -17,10 +17,10 @@ const (
 )
 
 // Watch loads the file, calls changed, and does so again whenever its content changes, until ctx ends. A file that cannot
-// be used gives the error and the last good Store, nil if there was none. changed is never called twice at a time. Watch
-// watches the directory, as editors and Kubernetes replace files rather than write them; it fails only where that cannot
-// be watched.
-func Watch(ctx context.Context, path string, changed func(*Store, error)) error {
+// be used gives the error and the last good Store, nil if there was none. What the first good file says was always so; a
+// later one holds from when it is read, by clock. changed is never called twice at a time. Watch watches the directory, as
+// editors and Kubernetes replace files rather than write them; it fails only where that cannot be watched.
+func Watch(ctx context.Context, path string, b *Builder, clock func() uint64, changed func(*Store, error)) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch topology %s: %w", path, err)
@@ -30,7 +30,7 @@ func Watch(ctx context.Context, path string, changed func(*Store, error)) error 
 	if err := w.Add(dir); err != nil {
 		return fmt.Errorf("watch directory %s of the topology: %w", dir, err)
 	}
-	f := watched{path: path, changed: changed}
+	f := watched{path: path, builder: b, clock: clock, changed: changed}
 	f.reload()
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
@@ -58,11 +58,14 @@ func Watch(ctx context.Context, path string, changed func(*Store, error)) error 
 // watched is a file as last seen.
 type watched struct {
 	path    string
+	builder *Builder
+	clock   func() uint64
 	changed func(*Store, error)
 	content []byte
 	readErr string
 	read    bool // content and readErr are of a read
 	good    *Store
+	names   map[string]Entry // the builder has of the file
 }
 
 // reload tells changed about the file, if it is not as it was.
@@ -80,9 +83,30 @@ func (f *watched) reload() {
 		f.changed(f.good, fmt.Errorf("read topology: %w", err))
 		return
 	}
-	s, err := parseNamed(f.path, content)
-	if err == nil {
-		f.good = s
+	entries, err := parse(content)
+	if err != nil {
+		f.changed(f.good, fmt.Errorf("parse topology %s: %w", f.path, err))
+		return
 	}
-	f.changed(f.good, err)
+	f.take(entries)
+	f.changed(f.good, nil)
+}
+
+// take makes the file's entries the builder's. An address that changes hands belongs to nobody for a while before: whoever wrote
+// the file may have been late.
+func (f *watched) take(entries map[string]Entry) {
+	now := f.clock()
+	m := Moment{At: now, Since: now - min(now, Lateness)}
+	if f.good == nil {
+		m = Moment{}
+	}
+	for name := range f.names {
+		if _, stays := entries[name]; !stays {
+			f.builder.Remove(name, m)
+		}
+	}
+	for name, e := range entries {
+		f.builder.Set(name, e, m)
+	}
+	f.names, f.good = entries, f.builder.Store(now)
 }

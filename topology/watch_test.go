@@ -2,7 +2,6 @@ package topology
 
 import (
 	"context"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,7 +18,9 @@ func watch(t *testing.T, path string) <-chan update {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	updates, done := make(chan update, 100), make(chan error, 1)
-	go func() { done <- Watch(ctx, path, func(s *Store, err error) { updates <- update{s, err} }) }()
+	go func() {
+		done <- Watch(ctx, path, NewBuilder("", 0), func() uint64 { return 1 }, func(s *Store, err error) { updates <- update{s, err} })
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -36,7 +37,7 @@ func await(t *testing.T, updates <-chan update, name string, bad bool) {
 	for {
 		select {
 		case u := <-updates:
-			if w, _ := u.store.ByAddr(netip.MustParseAddr("10.0.0.1")); w.Name == name && (u.err != nil) == bad {
+			if w := who(u.store, "10.0.0.1", 1); w.Name == name && (u.err != nil) == bad {
 				return
 			}
 		case <-deadline:
@@ -97,7 +98,7 @@ func TestWatchConfigMap(t *testing.T) {
 }
 
 func TestWatchNoDirectory(t *testing.T) {
-	err := Watch(context.Background(), filepath.Join(t.TempDir(), "none", "topology.yaml"), func(*Store, error) {})
+	err := Watch(context.Background(), filepath.Join(t.TempDir(), "none", "topology.yaml"), NewBuilder("", 0), func() uint64 { return 1 }, func(*Store, error) {})
 	if err == nil {
 		t.Error("no error")
 	}
@@ -107,7 +108,7 @@ func TestWatchNoDirectory(t *testing.T) {
 func TestReloadSame(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "topology.yaml")
 	calls := 0
-	f := watched{path: path, changed: func(*Store, error) { calls++ }}
+	f := watched{path: path, builder: NewBuilder("", 0), clock: func() uint64 { return 1 }, changed: func(*Store, error) { calls++ }}
 	for _, step := range []struct {
 		content string
 		want    int

@@ -22,8 +22,8 @@ type Names struct {
 	state   atomic.Pointer[netpath.State]
 	store   atomic.Pointer[topology.Store]
 	procs   map[uint32]process
-	tenants map[uint32]topology.Workload // by network namespace
-	seen    known                        // what tenants was made from
+	tenants map[uint32]netip.Addr // by network namespace: the address by which the topology knows its workload
+	seen    known                 // what tenants was made from
 	swept   uint64
 }
 
@@ -44,7 +44,7 @@ const procTTL = int64(30e9) // ns
 
 // NewNames makes Names in which nothing is known yet. proxies are the process names that are proxies.
 func NewNames(proxies []string) *Names {
-	n := &Names{proxies: proxies, procs: map[uint32]process{}, tenants: map[uint32]topology.Workload{}}
+	n := &Names{proxies: proxies, procs: map[uint32]process{}, tenants: map[uint32]netip.Addr{}}
 	n.state.Store(&netpath.State{})
 	return n
 }
@@ -124,31 +124,37 @@ func (n *Names) role(p process, w topology.Workload) journey.Role {
 	return journey.RoleApp
 }
 
-// workload is who lives in a network namespace, by any of its addresses; in the host's, who has the address of the socket.
-func (n *Names) workload(netns uint32, addr netip.Addr) topology.Workload {
+// workload is who lived in a network namespace at a time, by any of its addresses; in the host's, who had the address of the socket.
+func (n *Names) workload(netns uint32, local netip.AddrPort, at uint64) topology.Workload {
 	now := n.known()
 	if n.seen != now {
 		clear(n.tenants)
 		n.seen = now
 	}
-	ns := now.state.Namespace(netns)
-	if ns == nil || ns.Host {
-		w, _ := now.store.ByAddr(addr)
-		return w
+	if ns := now.state.Namespace(netns); ns != nil && !ns.Host {
+		addr, ok := n.tenants[netns]
+		if !ok {
+			addr = tenant(ns, now.store)
+			n.tenants[netns] = addr
+		}
+		local = netip.AddrPortFrom(addr, local.Port())
 	}
-	if w, ok := n.tenants[netns]; ok {
-		return w
+	if w, ok := now.store.Lookup(local, at); ok {
+		return *w
 	}
-	var found topology.Workload
+	return topology.Workload{}
+}
+
+// tenant is the first of a namespace's addresses that the topology knows, invalid if it knows none.
+func tenant(ns *netpath.Namespace, s *topology.Store) netip.Addr {
 	for i := range ns.Links {
 		for _, prefix := range ns.Links[i].Addrs {
-			if w, ok := now.store.ByAddr(prefix.Addr()); ok && found.Name == "" {
-				found = w
+			if s.Has(prefix.Addr()) {
+				return prefix.Addr()
 			}
 		}
 	}
-	n.tenants[netns] = found
-	return found
+	return netip.Addr{}
 }
 
 func workloadOf(w topology.Workload) journey.Workload {

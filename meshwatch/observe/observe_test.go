@@ -485,17 +485,34 @@ func TestWorkload(t *testing.T) {
 		"mapped":                     {nsHost, "::ffff:10.0.0.1", "on-host"},
 		"in a namespace not known":   {1, "10.0.0.1", "on-host"},
 	} {
-		if got := w.names.workload(tt.netns, netip.MustParseAddr(tt.addr)); got.Name != tt.want {
+		if got := w.names.workload(tt.netns, netip.AddrPortFrom(netip.MustParseAddr(tt.addr), 80), hour); got.Name != tt.want {
 			t.Errorf("%s: %q, want %q", name, got.Name, tt.want)
 		}
 	}
 	w.names.SetStore(store(t, "workloads:\n- {name: other, addresses: [10.9.0.3]}\n"))
-	if got := w.names.workload(nsPod, netip.MustParseAddr("10.9.0.3")); got.Name != "other" {
+	if got := w.names.workload(nsPod, netip.MustParseAddrPort("10.9.0.3:80"), hour); got.Name != "other" {
 		t.Errorf("after a change: %q", got.Name)
 	}
 	w.names.SetStore(nil)
-	if got := w.names.workload(nsPod, netip.MustParseAddr("10.9.0.3")); got.Name != "" {
+	if got := w.names.workload(nsPod, netip.MustParseAddrPort("10.9.0.3:80"), hour); got.Name != "" {
 		t.Errorf("without a topology: %q", got.Name)
+	}
+}
+
+// A message is named by who had the address when it was sent.
+func TestWorkloadAtItsTime(t *testing.T) {
+	w, b := newWorld(t), topology.NewBuilder("", hour)
+	addr := netip.MustParseAddrPort("10.9.0.3:80")
+	for i, name := range []string{"first", "second"} {
+		at := uint64(i) * hour
+		b.Remove("first", topology.Moment{At: at, Since: at})
+		b.Set(name, topology.Entry{Workload: topology.Workload{Name: name}, Addresses: []netip.Addr{addr.Addr()}}, topology.Moment{At: at, Since: at})
+	}
+	w.names.SetStore(b.Store(hour))
+	for at, want := range map[uint64]string{hour - 1: "first", hour: "second"} {
+		if got := w.names.workload(nsPod, addr, at); got.Name != want {
+			t.Errorf("at %d: %q, want %q", at, got.Name, want)
+		}
 	}
 }
 

@@ -133,7 +133,7 @@ func (o *Observer) end(f *bpf.Flight, sender bool) journey.End {
 	}
 	e.Pid, e.Tid = int(pid), int(tid)
 	e.NetName = o.names.netName(e.Netns)
-	w := o.names.workload(e.Netns, e.Local.Addr())
+	w := o.names.workload(e.Netns, e.Local, f.StartNs)
 	e.Workload = workloadOf(w)
 	p := o.names.process(pid, e.Netns, f.StartNs)
 	e.Process, e.Thread = p.comm, p.comm

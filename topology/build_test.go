@@ -1,0 +1,218 @@
+package topology
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+const second = uint64(time.Second)
+
+// who is the workload at an address, 0: no port, the zero Workload for nobody.
+func who(s *Store, addr string, at uint64) Workload { return whoAt(s, addr, 0, at) }
+
+func whoAt(s *Store, addr string, port uint16, at uint64) Workload {
+	if w, ok := s.Lookup(netip.AddrPortFrom(netip.MustParseAddr(addr), port), at); ok {
+		return *w
+	}
+	return Workload{}
+}
+
+func entry(name string, addrs ...string) Entry {
+	e := Entry{Workload: Workload{Name: name}}
+	for _, a := range addrs {
+		e.Addresses = append(e.Addresses, netip.MustParseAddr(a))
+	}
+	return e
+}
+
+func names(t *testing.T, s *Store, addr string, want map[uint64]string) {
+	t.Helper()
+	for at, name := range want {
+		if got := who(s, addr, at*second).Name; got != name {
+			t.Errorf("%s at %d s: %q, want %q", addr, at, got, name)
+		}
+	}
+}
+
+func at(s uint64) Moment { return Moment{s * second, (s - min(s, 10)) * second} }
+
+func TestAddressChangesHands(t *testing.T) {
+	b := NewBuilder("", 3600*second)
+	b.Set("a", entry("a", "10.0.0.1", "fd00::1"), Moment{})
+	b.Remove("a", at(100))
+	b.Set("b", entry("b", "::ffff:10.0.0.1"), at(105))
+	early := b.Store(0)
+	b.Set("b", entry("b", "10.0.0.2"), at(200))
+	b.Set("c", entry("c", "10.0.0.1"), at(300))
+	s := b.Store(0)
+	// The last 10 s before it is b's are nobody's: it may have been b's. Where nobody comes after it, it stays a's.
+	names(t, s, "10.0.0.1", map[uint64]string{0: "a", 94: "a", 95: "", 100: "", 104: "", 105: "b", 199: "b", 200: "", 299: "", 300: "c", 1 << 30: "c"})
+	names(t, s, "fd00::1", map[uint64]string{0: "a", 99: "a", 100: ""})
+	names(t, s, "10.0.0.2", map[uint64]string{0: "", 199: "", 200: "b"})
+	names(t, early, "10.0.0.1", map[uint64]string{94: "a", 105: "b", 300: "b"}) // a Store does not change
+	if s.Len() != 2 || early.Len() != 1 {
+		t.Errorf("%d and %d addresses", s.Len(), early.Len())
+	}
+}
+
+func TestTwoHaveAnAddress(t *testing.T) {
+	b := NewBuilder("", 3600*second)
+	b.Set("a", entry("a", "10.0.0.1"), Moment{})
+	b.Set("b", entry("b", "10.0.0.1"), at(100)) // before a is known to be gone
+	b.Remove("a", at(110))
+	names(t, b.Store(0), "10.0.0.1", map[uint64]string{89: "a", 90: "", 100: "", 109: "", 110: "b"})
+}
+
+func TestHostNetwork(t *testing.T) {
+	b := NewBuilder("", 0)
+	for name, ports := range map[string][]uint16{"dns": {53, 9153}, "exporter": {9100}, "other-dns": {53}} {
+		e := entry(name, "192.0.2.1")
+		e.Ports, e.Shared = ports, true
+		b.Set(name, e, Moment{})
+	}
+	e := entry("alone", "192.0.2.2")
+	e.Ports, e.Shared = []uint16{80}, true
+	b.Set("alone", e, Moment{})
+	s := b.Store(0)
+	for port, want := range map[uint16]string{9153: "dns", 9100: "exporter", 53: "", 40000: ""} {
+		if got := whoAt(s, "192.0.2.1", port, 1).Name; got != want {
+			t.Errorf("port %d: %q, want %q", port, got, want)
+		}
+	}
+	if whoAt(s, "192.0.2.2", 80, 1).Name != "alone" || whoAt(s, "192.0.2.2", 40000, 1).Name != "" {
+		t.Error("the only pod in a node's namespace has its own port, and no other")
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	fill := func(own string) *Store {
+		b := NewBuilder(own, 0)
+		for _, network := range []string{"east", "west"} {
+			e := entry(network, "10.0.0.1")
+			e.Workload.Network, e.Ports = network, []uint16{80}
+			b.Set(network, e, Moment{})
+			b.SetService(network, Service{Name: network, Addresses: []VIP{{network, netip.MustParseAddr("10.96.0.1")}}})
+		}
+		return b.Store(0)
+	}
+	for own, want := range map[string]string{"": "", "east": "east", "west": "west", "north": ""} {
+		s := fill(own)
+		if got := whoAt(s, "10.0.0.1", 80, 1).Name; got != want {
+			t.Errorf("in network %q: %q, want %q", own, got, want)
+		}
+		services := s.ServicesAt(netip.MustParseAddr("::ffff:10.96.0.1"))
+		if (len(services) == 1) != (want != "") || want != "" && services[0].Name != want || len(s.Services()) != 2 {
+			t.Errorf("in network %q: services %v", own, services)
+		}
+	}
+}
+
+// What Lookup does not look at makes no version, so that it drives none out.
+func TestHealthIsNoVersion(t *testing.T) {
+	b := NewBuilder("", 3600*second)
+	b.Set("a", entry("a", "10.0.0.1"), Moment{})
+	b.Remove("a", at(1))
+	for i := range uint64(100) {
+		e := entry("b", "10.0.0.1")
+		e.Unhealthy = i%2 == 0
+		b.Set("b", e, at(20+i))
+	}
+	s := b.Store(0)
+	names(t, s, "10.0.0.1", map[uint64]string{0: "a", 20: "b", 119: "b"})
+	if s.Entries()[0].Unhealthy {
+		t.Error("the last state is not kept")
+	}
+	b.Remove("b", at(200))
+	names(t, b.Store(0), "10.0.0.1", map[uint64]string{199: "b", 200: ""})
+}
+
+func TestForget(t *testing.T) {
+	b := NewBuilder("", 60*second)
+	b.Set("a", entry("a", "10.0.0.1", "10.0.0.2"), Moment{})
+	b.Remove("a", at(100))
+	b.Set("b", entry("b", "10.0.0.1"), at(100))
+	for want := 2; want > 0; want-- {
+		s := b.Store(map[int]uint64{2: 159, 1: 161}[want] * second)
+		if len(s.byAddr) != want || len(s.byAddr[netip.MustParseAddr("10.0.0.1")]) != want {
+			t.Errorf("want %d of each, have %v", want, s.byAddr)
+		}
+		names(t, s, "10.0.0.1", map[uint64]string{100: "b"})
+	}
+	for i := range uint64(1000) {
+		b.Set("b", entry("b", "10.0.0.1"), at(200+2*i))
+		b.Remove("b", at(201+2*i))
+	}
+	if n := len(b.byAddr[netip.MustParseAddr("10.0.0.1")]); n != maxVersions {
+		t.Errorf("%d versions of one address", n)
+	}
+}
+
+// 1,000 times an address gets another owner. The source tells up to 10 s later, of the end and the beginning in any order, and every
+// answer, at every moment, of what was asked for a moment before, is the owner or nobody.
+func TestChurn(t *testing.T) {
+	type life struct {
+		name     string
+		addr     int
+		from, to uint64
+	}
+	type news struct {
+		at    uint64
+		apply func(*Builder, Moment)
+	}
+	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test's
+	lateness := func() uint64 { return r.Uint64N(Lateness) }
+	const addrs, reuses = 50, 1000
+	address := func(i int) string { return fmt.Sprintf("10.0.0.%d", i+1) }
+	free := [addrs]uint64{}
+	var lives []life
+	learned := map[uint64]news{}
+	tell := func(at uint64, apply func(*Builder, Moment)) {
+		for _, taken := learned[at]; taken; _, taken = learned[at] {
+			at++
+		}
+		learned[at] = news{at, apply}
+	}
+	for i := range addrs + reuses {
+		l := life{name: fmt.Sprintf("w%d", i), addr: i % addrs}
+		l.from = free[l.addr] + r.Uint64N(3*second)
+		l.to = l.from + 15*second + r.Uint64N(60*second)
+		free[l.addr] = l.to
+		lives = append(lives, l)
+		begin := l.from + lateness()
+		tell(begin, func(b *Builder, m Moment) { b.Set(l.name, entry(l.name, address(l.addr)), m) })
+		tell(max(begin+1, l.to+lateness()), func(b *Builder, m Moment) { b.Remove(l.name, m) })
+	}
+	b := NewBuilder("", 3600*second)
+	all := make([]news, 0, len(learned))
+	for _, n := range learned {
+		all = append(all, n)
+	}
+	slices.SortFunc(all, func(x, y news) int { return cmp.Compare(x.at, y.at) })
+	for _, n := range all {
+		n.apply(b, Moment{n.at, n.at - min(n.at, Lateness)})
+	}
+	s := b.Store(0)
+	wrong, known, asked := 0, 0, 0
+	for _, l := range lives {
+		for range 20 {
+			got := who(s, address(l.addr), l.from+r.Uint64N(l.to-l.from)).Name
+			asked++
+			switch got {
+			case "":
+			case l.name:
+				known++
+			default:
+				wrong++
+			}
+		}
+	}
+	t.Logf("%d reuses: of %d answers %d are right, %d are nobody, %d are wrong", reuses, asked, known, asked-known-wrong, wrong)
+	if wrong != 0 || known < asked/2 {
+		t.Errorf("%d wrong, %d known of %d", wrong, known, asked)
+	}
+}
