@@ -24,6 +24,7 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/tlsscan"
 	"github.com/meshwatch/meshwatch/netpath"
 	"github.com/meshwatch/meshwatch/topology"
+	"github.com/meshwatch/meshwatch/topology/xds"
 )
 
 // Agent is a running meshwatch: recorder attached, flights read and joined, journeys given out. Close it.
@@ -41,6 +42,7 @@ type Agent struct {
 	wanted   atomic.Bool   // that anything is recorded
 	wake     chan struct{} // wanted has changed
 	watcher  *netpath.Watcher
+	xds      *xds.Client // nil: no control plane is asked
 	names    *observe.Names
 	observer *observe.Observer
 	losses   *loss.Set
@@ -148,6 +150,13 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 			}
 		})
 	}
+	if s := a.cfg.Topology.XDS.settings(); s.Address != "" {
+		a.xds = xds.New(s, xds.Options{
+			Node: nodeName(), Builder: topology.NewBuilder("", a.remembered()), Clock: monotonic, Log: a.env.Log, Changed: a.learned,
+			Refused: func(n int) { a.losses.Count("topology", "refused", uint64(n)) }, //nolint:gosec // not negative
+		})
+		a.background.Go(func() { a.xds.Run(ctx) })
+	}
 	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.cfg.TLS.Exclude, a.losses, a.env.Log)
 	a.watcher, err = netpath.Watch(ctx, 0, func(c netpath.Change) {
 		a.names.SetState(c.State)
@@ -160,6 +169,21 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 // remembered is for how long it matters who had an address: until the last request of that time is given out.
 func (a *Agent) remembered() uint64 {
 	return uint64(a.cfg.Join.Expire+a.cfg.Join.Parents) + topology.Lateness //nolint:gosec // positive
+}
+
+// nodeName is what Kubernetes calls this node, as the chart says, or the machine itself.
+func nodeName() string {
+	if name := os.Getenv("NODE_NAME"); name != "" {
+		return name
+	}
+	name, _ := os.Hostname() //nolint:errcheck // then it has none
+	return name
+}
+
+// learned takes what the control plane told.
+func (a *Agent) learned(s *topology.Store) {
+	a.names.SetStore(s)
+	a.topology.Store(&control.Topology{Addresses: s.Len(), Loaded: time.Now()})
 }
 
 // topologyChanged takes a new topology, or notes why the file as it is now cannot be one.

@@ -7,6 +7,7 @@ import (
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
+	"github.com/meshwatch/meshwatch/topology/xds"
 )
 
 // The comments on Config's fields are the option's text in docs/configuration.md: TestReference compares, and writes them
@@ -46,6 +47,30 @@ type Config struct {
 type Topology struct {
 	// File with workloads by address (docs/topology-file.md), followed while it changes. Empty: ends are named by namespace and process.
 	File string `yaml:"file"`
+	// A control plane to ask instead of a file.
+	XDS XDS `yaml:"xds"`
+}
+
+// XDS is a control plane that tells who is behind an address: istiod, by workload discovery.
+type XDS struct {
+	// Host and port, such as istiod.istio-system.svc:15012. Empty: none.
+	Address string `yaml:"address"`
+	// How it is talked to: `mtls` (with a certificate that istiod's CA gives for the token), `token` (over TLS), or `plaintext` (istiod's port 15010).
+	Security string `yaml:"security"`
+	// Certificates that its own must be signed by, PEM: what is in the ConfigMap istio-ca-root-cert.
+	RootFile string `yaml:"root_file"`
+	// Service account token for istiod (audience istio-ca). Read anew each time.
+	TokenFile string `yaml:"token_file"`
+	// Name in its certificate. Empty: the host of the address.
+	ServerName string `yaml:"server_name"`
+	// Istio's id of this cluster.
+	ClusterID string `yaml:"cluster_id"`
+}
+
+func (x *XDS) settings() xds.Settings {
+	return xds.Settings{
+		Address: x.Address, Security: x.Security, RootFile: x.RootFile, TokenFile: x.TokenFile, ServerName: x.ServerName, ClusterID: x.ClusterID,
+	}
 }
 
 // Join has the joiner's times. See join.Config.
@@ -162,11 +187,14 @@ func Default() Config {
 		Metrics:          Metrics{Listen: "127.0.0.1:9464"}, // OpenTelemetry's port for Prometheus
 		Control:          Control{Socket: DefaultSocket},
 		Namespaces:       Namespaces{Exclude: []string{}},
-		TLS:              TLS{Probes: ProbesAuto, Exclude: []string{}, Stepped: 1},
-		Budget:           Budget{Agent: 0.2, Recorder: 0.2},
-		Depth:            DepthAuto,
-		Proxies:          []string{"envoy", "haproxy", "nginx", "pilot-agent", "traefik"},
-		Output:           OutputNone,
-		Retain:           2000,
+		Topology: Topology{XDS: XDS{
+			Security: xds.MTLS, RootFile: "/var/run/secrets/istio/root-cert.pem", TokenFile: "/var/run/secrets/tokens/istio-token", ClusterID: "Kubernetes", // as Istio mounts them
+		}},
+		TLS:     TLS{Probes: ProbesAuto, Exclude: []string{}, Stepped: 1},
+		Budget:  Budget{Agent: 0.2, Recorder: 0.2},
+		Depth:   DepthAuto,
+		Proxies: []string{"envoy", "haproxy", "nginx", "pilot-agent", "traefik"},
+		Output:  OutputNone,
+		Retain:  2000,
 	}
 }

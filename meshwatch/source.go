@@ -44,6 +44,11 @@ func (a *Agent) Status() control.Status {
 	if t := a.topology.Load(); t != nil {
 		s.Topology = *t
 	}
+	if a.xds != nil {
+		x := a.xds.Status()
+		s.Topology.ControlPlane = a.cfg.Topology.XDS.Address
+		s.Topology.Connected, s.Topology.Since, s.Topology.Refused, s.Topology.Problem = x.Connected, x.Since, x.Refused, x.Problem
+	}
 	return s
 }
 

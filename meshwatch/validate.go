@@ -34,6 +34,7 @@ func (c *Config) Validate() error {
 		socketPath("control.socket", c.Control.Socket),
 		patterns("namespaces.exclude", c.Namespaces.Exclude),
 		c.TLS.validate(),
+		c.Topology.validate(),
 		c.Budget.validate(),
 		oneOf("depth", c.Depth, DepthEdges, DepthFull, DepthAuto),
 		processes("proxies", c.Proxies),
@@ -61,6 +62,15 @@ func (k *Keep) validate() error {
 		between("keep.per_second", k.PerSecond, 0, 1_000_000),
 		within("keep.slow", k.Slow, 0, time.Hour),
 	)
+}
+
+func (t *Topology) validate() error {
+	var both error
+	if t.File != "" && t.XDS.Address != "" {
+		both = errors.New("topology has file and xds.address: give one of them, as an address that two sources name is nobody's")
+	}
+	s := t.XDS.settings()
+	return errors.Join(both, s.Validate("topology.xds"))
 }
 
 func (t *TLS) validate() error {

@@ -109,12 +109,35 @@ func exportState(e *control.Export) string {
 }
 
 func topologyState(t *control.Topology, now time.Time) string {
+	if t.ControlPlane != "" {
+		return controlPlaneState(t, now)
+	}
 	if t.File == "" {
 		return "none: ends are named by namespace and process"
 	}
 	text := fmt.Sprintf("%d addresses of %s, read %v ago", t.Addresses, t.File, now.Sub(t.Loaded).Round(time.Second))
 	if t.Problem != "" {
 		text += "; the file as it is now is not used: " + printable(t.Problem)
+	}
+	return text
+}
+
+func controlPlaneState(t *control.Topology, now time.Time) string {
+	text := fmt.Sprintf("%d addresses of %s", t.Addresses, printable(t.ControlPlane))
+	ago := func(at time.Time) time.Duration { return now.Sub(at).Round(time.Second) }
+	if !t.Loaded.IsZero() {
+		text += fmt.Sprintf(", last change %v ago", ago(t.Loaded))
+	}
+	switch {
+	case t.Connected:
+		text += fmt.Sprintf("; connected for %v", ago(t.Since))
+	case t.Since.IsZero():
+		text += "; not connected yet"
+	default:
+		text += fmt.Sprintf("; lost %v ago, what it said stays", ago(t.Since))
+	}
+	if t.Problem != "" {
+		text += ": " + printable(t.Problem)
 	}
 	return text
 }

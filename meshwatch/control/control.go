@@ -121,7 +121,12 @@ type Topology struct {
 	File      string    `json:"file,omitempty"` // empty: none
 	Addresses int       `json:"addresses"`
 	Loaded    time.Time `json:"loaded,omitzero"`   // when the state in use was read
-	Problem   string    `json:"problem,omitempty"` // why the file as it is now is not in use
+	Problem   string    `json:"problem,omitempty"` // why the file as it is now is not in use, or the control plane is away, or what it said last that could not be read
+
+	ControlPlane string    `json:"control_plane,omitempty"` // its address, empty: none
+	Connected    bool      `json:"connected,omitempty"`     // to it
+	Since        time.Time `json:"since,omitzero"`          // connected, or lost
+	Refused      uint64    `json:"refused,omitempty"`       // answers of it with something that could not be read
 }
 
 // Summary is one line about a journey.
