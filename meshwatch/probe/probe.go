@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"sync"
@@ -39,8 +40,9 @@ type Manager struct {
 	tls     *bpf.TLS
 	scanner *tlsscan.Scanner
 	opts    Options
-	failed  *loss.Counter
 	held    map[tlsscan.File]*binary
+
+	failed, vanished *loss.Counter
 
 	mu     sync.Mutex
 	reads  map[int]struct{} // processes whose reads are wanted
@@ -71,7 +73,10 @@ type Binary struct {
 
 // New makes a Manager.
 func New(t *bpf.TLS, s *tlsscan.Scanner, o Options) *Manager {
-	return &Manager{tls: t, scanner: s, opts: o, failed: o.Losses.Counter("attach", "failed"), held: map[tlsscan.File]*binary{}, reads: map[int]struct{}{}}
+	return &Manager{
+		tls: t, scanner: s, opts: o, held: map[tlsscan.File]*binary{}, reads: map[int]struct{}{},
+		failed: o.Losses.Counter("attach", "failed"), vanished: o.Losses.Counter("attach", "vanished"),
+	}
 }
 
 // Run probes until ctx ends, and then takes all probes off.
@@ -170,7 +175,16 @@ func (m *Manager) want(b *binary, to **bpf.Probes, wanted bool, now time.Time, k
 }
 
 func (m *Manager) attach(b *binary, to **bpf.Probes, points []bpf.TLSPoint) {
-	p, err := m.tls.Attach(b.Open, points)
+	file, err := b.Reopen()
+	if errors.Is(err, fs.ErrNotExist) { // the next look knows more
+		m.vanished.Add(1)
+		return
+	}
+	var p *bpf.Probes
+	if err == nil {
+		defer file.Close() //nolint:errcheck // it was read only
+		p, err = m.tls.Attach(fmt.Sprintf("/proc/self/fd/%d", file.Fd()), points)
+	}
 	if err != nil {
 		m.failed.Add(1)
 		b.problem = err.Error()

@@ -28,7 +28,7 @@ const (
 // Binary is a file with a TLS library, or one that may have one.
 type Binary struct {
 	Path    string // as its processes name it
-	Open    string // where it can be opened now
+	Open    string // where it could be opened when it was looked at; see Reopen
 	File    File
 	Pids    []int // processes that run or have mapped it, ascending
 	Library *tlsfind.Library
@@ -161,7 +161,26 @@ func (s *Scanner) stat(path string) (File, error) {
 	if err := unix.Stat(path, &st); err != nil {
 		return File{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return File{st.Ino, st.Size, st.Mtim.Nano()}, nil
+	return fileOf(&st), nil
+}
+
+func fileOf(st *unix.Stat_t) File { return File{st.Ino, st.Size, st.Mtim.Nano()} }
+
+// Reopen opens the file itself. fs.ErrNotExist: its path leads nowhere by now, or to another file, such as a package's next version,
+// in which everything is elsewhere.
+func (b *Binary) Reopen() (*os.File, error) {
+	f, err := os.Open(b.Open)
+	if err != nil {
+		return nil, fmt.Errorf("open %s of a process: %w", b.Path, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, errors.Join(fmt.Errorf("stat %s: %w", b.Path, err), f.Close())
+	}
+	if fileOf(&st) != b.File {
+		return nil, errors.Join(fmt.Errorf("%s is another file by now: %w", b.Path, fs.ErrNotExist), f.Close())
+	}
+	return f, nil
 }
 
 // mapped are the files that a process can execute: its executable, and those of executable mappings.

@@ -2,6 +2,8 @@ package tlsscan
 
 import (
 	"bufio"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,5 +125,37 @@ func TestCopyIsNotSearched(t *testing.T) {
 	}
 	if third := s.search(copied, int64(len(b))+1); third == first {
 		t.Error("a file of another size was taken for a copy")
+	}
+}
+
+// What was replaced since it was looked at is not taken for what it was.
+func TestReopen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lib")
+	write := func(to, text string) {
+		if err := os.WriteFile(to, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(path, "old")
+	was, err := New().stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := Binary{Path: path, Open: path, File: was}
+	f, err := b.Reopen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	write(path+".new", "new")
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Reopen(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("replaced: %v", err)
+	}
+	os.Remove(path) //nolint:errcheck // then the next line tells
+	if _, err := b.Reopen(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("removed: %v", err)
 	}
 }
