@@ -400,7 +400,7 @@ func (m *Message) covers(f *bpf.Flight, b []byte) bool {
 	return !startsMessage(b)
 }
 
-// startsMessage says whether bytes begin like an HTTP/1 message: what the recorder takes for one (looks_like_http in
+// startsMessage says whether bytes begin like an HTTP/1 message: what the recorder takes for one (kind_of in
 // bpf/c/start.h). Narrower than head.LooksLikeHTTP, for which any word may be a method.
 func startsMessage(b []byte) bool {
 	if len(b) < 4 {
@@ -413,7 +413,7 @@ func startsMessage(b []byte) bool {
 	return false
 }
 
-const resetFlag = 64 // bpf.FlagReset, as Flight.Flags' own type takes an untyped constant
+const resetFlag = bpf.Flags(bpf.FlagReset)
 
 // before says whether sequence number a comes before b, right across the wrap.
 func before(a, b uint32) bool { return int32(a-b) < 0 } //nolint:gosec // that is the point

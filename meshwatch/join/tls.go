@@ -78,8 +78,8 @@ func (j *Joiner) text(f *bpf.Flight, b []byte) {
 func (h *held) noText() { h.f.Flags &^= awaitsFlag }
 
 const (
-	plainFlag  = 1 << 12 // bpf.FlagPlain, as Flight.Flags' own type takes an untyped constant
-	awaitsFlag = 1 << 13 // bpf.FlagAwaits
+	plainFlag  = bpf.Flags(bpf.FlagPlain)
+	awaitsFlag = bpf.Flags(bpf.FlagAwaits)
 )
 
 // opaque takes TLS without plaintext: a handshake's, or more of a message, of which one flight has the plaintext; or all of a connection

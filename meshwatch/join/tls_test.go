@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	opaqueFlag = 1 << 4 // bpf.FlagOpaque
-	textFlag   = 1 << 14
+	opaqueFlag = bpf.Flags(bpf.FlagOpaque)
+	textFlag   = bpf.Flags(bpf.FlagText)
 	overhead   = 22 // of a TLS 1.3 record
 )
 
