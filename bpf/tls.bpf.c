@@ -183,7 +183,7 @@ static __always_inline int plain_got(struct thread *t, u64 num)
 	struct socket *s = t->sk ? socket_find(t->sk) : 0;
 	struct flight *of = s ? flight_by_id(s->in_id) : 0, *f;
 	u32 pos, len;
-	u64 id, now;
+	u64 id;
 
 	if (!of || of->flags & FLIGHT_PLAIN) /* its sender is probed, too */
 		return 0;
@@ -194,13 +194,9 @@ static __always_inline int plain_got(struct thread *t, u64 num)
 	len = plain_copy(0, (const void *)t->buf, num, &pos);
 	if (!len)
 		return 0;
-	now = bpf_ktime_get_ns();
-	f = flight_claim(now, &id);
-	f->start_ns = f->send_ns = f->recv_ns = f->recv_end_ns = now;
+	f = flight_notice(bpf_ktime_get_ns(), &id);
 	f->seq = f->end = f->recv_upto = of->seq;
-	f->watched = 0;
 	f->ack = of->ack;
-	f->nstamps = 0;
 	f->flags = FLIGHT_TEXT | FLIGHT_OPAQUE | FLIGHT_PLAIN | FLIGHT_HEAD_END;
 	f->head_pos = pos;
 	f->head_len = len;
@@ -209,10 +205,6 @@ static __always_inline int plain_got(struct thread *t, u64 num)
 	f->send_peer = of->send_peer;
 	f->prev = (u32)of->id;
 	f->send_sk = of->send_sk;
-	f->send_pid = f->send_tid = f->send_netns = 0;
-	f->send_addr4 = f->send_paddr4 = 0;
-	f->retransmits = 0;
-	no_receiver(f, now);
 	flight_publish(f, id);
 	return 0;
 }

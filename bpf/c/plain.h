@@ -19,12 +19,10 @@ struct thread {
 	u32 pos;    /* of the plaintext in `heads` */
 	u32 num;    /* bytes of plaintext in this call */
 	u16 len;    /* captured of it */
-	u8 state;   /* enum thread_state */
-	u8 pad0;
-	u8 blocked; /* the socket took no more: the call will be made again, with the same plaintext */
-	u8 pad;
 	u16 binary; /* whose probe it was: index of mw_tls */
-	u32 pad1;
+	u8 state;   /* enum thread_state */
+	u8 blocked; /* the socket took no more: the call will be made again, with the same plaintext */
+	u8 pad[6];
 	u64 buf;  /* where a read puts plaintext, in user space */
 	u64 size; /* where it puts how much, 0: it returns that */
 	u64 sk;	  /* sock_id of the socket that it read from, 0: none yet */

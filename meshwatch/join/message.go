@@ -2,11 +2,9 @@ package join
 
 import (
 	"bytes"
-	"hash/maphash"
 
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
-	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
 // Want is what the Joiner wants of a flight that it was given.
@@ -73,76 +71,6 @@ const (
 	endsWithChunk        // its last one is the last that was captured
 )
 
-// Exchange is a request and its response on one leg, and what links it to others. It is valid until the function that
-// was given its Tree returns. What relating looks at comes first. target and host are hashes: proxies keep what they stand for.
-type Exchange struct {
-	Req     *Message
-	Resp    *Message // nil: none seen
-	parent  *Exchange
-	group   *group
-	Parent  int // index in the tree, -1: a root
-	at      int // index in the tree
-	id      head.ID
-	TraceID [16]byte // of the request's trace context
-	target  uint64   // of method and target
-	host    uint64
-	Error   string
-
-	hasID      bool
-	byResp     bool // the id came with the response only
-	unsure     bool // behind a gap on a pipelined connection: its response cannot be told
-	done       bool
-	asked      bool // it is the parent of another one
-	method     method
-	Client     uint8 // which end of the leg sent the request
-	candidates int32
-	Connect    *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
-	since      uint64
-	Stream     Stream
-	Relay      journey.Relay // how Parent was found, if there is one
-}
-
-// method is what a request's method means for its response's length.
-type method uint8
-
-const (
-	methodUnknown method = iota
-	methodOther
-	methodHead
-	methodConnect
-)
-
-// methodNames are what head.Head.MessageLen takes.
-var methodNames = [...][]byte{nil, []byte("GET"), []byte("HEAD"), []byte("CONNECT")}
-
-func methodOfRequest(name []byte) method {
-	switch string(name) {
-	case "":
-		return methodUnknown
-	case "HEAD":
-		return methodHead
-	case "CONNECT":
-		return methodConnect
-	}
-	return methodOther
-}
-
-// ServerPid is the process that read the request, 0 when it was not seen.
-func (x *Exchange) ServerPid() uint32 {
-	if p := x.Req.RecvPid; p != 0 || x.Resp == nil {
-		return p
-	}
-	return x.Resp.SendPid
-}
-
-// ClientPid is the process that wrote the request, 0 when it was not seen.
-func (x *Exchange) ClientPid() uint32 {
-	if p := x.Req.SendPid; p != 0 || x.Resp == nil {
-		return p
-	}
-	return x.Resp.RecvPid
-}
-
 // LastSeen is when a message was read, or where its reader is not seen, as on another node, when it was last stamped.
 func (m *Message) LastSeen() uint64 { return max(m.RecvEndNs, m.RecvNs, m.StampNs) }
 
@@ -151,17 +79,6 @@ func (m *Message) Request() bool { return m.kind == head.Request }
 
 // Cache is what the Joiner's user remembers of the messages that go the same way on the same leg.
 func (m *Message) Cache() *Cache { return &m.leg.dirs[m.dir].cache }
-
-// Tree is the exchanges of one request, a parent before its children.
-type Tree struct {
-	ID        head.ID // of the request id, else zero
-	Exchanges []*Exchange
-	Unjoined  string // why the root has no parent although its process serves requests; empty otherwise
-	joiner    *Joiner
-}
-
-// Head is what a message of the tree begins with: parsed again, valid until the next call.
-func (t *Tree) Head(m *Message) *head.Head { return t.joiner.head(m) }
 
 func (j *Joiner) newMessage(l *Leg, dir uint8, f *bpf.Flight, b []byte) *Message {
 	var m *Message
@@ -238,40 +155,6 @@ func (j *Joiner) freeMessage(m *Message) {
 	j.pages.drop(m)
 	m.leg, m.exchange = nil, nil
 	j.freeMessages = append(j.freeMessages, m)
-}
-
-func (j *Joiner) newExchange(m *Message) *Exchange {
-	var x *Exchange
-	if n := len(j.freeExchanges); n > 0 {
-		x, j.freeExchanges = j.freeExchanges[n-1], j.freeExchanges[:n-1]
-	} else {
-		x = &Exchange{}
-	}
-	h := j.head(m)
-	*x = Exchange{Client: m.dir, Req: m, Parent: -1, since: j.now, method: methodOfRequest(h.Method)}
-	j.describe(x, h)
-	m.exchange = x
-	return x
-}
-
-// describe notes what the request's head says that relating needs.
-func (j *Joiner) describe(x *Exchange, h *head.Head) {
-	x.target = maphash.Bytes(j.seed, h.Method) ^ maphash.Bytes(j.seed, h.Target)*31
-	x.host, x.TraceID = maphash.Bytes(j.seed, h.Host), h.Trace.TraceID
-}
-
-func (j *Joiner) freeExchange(x *Exchange) {
-	for _, m := range [...]*Message{x.Req, x.Resp} {
-		if m == nil {
-			continue
-		}
-		if m.result == head.NeedMore {
-			j.lost.cutHead.Add(1)
-		}
-		j.freeMessage(m)
-	}
-	*x = Exchange{}
-	j.freeExchanges = append(j.freeExchanges, x)
 }
 
 // isHTTP says whether the message's head can be used.
@@ -401,7 +284,7 @@ func (m *Message) covers(f *bpf.Flight, b []byte) bool {
 }
 
 // startsMessage says whether bytes begin like an HTTP/1 message: what the recorder takes for one (kind_of in
-// bpf/c/start.h). Narrower than head.LooksLikeHTTP, for which any word may be a method.
+// bpf/c/kind.h). Narrower than head.LooksLikeHTTP, for which any word may be a method.
 func startsMessage(b []byte) bool {
 	if len(b) < 4 {
 		return false

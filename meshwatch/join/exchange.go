@@ -1,0 +1,124 @@
+package join
+
+import (
+	"hash/maphash"
+
+	"github.com/meshwatch/meshwatch/bpf"
+	"github.com/meshwatch/meshwatch/meshwatch/head"
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+)
+
+// Exchange is a request and its response on one leg, and what links it to others. It is valid until the function that
+// was given its Tree returns. What relating looks at comes first. target and host are hashes: proxies keep what they stand for.
+type Exchange struct {
+	Req     *Message
+	Resp    *Message // nil: none seen
+	parent  *Exchange
+	group   *group
+	Parent  int // index in the tree, -1: a root
+	at      int // index in the tree
+	id      head.ID
+	TraceID [16]byte // of the request's trace context
+	target  uint64   // of method and target
+	host    uint64
+	Error   string
+
+	hasID      bool
+	byResp     bool // the id came with the response only
+	unsure     bool // behind a gap on a pipelined connection: its response cannot be told
+	done       bool
+	asked      bool // it is the parent of another one
+	method     method
+	Client     uint8 // which end of the leg sent the request
+	candidates int32
+	Connect    *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
+	since      uint64
+	Stream     Stream
+	Relay      journey.Relay // how Parent was found, if there is one
+}
+
+// method is what a request's method means for its response's length.
+type method uint8
+
+const (
+	methodUnknown method = iota
+	methodOther
+	methodHead
+	methodConnect
+)
+
+// methodNames are what head.Head.MessageLen takes.
+var methodNames = [...][]byte{nil, []byte("GET"), []byte("HEAD"), []byte("CONNECT")}
+
+func methodOfRequest(name []byte) method {
+	switch string(name) {
+	case "":
+		return methodUnknown
+	case "HEAD":
+		return methodHead
+	case "CONNECT":
+		return methodConnect
+	}
+	return methodOther
+}
+
+// ServerPid is the process that read the request, 0 when it was not seen.
+func (x *Exchange) ServerPid() uint32 {
+	if p := x.Req.RecvPid; p != 0 || x.Resp == nil {
+		return p
+	}
+	return x.Resp.SendPid
+}
+
+// ClientPid is the process that wrote the request, 0 when it was not seen.
+func (x *Exchange) ClientPid() uint32 {
+	if p := x.Req.SendPid; p != 0 || x.Resp == nil {
+		return p
+	}
+	return x.Resp.RecvPid
+}
+
+// Tree is the exchanges of one request, a parent before its children.
+type Tree struct {
+	ID        head.ID // of the request id, else zero
+	Exchanges []*Exchange
+	Unjoined  string // why the root has no parent although its process serves requests; empty otherwise
+	joiner    *Joiner
+}
+
+// Head is what a message of the tree begins with: parsed again, valid until the next call.
+func (t *Tree) Head(m *Message) *head.Head { return t.joiner.head(m) }
+
+func (j *Joiner) newExchange(m *Message) *Exchange {
+	var x *Exchange
+	if n := len(j.freeExchanges); n > 0 {
+		x, j.freeExchanges = j.freeExchanges[n-1], j.freeExchanges[:n-1]
+	} else {
+		x = &Exchange{}
+	}
+	h := j.head(m)
+	*x = Exchange{Client: m.dir, Req: m, Parent: -1, since: j.now, method: methodOfRequest(h.Method)}
+	j.describe(x, h)
+	m.exchange = x
+	return x
+}
+
+// describe notes what the request's head says that relating needs.
+func (j *Joiner) describe(x *Exchange, h *head.Head) {
+	x.target = maphash.Bytes(j.seed, h.Method) ^ maphash.Bytes(j.seed, h.Target)*31
+	x.host, x.TraceID = maphash.Bytes(j.seed, h.Host), h.Trace.TraceID
+}
+
+func (j *Joiner) freeExchange(x *Exchange) {
+	for _, m := range [...]*Message{x.Req, x.Resp} {
+		if m == nil {
+			continue
+		}
+		if m.result == head.NeedMore {
+			j.lost.cutHead.Add(1)
+		}
+		j.freeMessage(m)
+	}
+	*x = Exchange{}
+	j.freeExchanges = append(j.freeExchanges, x)
+}
