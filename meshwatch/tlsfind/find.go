@@ -36,10 +36,9 @@ type Point struct {
 
 // Library is what was found.
 type Library struct {
-	Name    string // OpenSSL, BoringSSL, Go crypto/tls
-	How     string // symbols, error reports, pclntab
-	BuildID string // of the binary, in hex; Go's own where there is no GNU one; empty: none
-	Points  []Point
+	Name   string // OpenSSL, BoringSSL, Go crypto/tls
+	How    string // symbols, error reports, pclntab
+	Points []Point
 }
 
 // binaryFile is an ELF file that is read.
@@ -62,7 +61,6 @@ func Find(r io.ReaderAt) (*Library, error) {
 	for _, find := range []func(*binaryFile) (*Library, error){bySymbols, byPclntab, byErrors} {
 		l, err := find(b)
 		if err == nil {
-			l.BuildID = b.buildID()
 			return l, nil
 		}
 		if !errors.Is(err, ErrNotHere) {
@@ -70,15 +68,6 @@ func Find(r io.ReaderAt) (*Library, error) {
 		}
 	}
 	return nil, ErrNotHere
-}
-
-// BuildID is a binary's identity in hex, as in Library; empty: it has none, or is no ELF file. It reads the headers alone.
-func BuildID(r io.ReaderAt) string {
-	f, err := elf.NewFile(r)
-	if err != nil {
-		return ""
-	}
-	return (&binaryFile{f, r}).buildID()
 }
 
 // offset is where in the file an address is; false: nowhere.
@@ -110,10 +99,15 @@ func (b *binaryFile) bytes(addr, n uint64) ([]byte, error) {
 // maxBuildID is more than any linker writes.
 const maxBuildID = 256
 
-// buildID is the binary's identity, if its linker gave it one.
-func (b *binaryFile) buildID() string {
+// BuildID is a binary's identity in hex, Go's own where its linker gave it no GNU one; empty: it has none, or is no ELF file. It reads
+// the headers alone.
+func BuildID(r io.ReaderAt) string {
+	f, err := elf.NewFile(r)
+	if err != nil {
+		return ""
+	}
 	for _, name := range []string{".note.gnu.build-id", ".note.go.buildid"} {
-		s := b.Section(name)
+		s := f.Section(name)
 		if s == nil || s.Size < 16 || s.Size > maxBuildID {
 			continue
 		}

@@ -65,8 +65,13 @@ func TestEnvoy(t *testing.T) {
 			if want := fmt.Sprintf("BoringSSL by error reports: %+v", []Point{{Write, "SSL_write", want[0], false}, {Read, "SSL_read", want[1], false}}); got != want {
 				t.Errorf("got %s, want %s", got, want)
 			}
-			if len(l.BuildID) < 16 {
-				t.Errorf("build id %q", l.BuildID)
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if id := BuildID(f); len(id) < 16 {
+				t.Errorf("build id %q", id)
 			}
 		})
 	}

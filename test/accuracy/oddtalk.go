@@ -143,8 +143,7 @@ func openConnections(t *talker) error {
 func useConnections(t *talker) error {
 	for range 3 {
 		for _, conn := range t.open {
-			target := t.target()
-			if err := t.ask(conn, bufio.NewReader(conn), target, headOf("GET", target, "", "1.1", "")); err != nil {
+			if err := t.get(conn); err != nil {
 				return err
 			}
 		}
@@ -162,8 +161,7 @@ func samePort(t *talker) error {
 		if err != nil {
 			return err
 		}
-		target := t.target()
-		if err := t.ask(conn, bufio.NewReader(conn), target, headOf("GET", target, "", "1.1", "")); err != nil {
+		if err := t.get(conn); err != nil {
 			return err
 		}
 		if tcp, ok := conn.(*net.TCPConn); ok {
@@ -193,8 +191,7 @@ func multipath(t *talker) error {
 		if err != nil {
 			return err
 		}
-		target := t.target()
-		if err := t.ask(conn, bufio.NewReader(conn), target, headOf("GET", target, "", "1.1", "")); err != nil {
+		if err := t.get(conn); err != nil {
 			return err
 		}
 		if err := conn.Close(); err != nil {
@@ -202,4 +199,10 @@ func multipath(t *talker) error {
 		}
 	}
 	return nil
+}
+
+// get asks once on a connection.
+func (t *talker) get(conn net.Conn) error {
+	target := t.target()
+	return t.ask(conn, bufio.NewReader(conn), target, headOf("GET", target, "", "1.1", ""))
 }
