@@ -19,7 +19,7 @@ import (
 )
 
 // privileged skips where the programs cannot be loaded, or fails where they must.
-func privileged(t *testing.T) {
+func privileged(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() == 0 {
 		return

@@ -42,7 +42,13 @@ func certificate(t *testing.T) tls.Certificate {
 // goWrite is where crypto/tls's Write is in the file of this test.
 func goWrite(t *testing.T) TLSPoint {
 	t.Helper()
-	pc := runtime.FuncForPC(reflect.ValueOf((*tls.Conn).Write).Pointer()).Entry()
+	return TLSPoint{TLSGoWrite, offsetOf(t, (*tls.Conn).Write)}
+}
+
+// offsetOf is where a function is in the file of this test.
+func offsetOf(t testing.TB, function any) uint64 {
+	t.Helper()
+	pc := runtime.FuncForPC(reflect.ValueOf(function).Pointer()).Entry()
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		t.Fatal(err)
@@ -51,11 +57,11 @@ func goWrite(t *testing.T) TLSPoint {
 		var from, to, off uint64
 		var perms string
 		if n, err := fmt.Sscanf(line, "%x-%x %s %x", &from, &to, &perms, &off); n == 4 && err == nil && uint64(pc) >= from && uint64(pc) < to {
-			return TLSPoint{TLSGoWrite, uint64(pc) - from + off}
+			return uint64(pc) - from + off
 		}
 	}
 	t.Fatalf("no mapping has %#x", pc)
-	return TLSPoint{}
+	return 0
 }
 
 func probe(t *testing.T, r *Recorder, path string, points ...TLSPoint) *Probes {

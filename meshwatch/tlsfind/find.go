@@ -47,8 +47,8 @@ type binaryFile struct {
 	r io.ReaderAt
 }
 
-// Find looks for a TLS library. The error is ErrNotHere, or says why it is not sure. Some 0.3 s of CPU for an Envoy of 107 MB, and 2 MB
-// of memory; a file that is no ELF file of x86-64 is refused at once.
+// Find looks for a TLS library. The error is ErrNotHere, or says why it is not sure. Some 50 ms for an Envoy of 107 MB, and 7 MB of
+// memory (TestEnvoy logs both); a file that is no ELF file of x86-64 is refused at once.
 func Find(r io.ReaderAt) (*Library, error) {
 	f, err := elf.NewFile(r)
 	if err != nil {
