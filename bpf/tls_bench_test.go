@@ -1,10 +1,6 @@
 package bpf
 
-import (
-	"bytes"
-	"os"
-	"testing"
-)
+import "testing"
 
 //go:noinline
 func inner(n int) int { return n + 1 }
@@ -28,26 +24,13 @@ func BenchmarkTrap(b *testing.B) {
 	if r.TLS == nil {
 		b.Skip("this kernel or machine cannot probe TLS libraries")
 	}
-	entry := offsetOf(b, outer)
-	code := make([]byte, 32)
-	file, err := os.Open("/proc/self/exe")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer file.Close()
-	if _, err := file.ReadAt(code, int64(entry)); err != nil { //nolint:gosec // a file has less
-		b.Fatal(err)
-	}
-	push := bytes.IndexByte(code, 0x55) // push %rbp, behind the check of the stack: cmp 0x10(%r14),%rsp; jbe
-	if push <= 0 {
-		b.Fatalf("outer begins with % x", code)
-	}
+	entry, push := prologue(b, outer)
 	for _, c := range []struct {
 		name   string
 		points []TLSPoint
 	}{
 		{"none", nil},
-		{"emulated", []TLSPoint{{TLSGoWrite, entry + uint64(push)}}}, //nolint:gosec // not negative
+		{"emulated", []TLSPoint{{TLSGoWrite, push}}},
 		{"stepped", []TLSPoint{{TLSGoWrite, entry}}},
 	} {
 		b.Run(c.name, func(b *testing.B) {

@@ -39,10 +39,32 @@ func certificate(t *testing.T) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// goWrite is where crypto/tls's Write is in the file of this test.
+// goWrite is where crypto/tls's Write is in the file of this test, once for each call: where it begins, it begins anew after the stack has
+// grown or the goroutine was preempted.
 func goWrite(t *testing.T) TLSPoint {
 	t.Helper()
-	return TLSPoint{TLSGoWrite, offsetOf(t, (*tls.Conn).Write)}
+	_, at := prologue(t, (*tls.Conn).Write)
+	return TLSPoint{TLSGoWrite, at}
+}
+
+// prologue is where a Go function begins in the file of this test, and where it is behind its check of the stack: push %rbp; mov %rsp,%rbp.
+func prologue(t testing.TB, function any) (entry, push uint64) {
+	t.Helper()
+	entry = offsetOf(t, function)
+	file, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	code := make([]byte, 64)
+	if _, err := file.ReadAt(code, int64(entry)); err != nil { //nolint:gosec // a file has less
+		t.Fatal(err)
+	}
+	at := bytes.Index(code, []byte{0x55, 0x48, 0x89, 0xe5})
+	if at <= 0 {
+		t.Fatalf("it begins with % x", code)
+	}
+	return entry, entry + uint64(at) //nolint:gosec // not negative
 }
 
 // offsetOf is where a function is in the file of this test.
