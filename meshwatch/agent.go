@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -220,7 +219,6 @@ func (a *Agent) pipeline() {
 	jc := join.DefaultConfig(parser)
 	jc.Linger, jc.Parents = a.cfg.Join.Linger, a.cfg.Join.Parents
 	jc.Expire, jc.Hold = a.cfg.Join.Expire, a.cfg.Join.Hold
-	jc.IDHeader = strings.ToLower(a.cfg.RequestIDHeaders[0])
 	jc.SelfID = uint32(os.Getpid()) //nolint:gosec // a process id
 	jc.Proxy = func(pid uint32) bool { return a.names.IsProxy(pid, a.now) }
 	jc.Measure = a.observer.MeasureMessage

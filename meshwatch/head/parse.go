@@ -15,6 +15,7 @@ type Parser struct {
 	byLen    [][]entry // fields looked for, by the length of their name
 	first    []uint32  // the first letters of these, a bit for each, by the same: most lines are nobody's
 	captures int       // length of Config.CaptureHeaders
+	id       string    // the first field that is looked for as the request's id, in lower case
 }
 
 // entry is one field that is looked for. One name may have several: as request id and as captured, say.
@@ -39,6 +40,7 @@ func New(c Config) *Parser {
 	if len(ids) == 0 {
 		ids = []string{DefaultRequestIDHeader}
 	}
+	p.id = strings.ToLower(ids[0])
 	for i, name := range ids {
 		p.add(entry{strings.ToLower(name), fieldRequestID, i})
 	}
@@ -47,6 +49,9 @@ func New(c Config) *Parser {
 	}
 	return p
 }
+
+// RequestIDHeader is the field that the request's id is looked for in first, in lower case.
+func (p *Parser) RequestIDHeader() string { return p.id }
 
 func (p *Parser) add(e entry) {
 	for len(p.byLen) <= len(e.name) {

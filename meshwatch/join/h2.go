@@ -207,7 +207,7 @@ func (x *multiplex) recognise(e *Exchange, unnamed []h2.Unnamed) {
 		}
 		if g := x.j.groups[id]; g != nil && len(g.xs) < maxGroup {
 			e.id, e.hasID = id, true
-			x.sides[x.dir].dec.Learn(u, x.j.cfg.idHeader())
+			x.sides[x.dir].dec.Learn(u, x.j.cfg.Parser.RequestIDHeader())
 			return
 		}
 	}

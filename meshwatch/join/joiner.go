@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"hash/maphash"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/meshwatch/meshwatch/bpf"
@@ -14,10 +13,9 @@ import (
 
 // Config of a Joiner.
 type Config struct {
-	Parser   *head.Parser
-	IDHeader string                // the request id's, in lower case; empty: head.DefaultRequestIDHeader
-	SelfID   uint32                // pid of the agent: its own connections are left out
-	Proxy    func(pid uint32) bool // whether a process is a proxy: it answers one request by one request
+	Parser *head.Parser
+	SelfID uint32                // pid of the agent: its own connections are left out
+	Proxy  func(pid uint32) bool // whether a process is a proxy: it answers one request by one request
 
 	Linger  time.Duration // a request whose exchanges are all over waits this long for more of them
 	Parents time.Duration // and this long if its first process was itself asked by someone
@@ -36,13 +34,6 @@ type Config struct {
 // DefaultConfig has the times that suit a node whose agent gets CPU within some 10 ms and looks at the ring every 80 ms at least.
 func DefaultConfig(p *head.Parser) Config {
 	return Config{Parser: p, Linger: 100 * time.Millisecond, Parents: time.Second, Expire: 60 * time.Second, Hold: 250 * time.Millisecond}
-}
-
-func (c *Config) idHeader() string {
-	if c.IDHeader != "" {
-		return c.IDHeader
-	}
-	return strings.ToLower(head.DefaultRequestIDHeader)
 }
 
 // Joiner makes trees of flights. One goroutine owns it.

@@ -37,7 +37,7 @@ func (j *oddJudge) line(l *report.Line) string {
 	var flaw string
 	for _, e := range l.Exchanges {
 		r := j.requests[e.Target]
-		if r != first || r != nil && e.Target != l.Exchanges[0].Target {
+		if r != first {
 			return j.mixed(&l.Journey)
 		}
 		if r == nil {
