@@ -29,6 +29,7 @@ const (
 	deviceVarMwObjects   = "mw_objects"
 	deviceVarMwParked    = "mw_parked"
 	deviceVarMwSockets   = "mw_sockets"
+	deviceVarMwStalled   = "mw_stalled"
 	deviceVarMwThreads   = "mw_threads"
 	deviceVarMwTls       = "mw_tls"
 	deviceVarRingMask    = "ring_mask"
@@ -102,6 +103,7 @@ type deviceVariableSpecs struct {
 	MwObjects   *ebpf.VariableSpec `ebpf:"mw_objects"`
 	MwParked    *ebpf.VariableSpec `ebpf:"mw_parked"`
 	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
+	MwStalled   *ebpf.VariableSpec `ebpf:"mw_stalled"`
 	MwThreads   *ebpf.VariableSpec `ebpf:"mw_threads"`
 	MwTls       *ebpf.VariableSpec `ebpf:"mw_tls"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
@@ -151,6 +153,7 @@ type deviceVariables struct {
 	MwObjects   *ebpf.Variable `ebpf:"mw_objects"`
 	MwParked    *ebpf.Variable `ebpf:"mw_parked"`
 	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
+	MwStalled   *ebpf.Variable `ebpf:"mw_stalled"`
 	MwThreads   *ebpf.Variable `ebpf:"mw_threads"`
 	MwTls       *ebpf.Variable `ebpf:"mw_tls"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`

@@ -89,6 +89,7 @@ const (
 	netfilterFlightFlagFLIGHT_PLAIN     netfilterFlightFlag = 4096
 	netfilterFlightFlagFLIGHT_AWAITS    netfilterFlightFlag = 8192
 	netfilterFlightFlagFLIGHT_TEXT      netfilterFlightFlag = 16384
+	netfilterFlightFlagFLIGHT_JOINED    netfilterFlightFlag = 32768
 )
 
 type netfilterLoss uint32

@@ -163,6 +163,8 @@ func resize(key string, m *ebpf.MapSpec, s Sizes) {
 		m.ValueSize = parkedSize
 	case ".data.mw_objects":
 		m.ValueSize = objectsSize
+	case ".data.mw_stalled":
+		m.ValueSize = stalledSize
 	case ".data.mw_tls":
 		m.ValueSize = tlsSize
 	}

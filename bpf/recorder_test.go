@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,7 +143,12 @@ func hooksOf(f Flight) (hooks []int) {
 // pair is a connected pair of TCP sockets on loopback in the test's namespace. Dialled on the test's thread.
 func pair(t *testing.T, network, addr string) (client, server net.Conn, port uint16) {
 	t.Helper()
-	var lc net.ListenConfig
+	return pairOf(t, &net.ListenConfig{}, network, addr)
+}
+
+// pairOf is pair with a listener of one's own.
+func pairOf(t *testing.T, lc *net.ListenConfig, network, addr string) (client, server net.Conn, port uint16) {
+	t.Helper()
 	lc.SetMultipathTCP(false)
 	ln, err := lc.Listen(t.Context(), network, addr)
 	if err != nil {
@@ -344,6 +350,54 @@ func TestHTTPKeepAlive(t *testing.T) {
 	}
 	if got := r.Ring().Last(); got < 2*n || got > 2*n+10 {
 		t.Errorf("%d flights for %d messages", got, 2*n)
+	}
+}
+
+// HTTP/2 is captured whole though a write of it leaves in several packets, some of them after it returned, and the next write begins
+// within a frame.
+func TestFramesOverSegments(t *testing.T) {
+	r := startEdges(t, Options{Sizes: DefaultSizes()})
+	const segment = 600 // bytes: ten of them are the first window
+	client, server, port := pairOf(t, &net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, segment) }), err)
+	}}, "tcp", "127.0.0.1:0")
+	var want []byte
+	frame := func(kind byte, size int) {
+		want = append(append(want, byte(size>>16), byte(size>>8), byte(size), kind, 0, 0, 0, 0, byte(len(want)|1)), bytes.Repeat([]byte{byte(len(want))}, size)...)
+	}
+	want = append(want, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"...)
+	for i := range 60 {
+		frame(byte(i%2), 500+i) // DATA, HEADERS
+	}
+	buf := make([]byte, len(want))
+	for rest, n := want, 15_000; len(rest) > 0; rest, n = rest[n:], min(14_001, len(rest)-n) {
+		if _, err := client.Write(rest[:n]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(server, buf[:n]); err != nil {
+			t.Fatal(err)
+		}
+		if n == 15_000 {
+			say(t, server, client, "turn") // a message of the other side does not matter
+		}
+	}
+	var got []byte
+	flights := recorded(t, r, port, 0)
+	for _, f := range flights {
+		if f.SendPeer != port {
+			continue
+		}
+		b, ok := r.Ring().Head(nil, &f)
+		if !ok || int(f.End-f.Seq) != len(b) || f.SendPid == 0 {
+			t.Errorf("a flight of %d bytes by process %d has %d captured", f.End-f.Seq, f.SendPid, len(b))
+		}
+		got = append(got, b...)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%d flights with %d bytes captured, want %d", len(flights), len(got), len(want))
+	}
+	if len(flights) < 5 {
+		t.Errorf("%d flights: no write left in several packets", len(flights))
 	}
 }
 

@@ -39,6 +39,7 @@ const (
 	FlagPlain    = uint32(netfilterFlightFlagFLIGHT_PLAIN)
 	FlagAwaits   = uint32(netfilterFlightFlagFLIGHT_AWAITS)
 	FlagText     = uint32(netfilterFlightFlagFLIGHT_TEXT)
+	FlagJoined   = uint32(netfilterFlightFlagFLIGHT_JOINED)
 )
 
 // Ring is the recorder's memory, mapped. The programs write while it is read: a value is valid only if its

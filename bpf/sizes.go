@@ -46,8 +46,9 @@ const (
 	// FramesBytes is how much of one write of HTTP/2 is.
 	FramesBytes = 32768
 
-	threadsSize = 1024 * 2 * 64 // THREAD_SETS of struct thread_set in c/plain.h
-	parkedSize  = 256 * 32      // PARKED of struct parked in c/tie.h
-	objectsSize = 2048 * 16     // OBJECTS of struct object
+	threadsSize = 1024 * 4 * 64 // THREAD_SETS of struct thread_set in c/plain.h
+	parkedSize  = 2048 * 32     // PARKED of struct parked in c/tie.h
+	stalledSize = 512 * 24      // STALLED of struct stalled
+	objectsSize = 2048 * 24     // OBJECTS of struct object
 	tlsSize     = tlsBinaries * 16
 )

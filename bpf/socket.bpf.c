@@ -34,13 +34,16 @@ static __noinline struct thread *goroutine_find(void)
 	return t && t->go == g ? t : 0;
 }
 
-/* The calling thread has written to a socket, from sequence number start on. f is the socket's latest flight; queued says that nothing
+/* The calling thread has written wire bytes to a socket, from sequence number start on. f is the socket's latest flight; queued says that nothing
  * of the write has left. */
-static __noinline int plain_wrote(struct socket *s, struct flight *f, u32 start, u32 queued)
+static __noinline int plain_wrote(struct socket *s, struct flight *f, u32 start, u32 wire, u32 queued)
 {
 	struct thread *t = thread_find((u32)bpf_get_current_pid_tgid());
 	struct parked *k;
+	u32 part;
 
+	if (t && t->state == THREAD_WROTE && t->sk == s->sk)
+		t->blocked = 0; /* the call goes on */
 	if (!queued && !(f && f->seq == start && f->flags & FLIGHT_OPAQUE))
 		return 0;
 	if ((!t || t->state != THREAD_WRITES) && *(volatile u32 *)&mw_control.tls & TLS_GO)
@@ -48,9 +51,17 @@ static __noinline int plain_wrote(struct socket *s, struct flight *f, u32 start,
 	if (!t || t->state != THREAD_WRITES)
 		return 0;
 	if (f && f->seq == start && f->flags & FLIGHT_OPAQUE) {
-		if (f->flags & FLIGHT_PLAIN || !record_fits(f, t->num))
+		if (f->flags & FLIGHT_PLAIN || !record_fits(f, t->num)) {
+			if (t->again) { /* it was not: what it was taken for was lost */
+				t->state = THREAD_IDLE;
+				lose(LOSS_PLAIN_TIE);
+			}
 			return 0; /* a handshake's */
-		plain_tie(f, t->pos, t->len, t->num, t->binary);
+		}
+		part = record_first(f) > wire;
+		plain_tie(f, t->pos, t->len, t->num);
+		tied(t->binary);
+		t->blocked = part && !t->go;
 	} else if (queued) {
 		k = parked_at(start);
 		if (k->sk)
@@ -58,24 +69,65 @@ static __noinline int plain_wrote(struct socket *s, struct flight *f, u32 start,
 		k->seq = start;
 		k->pos = t->pos;
 		k->num = t->num;
+		k->wire = wire;
 		k->len = t->len;
 		k->binary = t->binary;
 		k->sk = s->sk;
 	} else {
 		return 0;
 	}
+	t->sk = s->sk;
+	if (t->more_len) { /* goes out with the next write */
+		t->first = t->more_first;
+		t->pos = t->more_pos;
+		t->num = t->more_num;
+		t->len = t->more_len;
+		t->more_len = 0;
+		t->again = 0;
+		return 0;
+	}
 	t->state = THREAD_WROTE;
 	return 0;
 }
 
-/* The calling thread's socket took no more. */
-static __noinline int plain_blocked(void)
+/* A socket took no more of the calling thread. */
+static __noinline int plain_blocked(u64 sk)
 {
 	struct thread *t = thread_find((u32)bpf_get_current_pid_tgid());
 
-	if (t)
+	if (t && t->state == THREAD_WROTE && t->sk == sk)
 		t->blocked = 1;
 	return 0;
+}
+
+/* A write of HTTP/2 that returned has several flights. */
+struct pieces {
+	struct flight *f; /* the latest one that is not done */
+	u64 now;
+	u64 who;
+	u32 start; /* of the write */
+};
+
+/* Callback of bpf_loop; 1 ends it. */
+static long piece_written(u32 i, void *ctx)
+{
+	struct pieces *p = ctx;
+	struct flight *f = p->f;
+
+	if (!f || seq_diff(f->seq, p->start) < 0)
+		return 1;
+	f->send_ns = p->now;
+	f->send_pid = p->who >> 32;
+	f->send_tid = (u32)p->who;
+	p->f = flight_by_id(f->prev);
+	return 0;
+}
+
+static __noinline void pieces_written(struct flight *f, u32 start)
+{
+	struct pieces p = {.f = f, .now = bpf_ktime_get_ns(), .who = bpf_get_current_pid_tgid(), .start = start};
+
+	bpf_loop(CONT_LIMIT + 1, piece_written, &p, 0);
 }
 
 /* A write returned: ret bytes up to write_seq. */
@@ -90,7 +142,7 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 
 	if (ret <= 0 || !enabled() || !is_tcp(sk)) {
 		if (unlikely(ret == -EAGAIN && tls_probed()))
-			plain_blocked();
+			plain_blocked(sock_id(sk));
 		return 0;
 	}
 	s = socket_find(sock_id(sk));
@@ -101,7 +153,7 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 	start = upto - ret;
 	f = flight_by_id(s->out_id);
 	if (unlikely(tls_probed())) /* ahead of the mark that the write has returned: then the record can be read */
-		plain_wrote(s, f, start, start == s->next && seq_diff(tp->snd_nxt, start) <= 0);
+		plain_wrote(s, f, start, ret, start == s->next && seq_diff(tp->snd_nxt, start) <= 0);
 	if (f && !(f->flags & FLIGHT_SYN) && seq_diff(start, f->seq) >= 0) {
 		f->end = upto; /* taken back by flight_start if another flight begins with it later */
 		if (f->seq == start || !s->turned) {
@@ -114,6 +166,9 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 			if (f->flags & (FLIGHT_HTTP | FLIGHT_OPAQUE | FLIGHT_FRAMES))
 				s->raw_run = 0;
 		}
+	} else if (unlikely(f && f->flags & FLIGHT_FRAMES && s->pieces && seq_diff(upto, f->seq) > 0)) {
+		f->end = upto;
+		pieces_written(f, start);
 	}
 	/* queued behind the window, or corked with its neighbours: its first packet comes later */
 	if ((!f || f->seq != start) && start == s->next && seq_diff(tp->snd_nxt, start) <= 0 &&

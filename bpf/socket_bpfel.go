@@ -31,6 +31,7 @@ const (
 	socketVarMwObjects   = "mw_objects"
 	socketVarMwParked    = "mw_parked"
 	socketVarMwSockets   = "mw_sockets"
+	socketVarMwStalled   = "mw_stalled"
 	socketVarMwThreads   = "mw_threads"
 	socketVarMwTls       = "mw_tls"
 	socketVarRingMask    = "ring_mask"
@@ -106,6 +107,7 @@ type socketVariableSpecs struct {
 	MwObjects   *ebpf.VariableSpec `ebpf:"mw_objects"`
 	MwParked    *ebpf.VariableSpec `ebpf:"mw_parked"`
 	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
+	MwStalled   *ebpf.VariableSpec `ebpf:"mw_stalled"`
 	MwThreads   *ebpf.VariableSpec `ebpf:"mw_threads"`
 	MwTls       *ebpf.VariableSpec `ebpf:"mw_tls"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
@@ -155,6 +157,7 @@ type socketVariables struct {
 	MwObjects   *ebpf.Variable `ebpf:"mw_objects"`
 	MwParked    *ebpf.Variable `ebpf:"mw_parked"`
 	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
+	MwStalled   *ebpf.Variable `ebpf:"mw_stalled"`
 	MwThreads   *ebpf.Variable `ebpf:"mw_threads"`
 	MwTls       *ebpf.Variable `ebpf:"mw_tls"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`

@@ -28,6 +28,7 @@ const (
 	tcVarMwObjects   = "mw_objects"
 	tcVarMwParked    = "mw_parked"
 	tcVarMwSockets   = "mw_sockets"
+	tcVarMwStalled   = "mw_stalled"
 	tcVarMwThreads   = "mw_threads"
 	tcVarMwTls       = "mw_tls"
 	tcVarRingMask    = "ring_mask"
@@ -100,6 +101,7 @@ type tcVariableSpecs struct {
 	MwObjects   *ebpf.VariableSpec `ebpf:"mw_objects"`
 	MwParked    *ebpf.VariableSpec `ebpf:"mw_parked"`
 	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
+	MwStalled   *ebpf.VariableSpec `ebpf:"mw_stalled"`
 	MwThreads   *ebpf.VariableSpec `ebpf:"mw_threads"`
 	MwTls       *ebpf.VariableSpec `ebpf:"mw_tls"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
@@ -149,6 +151,7 @@ type tcVariables struct {
 	MwObjects   *ebpf.Variable `ebpf:"mw_objects"`
 	MwParked    *ebpf.Variable `ebpf:"mw_parked"`
 	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
+	MwStalled   *ebpf.Variable `ebpf:"mw_stalled"`
 	MwThreads   *ebpf.Variable `ebpf:"mw_threads"`
 	MwTls       *ebpf.Variable `ebpf:"mw_tls"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`

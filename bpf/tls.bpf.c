@@ -17,82 +17,210 @@ static __always_inline u32 task_netns(void)
 }
 
 #define FRAME_HEADER 9
+#define PREFACE_START 0x20495250 /* "PRI " */
+#define PREFACE 24
+#define TYPE_HEADERS 1
 #define FRAME_START 64 /* of a DATA frame: its header, and that of a gRPC message */
+#define FRAME_REST 8   /* of a write within one: the rest of that header */
+#define FRAMES_WALKED 4096 /* in one write: smaller ones than fit */
 
-/* A frame's length, with its header. */
-static __always_inline u32 frame_length(u64 first)
+/* One write of a connection that carries HTTP/2. */
+struct write {
+	u64 first;	   /* its first eight bytes */
+	struct object *of; /* 0: it is no such connection's, or its read */
+	u32 num;
+	u32 at;	 /* where the next frame begins; more than num: in a later write */
+	u32 pos; /* of the copy in `heads` */
+	u32 copied;
+};
+
+/* Whether bytes begin a connection: its preface, or the server's SETTINGS. */
+static __always_inline int connection_begins(const u8 *buf, u32 num, u64 first)
 {
-	return FRAME_HEADER + ((first & 0xff) << 16 | (first & 0xff00) | (first >> 16 & 0xff));
+	u8 stream = 0xff;
+
+	if ((u32)first == PREFACE_START)
+		return 1;
+	if (num < FRAME_HEADER || first >> 24 != 4 || !frame_begins(first)) /* SETTINGS without flags, of stream 0 */
+		return 0;
+	return !bpf_probe_read_user(&stream, 1, buf + 8) && !stream;
 }
 
-/* How much of HTTP/2 is worth copying: all frames that stand in one write, but of a body only where its frames begin. */
-static __always_inline u32 frames_wanted(struct object *o, u64 first, const u8 *buf, u32 num)
+/* A frame's length with its header, of which `first` has four bytes. */
+static __always_inline u32 frame_length(u32 first)
 {
-	u32 at = 0, length;
+	return FRAME_HEADER + (first >> 8);
+}
 
-	if (o->rest) { /* it begins within DATA */
-		at = o->rest;
-		if (at >= num) {
-			o->rest -= num;
-			return 1;
-		}
-		o->rest = 0;
-		first = 0;
-		if (num - at < 8 || bpf_probe_read_user(&first, 8, buf + at))
-			return FRAMES_BYTES;
-	} else if (kind_of(first) != FLIGHT_FRAMES) {
-		return FRAMES_BYTES; /* within some frame */
+/* How much of a write is worth copying: all frames that stand in it; but of a DATA frame that is the last, its beginning. Sets
+ * w->at behind what need not be looked at any more.
+ */
+static __always_inline u32 frames_wanted(struct write *w)
+{
+	struct object *o = w->of;
+	u32 start = o->start, have = o->have;
+
+	w->at = 0;
+	if (o->known && o->rest) {
+		w->at = o->rest;
+		return w->at < w->num || !o->body ? FRAMES_BYTES : FRAME_REST;
 	}
-	length = frame_length(first);
-	if (first >> 24 & 0xff || at + length < num)
+	o->have = 0;
+	o->start = 0;
+	if (!o->known || w->num < FRAME_HEADER) {
+		o->known = 0;
 		return FRAMES_BYTES;
-	o->rest = at + length - num;
-	return at + FRAME_START;
+	}
+	if (have < 4)
+		start |= bpf_ntohl((u32)w->first) >> 8 * have;
+	w->at = frame_length(start) - have;
+	o->body = !(start & 0xff);
+	return w->at < w->num || !o->body ? FRAMES_BYTES : FRAME_START;
 }
 
-/* How much of a write is worth copying: a head, or HTTP/2's frames. object is the connection's; 0: of a read. */
-static __always_inline u32 plain_wanted(u64 object, u64 first, const u8 *buf, u32 num)
+/* Goes on to the next frame. Callback of bpf_loop; 1 ends it. */
+static long frame_walk(u32 i, void *ctx)
 {
-	u32 kind = kind_of(first);
+	struct write *w = ctx;
+	struct object *o = w->of;
+	u32 at = w->at, left = w->num - at, start;
+	const u8 *b;
+
+	if (at >= w->num || at + (left < 4 ? left : 4) > w->copied || !o)
+		return 1;
+	b = (const u8 *)section(mw_heads) + (w->pos & (HEADS_SIZE - 1));
+	asm volatile("" : "+r"(at)); /* the verifier sees this check alone */
+	if (at > FRAMES_BYTES - 8)
+		return 1;
+	b += at;
+	start = (u32)b[0] << 24 | (left > 1 ? (u32)b[1] << 16 : 0) | (left > 2 ? (u32)b[2] << 8 : 0) | (left > 3 ? b[3] : 0);
+	if (left < FRAME_HEADER) {
+		o->have = left;
+		o->start = start;
+		w->at = w->num;
+		return 1;
+	}
+	if (!o->known && !frame_begins((u64)b[4] << 32 | bpf_ntohl(start)))
+		return 1;
+	w->at = at + frame_length(start);
+	o->body = !(start & 0xff);
+	return 0;
+}
+
+/* Notes where the next write's first frame begins. */
+static __noinline int frames_follow(struct write *w)
+{
+	struct object *o = w->of;
+
+	if (!o || (!o->known && (w->first >> 24 & 0xff) != TYPE_HEADERS))
+		return 0;
+	bpf_loop(FRAMES_WALKED, frame_walk, w, 0);
+	o->known = w->at >= w->num;
+	o->rest = o->known ? w->at - w->num : 0;
+	return 0;
+}
+
+/* How much of a write is worth copying: a head, or HTTP/2's frames. object is the connection's; 0: it is a read. */
+static __always_inline u32 plain_wanted(u64 object, const u8 *buf, struct write *w)
+{
+	u32 kind = kind_of(w->first);
 	struct object *o;
 
 	if (!object)
 		return kind == FLIGHT_FRAMES ? FRAMES_BYTES : HEAD_BYTES;
 	o = (struct object *)section(mw_objects) + (hash32((u32)(object >> 4)) >> 16 & (OBJECTS - 1));
-	if (o->object != object) {
+	if (o->object != object || connection_begins(buf, w->num, w->first)) {
 		if (kind != FLIGHT_FRAMES)
 			return HEAD_BYTES;
 		o->object = object;
 		o->rest = 0;
-	} else if (kind == FLIGHT_HTTP && !o->rest) { /* used again by another connection */
+		o->have = 0;
+		o->start = 0;
+		o->known = connection_begins(buf, w->num, w->first);
+		w->of = o;
+		w->at = (u32)w->first == PREFACE_START ? PREFACE : 0;
+		return FRAMES_BYTES;
+	}
+	if (kind == FLIGHT_HTTP && !o->rest) { /* used again by another connection */
 		o->object = 0;
 		return HEAD_BYTES;
 	}
-	return frames_wanted(o, first, buf, num);
+	w->of = o;
+	return frames_wanted(w);
 }
 
-/* Copies up to num bytes of plaintext into `heads`. How many, and where, or 0. */
-static __always_inline u32 plain_copy(u64 object, const void *buf, u64 num, u32 *pos)
+/* Copies len bytes of plaintext into `heads`. 0: they cannot be read. */
+static __always_inline u32 plain_copy(const void *buf, u32 len, u32 *pos)
 {
-	u64 first = 0;
-	u32 len;
-	u8 *to;
-
-	if (bpf_probe_read_user(&first, num < 8 ? num & 7 : 8, buf)) {
-		lose(LOSS_PLAIN_COPY);
-		return 0;
-	}
-	len = plain_wanted(object, first, buf, num);
-	if (len > num)
-		len = num;
 	if (len - 1 >= FRAMES_BYTES) /* for the verifier */
 		return 0;
-	to = claim_head(len, pos);
-	if (bpf_probe_read_user(to, len, buf)) {
+	if (bpf_probe_read_user(claim_head(len, pos), len, buf)) {
 		lose(LOSS_PLAIN_COPY);
 		return 0;
 	}
 	return len;
+}
+
+/* Copies what is worth it of a write, or of a read. How many bytes, and where, or 0. */
+static __always_inline u32 plain_capture(u64 object, const void *buf, struct write *w, u32 *pos)
+{
+	u32 len = plain_wanted(object, buf, w);
+
+	len = plain_copy(buf, len < w->num ? len : w->num, pos);
+	w->pos = *pos;
+	w->copied = len;
+	frames_follow(w);
+	return len;
+}
+
+static __always_inline int first_bytes(u64 *first, const void *buf, u32 num)
+{
+	*first = 0;
+	if (!bpf_probe_read_user(first, num < 8 ? num & 7 : 8, buf))
+		return 1;
+	lose(LOSS_PLAIN_COPY);
+	return 0;
+}
+
+static __always_inline int thread_busy(const struct thread *t)
+{
+	u8 state = *(volatile u8 *)&t->state;
+
+	return state == THREAD_BEGINS || state == THREAD_WRITES;
+}
+
+/* Makes a place that another thread had this one's. False: it is in use. */
+static __noinline int thread_take(struct thread *t, u32 tid)
+{
+	u32 before = t->tid;
+
+	if (thread_busy(t) || __sync_val_compare_and_swap(&t->tid, before, tid) != before)
+		return 0;
+	if (thread_busy(t)) { /* its thread came in between */
+		__sync_val_compare_and_swap(&t->tid, tid, before);
+		return 0;
+	}
+	t->state = THREAD_IDLE;
+	t->object = 0;
+	return 1;
+}
+
+/* The thread's place, or one that is made its; 0: there is none. */
+static __noinline struct thread *thread_of(u32 tid)
+{
+	struct thread_set *set = threads_of(tid);
+	struct thread *t = thread_find(tid);
+
+	if (t)
+		return t;
+#pragma clang loop unroll(full)
+	for (u32 i = 0; i < THREAD_WAYS; i++) { /* from a place that follows from its number: others start elsewhere */
+		t = &set->t[(tid + i) & (THREAD_WAYS - 1)];
+		if (thread_take(t, tid))
+			return t;
+	}
+	lose(LOSS_PLAIN_THREADS);
+	return 0;
 }
 
 /* Whether the calling process is left alone. */
@@ -103,33 +231,106 @@ static __always_inline int process_excluded(void)
 	return excluded(netns) || mw_tls_off[netns >> 6 & 0xff] >> (netns & 63) & 1;
 }
 
+/* Tells what a write begins with from what most others do. */
+static __always_inline u32 begins_with(u64 first)
+{
+	return (u32)first ^ (u32)(first >> 32) * 0x9e3779b1;
+}
+
+/* The thread makes another call. Has the latest one not written all, then it will be made again; but by Go, which waits within a call. */
+static __noinline int plain_stalls(struct thread *t)
+{
+	struct stalled *k = stalled_at(t->object);
+
+	if (t->state != THREAD_WRITES && (t->state != THREAD_WROTE || !t->blocked))
+		return 0;
+	if (t->go || (k->object && k->object != t->object))
+		lose(LOSS_PLAIN_TIE);
+	if (t->go)
+		return 0;
+	k->first = t->first;
+	k->num = t->num;
+	k->len = t->len;
+	k->tied = t->state == THREAD_WROTE;
+	k->object = t->object;
+	return 0;
+}
+
+/* What is known of a call that is made again; 0: this one is not. */
+static __always_inline struct stalled *plain_again(u64 object, u64 num, u32 first)
+{
+	struct stalled *k = stalled_at(object);
+
+	if (k->object != object)
+		return 0;
+	if (k->first == first && k->num <= num)
+		return k;
+	k->object = 0;
+	lose(LOSS_PLAIN_TIE);
+	return 0;
+}
+
+/* A call is made again: the library writes what is left of what the first one had, and what this one has more. Captures both, or the latter
+ * where the former is tied. How many bytes, or 0.
+ */
+static __noinline u32 plain_more(struct thread *t, struct stalled *k, const void *buf, struct write *w, u32 *pos)
+{
+	struct write more = {.num = w->num - k->num};
+	u64 object = k->object;
+	u32 len = 0, more_len = 0, more_pos = 0;
+
+	k->object = 0;
+	buf += k->num;
+	if (more.num && first_bytes(&more.first, buf, more.num))
+		more_len = plain_capture(object, buf, &more, &more_pos);
+	if (k->tied) {
+		*w = more;
+		*pos = more_pos;
+		return more_len;
+	}
+	w->num = k->num;
+	len = plain_copy(buf - k->num, k->len, pos);
+	t->more_first = begins_with(more.first);
+	t->more_num = more.num;
+	t->more_pos = more_pos;
+	t->more_len = more_len;
+	return len;
+}
+
 /* A library is given num bytes of plaintext by this thread, or by a goroutine of Go. */
 static __always_inline int plain_given(u64 object, const void *buf, u64 num, u64 go, u32 binary)
 {
-	u32 tid = go ? goroutine_number(go) : (u32)bpf_get_current_pid_tgid(), pos, len;
+	u32 tid = go ? goroutine_number(go) : (u32)bpf_get_current_pid_tgid(), pos = 0, len;
+	struct write w = {.num = num};
+	struct stalled *k;
 	struct thread *t;
 
-	if (!num || num > 0x7fffffff || !enabled() || process_excluded())
+	if (!num || num > 0x7fffffff || !enabled() || process_excluded() || !first_bytes(&w.first, buf, num))
 		return 0;
 	__sync_fetch_and_add(&tls_binary(binary)->calls, 1);
 	t = thread_of(tid);
-	if (t->object == object && t->num == num && t->blocked) { /* made again, as the socket took no more */
-		t->blocked = 0;
-		if (t->state == THREAD_WROTE)
-			return 0;
-	} else if (t->state == THREAD_WRITES) {
-		lose(LOSS_PLAIN_TIE);
-	}
-	t->state = THREAD_IDLE;
-	len = plain_copy(object, buf, num, &pos);
-	if (!len)
+	if (!t)
 		return 0;
+	plain_stalls(t);
+	t->state = THREAD_BEGINS;
+	t->blocked = 0;
+	t->more_len = 0;
+	k = plain_again(object, num, begins_with(w.first));
+	t->again = !!k;
+	if (k)
+		len = plain_more(t, k, buf, &w, &pos);
+	else
+		len = plain_capture(object, buf, &w, &pos);
+	if (!len) {
+		t->state = k ? THREAD_WROTE : THREAD_IDLE;
+		return 0;
+	}
 	t->object = object;
+	t->first = begins_with(w.first);
 	t->pos = pos;
-	t->num = num;
+	t->num = w.num;
 	t->len = len;
 	t->go = go;
-	t->blocked = 0;
 	t->binary = binary;
 	barrier();
 	t->state = THREAD_WRITES;
@@ -165,8 +366,9 @@ static __always_inline int plain_asked(u64 ssl, u64 buf, u64 size)
 	if (!enabled() || process_excluded())
 		return 0;
 	t = thread_of((u32)bpf_get_current_pid_tgid());
-	if (t->state == THREAD_WRITES)
-		lose(LOSS_PLAIN_TIE);
+	if (!t)
+		return 0;
+	plain_stalls(t);
 	if (t->object != ssl)
 		t->sk = 0;
 	t->object = ssl;
@@ -182,7 +384,8 @@ static __always_inline int plain_got(struct thread *t, u64 num)
 {
 	struct socket *s = t->sk ? socket_find(t->sk) : 0;
 	struct flight *of = s ? flight_by_id(s->in_id) : 0, *f;
-	u32 pos, len;
+	struct write w = {.num = num};
+	u32 pos = 0, len;
 	u64 id;
 
 	if (!of || of->flags & FLIGHT_PLAIN) /* its sender is probed, too */
@@ -191,7 +394,7 @@ static __always_inline int plain_got(struct thread *t, u64 num)
 		lose(LOSS_PLAIN_TIE);
 		return 0;
 	}
-	len = plain_copy(0, (const void *)t->buf, num, &pos);
+	len = first_bytes(&w.first, (const void *)t->buf, num) ? plain_capture(0, (const void *)t->buf, &w, &pos) : 0;
 	if (!len)
 		return 0;
 	f = flight_notice(bpf_ktime_get_ns(), &id);

@@ -39,6 +39,7 @@ const (
 	tlsVarMwIndex       = "mw_index"
 	tlsVarMwObjects     = "mw_objects"
 	tlsVarMwSockets     = "mw_sockets"
+	tlsVarMwStalled     = "mw_stalled"
 	tlsVarMwThreads     = "mw_threads"
 	tlsVarMwTls         = "mw_tls"
 	tlsVarMwTlsOff      = "mw_tls_off"
@@ -116,6 +117,7 @@ type tlsVariableSpecs struct {
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
 	MwObjects   *ebpf.VariableSpec `ebpf:"mw_objects"`
 	MwSockets   *ebpf.VariableSpec `ebpf:"mw_sockets"`
+	MwStalled   *ebpf.VariableSpec `ebpf:"mw_stalled"`
 	MwThreads   *ebpf.VariableSpec `ebpf:"mw_threads"`
 	MwTls       *ebpf.VariableSpec `ebpf:"mw_tls"`
 	MwTlsOff    *ebpf.VariableSpec `ebpf:"mw_tls_off"`
@@ -165,6 +167,7 @@ type tlsVariables struct {
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
 	MwObjects   *ebpf.Variable `ebpf:"mw_objects"`
 	MwSockets   *ebpf.Variable `ebpf:"mw_sockets"`
+	MwStalled   *ebpf.Variable `ebpf:"mw_stalled"`
 	MwThreads   *ebpf.Variable `ebpf:"mw_threads"`
 	MwTls       *ebpf.Variable `ebpf:"mw_tls"`
 	MwTlsOff    *ebpf.Variable `ebpf:"mw_tls_off"`

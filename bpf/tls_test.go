@@ -8,9 +8,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
+	mrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -157,6 +159,70 @@ func TestGoTLS(t *testing.T) {
 	}
 	if calls := p.Calls(); calls.Calls != 4 || calls.Tied != 4 {
 		t.Errorf("%+v, want 4 calls, all tied", calls)
+	}
+}
+
+// Of HTTP/2 all heads are captured however its frames lie in writes, and little of the bodies.
+func TestFramesOverTLS(t *testing.T) {
+	r := startEdges(t, Options{Sizes: DefaultSizes()})
+	probe(t, r, "/proc/self/exe", goWrite(t))
+	client, server, port := pair(t, "tcp", "127.0.0.1:0")
+	c := tls.Client(client, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // nobody signed it
+	s := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+	done := make(chan error, 1)
+	go func() { done <- s.Handshake() }()
+	if err := errors.Join(c.Handshake(), <-done); err != nil {
+		t.Fatal(err)
+	}
+	rnd := mrand.New(mrand.NewPCG(1, 2)) //nolint:gosec // no secret
+	stream := []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	var body []bool // of each byte of the stream: it is of a body
+	for len(stream) < 3<<20 {
+		kind, size := byte(1), 20+rnd.IntN(300) // HEADERS
+		if rnd.IntN(2) == 0 {
+			kind, size = 0, rnd.IntN(1<<rnd.IntN(18)) // DATA
+		}
+		frame := append([]byte{byte(size >> 16), byte(size >> 8), byte(size), kind, 0, 0, 0, 0, 1}, make([]byte, size)...)
+		for i := range frame[9:] {
+			frame[9+i] = byte(rnd.IntN(256))
+		}
+		body = append(body, make([]bool, len(stream)-len(body)+9+5)...)
+		for range size - 5 {
+			body = append(body, kind == 0)
+		}
+		body, stream = body[:min(len(body), len(stream)+len(frame))], append(stream, frame...)
+	}
+	buf := make([]byte, 1<<15)
+	for rest := stream; len(rest) > 0; {
+		n := min(len(rest), []int{1 + rnd.IntN(30), 1 + rnd.IntN(2000), 1 << 14, 1 + rnd.IntN(1<<15)}[rnd.IntN(4)])
+		if _, err := c.Write(rest[:n]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(s, buf[:n]); err != nil {
+			t.Fatal(err)
+		}
+		rest = rest[n:]
+	}
+	got, lens := plaintexts(t, r, port)
+	at, copied, bodies := 0, 0, 0
+	for i, b := range got {
+		if string(stream[at:at+len(b)]) != b {
+			t.Fatalf("write %d of %d bytes: other bytes were captured than those at %d", i, lens[i], at)
+		}
+		copied += len(b)
+		for k := at + len(b); k < at+int(lens[i]); k++ {
+			if !body[k] {
+				t.Fatalf("write %d: %d of %d bytes captured, byte %d of the stream is of no body", i, len(b), lens[i], k)
+			}
+			bodies++
+		}
+		at += int(lens[i])
+	}
+	if at != len(stream) {
+		t.Errorf("writes of %d bytes were seen, want %d", at, len(stream))
+	}
+	if bodies < len(stream)/5 {
+		t.Errorf("%d of %d bytes copied: all but %d", copied, len(stream), bodies)
 	}
 }
 

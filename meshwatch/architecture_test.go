@@ -107,9 +107,10 @@ func TestArchitectureMaps(t *testing.T) {
 		"mw_sockets":  thousands(s.Sockets) + " × 32 B",
 		"mw_losses":   strconv.Itoa(reasons) + " × 8 B",
 		"mw_excluded": "256 × 8 B",
-		"mw_threads":  "2,048 × 64 B",
-		"mw_parked":   "256 × 32 B",
-		"mw_objects":  "2,048 × 16 B",
+		"mw_threads":  "4,096 × 64 B",
+		"mw_parked":   "2,048 × 32 B",
+		"mw_stalled":  "512 × 24 B",
+		"mw_objects":  "2,048 × 24 B",
 		"mw_tls":      "256 × 16 B",
 		"mw_tls_off":  "256 × 8 B",
 	}

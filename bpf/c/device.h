@@ -3,7 +3,7 @@
  * read: load_bytes.
  */
 #pragma once
-#include "tie.h"
+#include "joined.h"
 
 /* Copies len bytes of the packet, from off after skb->data. 0: done. */
 static __always_inline int load_bytes(void *ctx, u32 off, void *to, u32 len);
@@ -34,12 +34,13 @@ static __noinline int plain_sent(void *ctx, struct flight *f, u32 payload, u32 o
 	}
 	if (k->seq != f->seq || k->sk != f->send_sk)
 		return 0;
-	k->sk = 0;
 	if (!record_fits(f, k->num)) {
 		lose(LOSS_PLAIN_TIE);
-		return 0;
+	} else if (f->seq + k->wire == f->end || !plain_join(f)) {
+		plain_tie(f, k->pos, k->len, k->num);
+		tied(k->binary);
 	}
-	plain_tie(f, k->pos, k->len, k->num, k->binary);
+	k->sk = 0;
 	return 0;
 }
 
@@ -64,6 +65,10 @@ static __always_inline void copy_head(void *ctx, struct flight *f, u32 payload, 
 	u32 len, pos, flags, room = HEAD_BYTES - f->head_total;
 	u8 *to;
 
+	if (unlikely(f->flags & FLIGHT_FRAMES)) {
+		copy_frames(ctx, f, payload, off);
+		return;
+	}
 	len = payload < room ? payload : room;
 	if (len - 1 >= HEAD_BYTES) /* also 0: the verifier wants 1 to HEAD_BYTES */
 		return;
@@ -82,6 +87,8 @@ static __always_inline void copy_head(void *ctx, struct flight *f, u32 payload, 
 		if (*(u32 *)(to + len - 4) == 0x0a0d0a0d) /* "\r\n\r\n" */
 			flags |= FLIGHT_HEAD_END;
 	}
+	if (unlikely(!(flags & ~FLIGHT_HEAD_END) && frames_go_on(flight_by_id(f->prev), f->seq)))
+		flags = FLIGHT_FRAMES;
 	f->flags |= flags;
 	if (unlikely(flags & FLIGHT_FRAMES && payload > len))
 		copy_frames(ctx, f, payload, off);

@@ -62,6 +62,7 @@ enum flight_flag {
 	FLIGHT_PLAIN = 1 << 12,	 /* a TLS record, and the captured bytes are its plaintext */
 	FLIGHT_AWAITS = 1 << 13, /* a TLS record that a probed library has begun to read: its plaintext comes as a record with FLIGHT_TEXT */
 	FLIGHT_TEXT = 1 << 14,	 /* no message: plaintext of the one that `prev` is, or more of it */
+	FLIGHT_JOINED = 1 << 15, /* the plaintext is that of head_total writes of a TLS library, which waited for the window */
 } __attribute__((packed)); /* 2 bytes */
 
 struct stamp {

@@ -7,6 +7,7 @@
 
 enum thread_state {
 	THREAD_IDLE,
+	THREAD_BEGINS, /* its plaintext is being copied */
 	THREAD_WRITES, /* plaintext waits for the write that it goes out with */
 	THREAD_WROTE,  /* it is tied; further records of the same call follow */
 	THREAD_READS,
@@ -21,16 +22,28 @@ struct thread {
 	u16 len;    /* captured of it */
 	u16 binary; /* whose probe it was: index of mw_tls */
 	u8 state;   /* enum thread_state */
-	u8 blocked; /* the socket took no more: the call will be made again, with the same plaintext */
-	u8 pad[6];
-	u64 buf;  /* where a read puts plaintext, in user space */
-	u64 size; /* where it puts how much, 0: it returns that */
-	u64 sk;	  /* sock_id of the socket that it read from, 0: none yet */
+	u8 blocked; /* what is tied has not all been written: the call will be made again, with the same plaintext */
+	u8 again;   /* it was made again */
+	u8 pad[3];
+	u16 more_len; /* of a call that was made again with more: captured of that, which is written after what the first one had */
+	union {
+		u64 buf;   /* where a read puts plaintext, in user space */
+		struct {
+			u32 first, more_first; /* what a write begins with, see begins_with */
+		};
+	};
+	union {
+		u64 size; /* where a read puts how much, 0: it returns that */
+		struct {
+			u32 more_pos, more_num;
+		};
+	};
+	u64 sk;	  /* sock_id of the socket that it read from or wrote to, 0: none yet */
 	u64 go;	  /* the goroutine; 0: it is a thread */
 };
 
-#define THREAD_WAYS 2
-#define THREAD_SETS 1024 /* threads that wait in a write at the same time; 128 KB, of which a line a thread is touched */
+#define THREAD_WAYS 4
+#define THREAD_SETS 1024 /* threads that wait in a write at the same time */
 struct thread_set {
 	struct thread t[THREAD_WAYS];
 };
@@ -42,14 +55,35 @@ struct thread_set mw_threads[1] SHARED(mw_threads) = {};
 /* A connection of a TLS library that carries HTTP/2. */
 struct object {
 	u64 object; /* 0: free */
-	u32 rest;   /* of a DATA frame that goes on in the next write */
-	u32 pad;
+	u32 rest;   /* bytes of a frame that goes on in the next write */
+	u32 start;  /* first four bytes of a frame whose header does, as far as they have come: its length and type */
+	u8 have;    /* bytes of that header that have come */
+	u8 known;   /* it is known where frames begin; else all is copied */
+	u8 body;    /* the rest is of a DATA frame */
+	u8 pad[5];
 };
 
 #define OBJECTS 2048 /* connections at the same time; one that loses its place has its writes copied as if it were none */
 
 /* hash(object) → what is known of it. Overwritten. */
 struct object mw_objects[1] SHARED(mw_objects) = {};
+
+/* A call that wrote nothing, or not all, as the socket took no more: libraries are called again then, with the same plaintext or more of
+ * it, and write what the first call had.
+ */
+struct stalled {
+	u64 object; /* 0: free */
+	u32 first;
+	u32 num;
+	u16 len;
+	u16 tied; /* a part was written */
+	u32 pad;
+};
+
+#define STALLED 512 /* connections that stall at the same time; one that loses its place has its next plaintext not tied, counted */
+
+/* hash(object) → its call that stalled. Overwritten. */
+struct stalled mw_stalled[1] SHARED(mw_stalled) = {};
 
 /* What became of the calls of one binary. */
 struct tls_binary {
@@ -72,6 +106,11 @@ static __always_inline struct tls_binary *tls_binary(u32 i)
 	return (struct tls_binary *)section(mw_tls) + (i & (TLS_BINARIES - 1));
 }
 
+static __always_inline struct stalled *stalled_at(u64 object)
+{
+	return (struct stalled *)section(mw_stalled) + (hash32((u32)(object >> 4)) >> 16 & (STALLED - 1));
+}
+
 static __always_inline struct thread_set *threads_of(u32 tid)
 {
 	return (struct thread_set *)section(mw_threads) + (hash32(tid) >> 12 & (THREAD_SETS - 1));
@@ -81,30 +120,15 @@ static __always_inline struct thread *thread_find(u32 tid)
 {
 	struct thread_set *set = threads_of(tid);
 
-	if (set->t[0].tid == tid)
-		return &set->t[0];
-	return set->t[1].tid == tid ? &set->t[1] : 0;
+#pragma clang loop unroll(full)
+	for (int i = 0; i < THREAD_WAYS; i++)
+		if (set->t[i].tid == tid)
+			return &set->t[i];
+	return 0;
 }
 
 /* A goroutine stands in the table as a thread whose number no thread has. */
 static __always_inline u32 goroutine_number(u64 g)
 {
 	return ((u32)(g >> 3) ^ (u32)(bpf_get_current_pid_tgid() >> 32)) | 1u << 31;
-}
-
-/* The thread's place, or one that is made its. */
-static __always_inline struct thread *thread_of(u32 tid)
-{
-	struct thread_set *set = threads_of(tid);
-	struct thread *t = thread_find(tid);
-
-	if (t)
-		return t;
-	t = set->t[0].state != THREAD_WRITES ? &set->t[0] : &set->t[1];
-	if (t->state == THREAD_WRITES)
-		lose(LOSS_PLAIN_THREADS);
-	t->tid = tid;
-	t->state = THREAD_IDLE;
-	t->object = 0;
-	return t;
 }

@@ -6,11 +6,12 @@
 
 #define RAW_FREE_RUN 16		 /* opaque messages in a row that a socket may have recorded at any pace */
 #define RAW_SPACING_NS 10000000	 /* and then one in 10 ms: a bulk transfer both ways stays at 100 a second */
-#define CONT_LIMIT 64		 /* pieces of one head */
+#define CONT_LIMIT 64		 /* pieces of one head, or of HTTP/2 that begin within a frame */
 
 enum start {
 	START_NO,
 	START_YES,
+	START_FRAMES,	    /* more HTTP/2 of which all so far was captured: heads may stand in it, too */
 	START_IF_PLAUSIBLE, /* only if the first bytes look like a message */
 	START_CONT,	    /* more of a head that is not complete, unless the first bytes look like a message */
 };
@@ -89,6 +90,12 @@ static __always_inline int socket_stale(const struct socket *s)
 	return s->turned != TURNED_NEW && !s->pending && seq_diff(s->out_id, *(volatile u32 *)&mw_control.since) < 0;
 }
 
+/* Whether a packet goes on, within a write or in another one, with HTTP/2 of which all was captured so far. */
+static __always_inline int frames_go_on(const struct flight *prev, u32 seq)
+{
+	return prev && prev->flags & FLIGHT_FRAMES && prev->head_len && prev->seq + prev->head_len == seq;
+}
+
 /* All other cases. A message starts after a change of direction, or where its first bytes say so. */
 static __noinline enum start start_other(struct sock *sk, const struct packet *p, u64 now, struct origin *o)
 {
@@ -111,7 +118,14 @@ static __noinline enum start start_other(struct sock *sk, const struct packet *p
 		lose(LOSS_UNKNOWN_SOCKET);
 		return START_IF_PLAUSIBLE;
 	}
+	prev = flight_by_id(s->out_id);
 	if (p->seq != s->next) {
+		if (unlikely(!(s->pending && s->pend == p->seq) && s->pieces < CONT_LIMIT && frames_go_on(prev, p->seq))) {
+			if (s->pending && s->pend - p->seq < p->payload)
+				s->pending = 0;
+			o->prev = prev;
+			return START_FRAMES;
+		}
 		if (!s->pending || s->pend - p->seq >= p->payload)
 			return START_NO;
 		s->pending = 0;
@@ -120,7 +134,7 @@ static __noinline enum start start_other(struct sock *sk, const struct packet *p
 				lose(LOSS_COALESCED);
 			return START_NO;
 		}
-		o->prev = flight_by_id(s->out_id); /* it may have been given what was queued behind it */
+		o->prev = prev; /* it may have been given what was queued behind it */
 	}
 	if (s->out_id && s->out_seq == p->seq)
 		return START_NO; /* sent again before the write returned */
@@ -131,7 +145,9 @@ static __noinline enum start start_other(struct sock *sk, const struct packet *p
 		s->turned = 0; /* it counts as more of the one before, so that no byte is without a flight */
 		return START_IF_PLAUSIBLE;
 	}
-	o->prev = prev = flight_by_id(s->out_id);
+	o->prev = prev;
+	if (s->pieces < CONT_LIMIT && frames_go_on(prev, p->seq))
+		return START_FRAMES;
 	/* of less than 4 bytes nobody knows yet what they are */
 	if (prev && !(prev->flags & (FLIGHT_HEAD_END | FLIGHT_OPAQUE | FLIGHT_FRAMES)) && (prev->flags & FLIGHT_HTTP || prev->head_total < 4)) {
 		if (s->pieces < CONT_LIMIT)
@@ -281,6 +297,9 @@ static __always_inline struct flight *flight_start(struct sock *sk, const struct
 		flags |= FLIGHT_CONT | FLIGHT_HTTP; /* or so it is hoped */
 		head_total = prev ? prev->head_total : HEAD_BYTES;
 		s->pieces++;
+	} else if (unlikely(how == START_FRAMES)) {
+		flags |= FLIGHT_FRAMES;
+		s->pieces++;
 	} else {
 		s->pieces = 0;
 	}
@@ -306,6 +325,11 @@ static __always_inline struct flight *flight_start(struct sock *sk, const struct
 	f->send_sk = s->sk;
 	f->send_ns = 0;
 	f->send_pid = f->send_tid = 0;
+	if (unlikely(how == START_FRAMES && prev) && seq_diff(s->next, p->seq) > 0) { /* its write has returned */
+		f->send_ns = prev->send_ns;
+		f->send_pid = prev->send_pid;
+		f->send_tid = prev->send_tid;
+	}
 	f->send_netns = sk->__sk_common.skc_net.net->ns.inum;
 	if (unlikely(speaks_ipv6(sk))) {
 		flags |= FLIGHT_IPV6;

@@ -13,10 +13,11 @@ struct parked {
 	u32 num;
 	u16 len;
 	u16 binary;
-	u64 pad;
+	u32 wire; /* bytes of the write */
+	u32 pad;
 };
 
-#define PARKED 256 /* sockets that wait so, with a message at the start of what waits: slow readers of streams */
+#define PARKED 2048 /* writes that wait so: a burst on a fresh connection is longer than its window */
 
 /* hash(sequence) → what waits. Deleted by the flight's start; overwritten, counted. */
 struct parked mw_parked[1] SHARED(mw_parked) = {};
@@ -48,8 +49,14 @@ static __noinline int record_fits(const struct flight *f, u32 num)
 	return (r[0] == RECORD_APPLICATION && length_fits(record_length(r), num)) || length_fits(f->plain_len, num);
 }
 
+/* Bytes of the record that a flight begins with. */
+static __always_inline u32 record_first(const struct flight *f)
+{
+	return RECORD_HEADER + record_length((const u8 *)section(mw_heads) + (f->head_pos & (HEADS_SIZE - 1)));
+}
+
 /* Gives a flight its plaintext in place of the ciphertext captured. The length is written last: whoever reads meanwhile sees none. */
-static __always_inline void plain_tie(struct flight *f, u32 pos, u32 len, u32 num, u32 binary)
+static __always_inline void plain_tie(struct flight *f, u32 pos, u32 len, u32 num)
 {
 	*(volatile u16 *)&f->head_len = 0;
 	f->head_pos = pos;
@@ -57,6 +64,10 @@ static __always_inline void plain_tie(struct flight *f, u32 pos, u32 len, u32 nu
 	f->flags |= FLIGHT_PLAIN | FLIGHT_HEAD_END;
 	barrier();
 	*(volatile u16 *)&f->head_len = len;
+}
+
+static __always_inline void tied(u32 binary)
+{
 	__sync_fetch_and_add(&tls_binary(binary)->tied, 1);
 }
 

@@ -29,6 +29,7 @@ type side struct {
 	fed     bool
 	next    uint32 // in clear text: sequence after what was fed
 	owed    int64  // with TLS: bytes of the library's latest call that further records have
+	added   uint32 // with TLS: bytes that a record is longer than its plaintext, 0: not known yet
 	missing bool   // something was sent of which nothing is known
 	seen    bool   // with TLS:
 	wire    uint32 // sequence after the latest record
@@ -88,10 +89,13 @@ func (x *multiplex) frames(d uint8, f *bpf.Flight, b []byte) {
 func (x *multiplex) feed(s *side, f *bpf.Flight, b []byte) {
 	if isPlain(f) {
 		s.dec.Feed(b, int(f.PlainLen))
-		if f.End != f.Seq { // else a reader took it in parts, and the record's length was counted with the first
-			s.owed = 0
+		if f.End != f.Seq { // else a reader took it in parts, and the record was counted with the first
+			s.learn(f)
+			s.owed = -s.plaintext(f)
 		}
-		s.owed += int64(f.PlainLen) - int64(f.End-f.Seq)
+		if s.owed += int64(f.PlainLen); s.owed < -mostPadding {
+			s.missing = true // a record that went out with this one has its plaintext nowhere
+		}
 		return
 	}
 	end := f.Seq + uint32(len(b)) //nolint:gosec // what was captured and not overwritten meanwhile
@@ -136,11 +140,35 @@ func (x *multiplex) opaque(d uint8, f *bpf.Flight) {
 	s := &x.sides[d]
 	s.follows(f)
 	if s.owed > 0 {
-		s.owed -= int64(f.End - f.Seq)
+		s.owed -= s.plaintext(f)
 		return
 	}
 	s.missing = true // if anything follows: the last record of a connection is an alert
 }
+
+// learn notes how much longer than its plaintext a record is, where a flight is one record for sure.
+func (s *side) learn(f *bpf.Flight) {
+	if n := f.End - f.Seq - f.PlainLen; f.PlainLen <= smallWrite && !isJoined(f) && n >= leastAdded && (s.added == 0 || n < s.added) {
+		s.added = n
+	}
+}
+
+// plaintext is how much of it a flight's records have, at least.
+func (s *side) plaintext(f *bpf.Flight) int64 {
+	n, added := f.End-f.Seq, max(s.added, leastAdded)
+	records := (n + recordBytes + added - 1) / (recordBytes + added)
+	if isJoined(f) {
+		records = uint32(f.HeadTotal)
+	}
+	return int64(n) - int64(records*added)
+}
+
+const (
+	recordBytes = 1 << 14 // of plaintext in a record, at most (RFC 8446 §5.1)
+	leastAdded  = 5 + 16  // a record's header, and the shortest authentication tag
+	mostPadding = 16      // by which records of the same length differ
+	smallWrite  = 1024    // libraries that make several records of one write make them larger than this (bpf/c/tie.h)
+)
 
 // Head implements h2.Sink.
 func (x *multiplex) Head(h h2.Head) {

@@ -253,6 +253,61 @@ func TestHTTP2RecordBehindParts(t *testing.T) {
 	}
 }
 
+// What a record is longer than its plaintext is told from what is missing: a second record with the last bytes of a write, several writes
+// in one flight whose plaintext is known, and one whose plaintext is not.
+func TestHTTP2RecordsOfAFlight(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil func(f *bpf.Flight) []bpf.Flight // what the write becomes
+		lost  []string
+	}{
+		"one record": {func(f *bpf.Flight) []bpf.Flight { return []bpf.Flight{*f} }, nil},
+		"a second one with a few bytes": {func(f *bpf.Flight) []bpf.Flight {
+			rest := *f
+			rest.Id, rest.Prev, rest.Flags, rest.PlainLen, rest.HeadLen = f.Id+1, uint32(f.Id), opaqueFlag, 0, 0
+			f.End -= 9 // of plaintext
+			rest.Seq, rest.End = f.End, f.End+9+overhead
+			return []bpf.Flight{*f, rest}
+		}, nil},
+		"three writes": {func(f *bpf.Flight) []bpf.Flight {
+			f.Flags |= bpf.Flags(bpf.FlagJoined)
+			f.HeadTotal, f.End = 3, f.End+2*overhead
+			return []bpf.Flight{*f}
+		}, nil},
+		"another write, unknown": {func(f *bpf.Flight) []bpf.Flight {
+			f.End += overhead + 9
+			return []bpf.Flight{*f}
+		}, []string{"parse/frames-missing 1", "parse/unknown-field 2"}},
+		"three writes and one unknown": {func(f *bpf.Flight) []bpf.Flight {
+			f.Flags |= bpf.Flags(bpf.FlagJoined)
+			f.HeadTotal, f.End = 3, f.End+3*overhead+9
+			return []bpf.Flight{*f}
+		}, []string{"parse/frames-missing 1", "parse/unknown-field 2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			c := w.conn(1, 2)
+			client, server := c.talks(true)
+			client.ask(1, "/a", uuid(1))
+			client.send()
+			client.ask(3, "/b", uuid(2))
+			_ = client.WriteData(3, false, make([]byte, 16000)) //nolint:errcheck // to memory
+			f, b := client.flight()
+			for _, part := range tt.spoil(&f) {
+				w.j.Flight(&part, b)
+				b = nil
+				c.seq[0], w.id, c.prev[0] = part.End, max(w.id, part.Id), uint32(part.Id)
+			}
+			client.ask(5, "/c", uuid(3))
+			client.send()
+			for _, stream := range []uint32{1, 3, 5} {
+				server.answer(stream, 200)
+			}
+			server.send()
+			w.end([]string{"1-2 /a 200", "1-2 /b 200", "1-2 /c 200"}, tt.lost...)
+		})
+	}
+}
+
 // A record that no flight has, though none is missing: two writes that went out as one.
 func TestHTTP2RecordWithoutFlight(t *testing.T) {
 	w := newWorld(t)

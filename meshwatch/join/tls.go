@@ -10,6 +10,9 @@ func isOpaque(f *bpf.Flight) bool {
 	return uint32(f.Flags)&(bpf.FlagOpaque|bpf.FlagPlain) == bpf.FlagOpaque
 }
 
+// isJoined says whether a flight's plaintext is that of HeadTotal writes.
+func isJoined(f *bpf.Flight) bool { return uint32(f.Flags)&bpf.FlagJoined != 0 }
+
 // carries is how many bytes of its message a flight has: of plaintext, where it is TLS. One call of a TLS library may make several
 // records, each a flight of its own: the first has the length of all.
 func carries(f *bpf.Flight) uint64 {

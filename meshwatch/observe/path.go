@@ -135,20 +135,18 @@ func (p *path) flush() {
 	p.pending = p.pending[:0]
 }
 
-// stampCount is how many of a flight's stamps are of its way. What is sent again after the message came to its socket, as its sender had
-// waited for an acknowledgement in vain, is none of it: all of it is something old there; or a later part of it is, if the first read
-// found everything.
+// stampCount is how many of a flight's stamps are of its way, which ends where its first byte is read. What is sent again after that has
+// come to its socket is none of it: all of it is something old there, and a reader does not wait for a later part of it.
 func stampCount(f *bpf.Flight) int {
 	n := min(int(f.Nstamps), bpf.MaxStamps) //nolint:gosec // min
 	if uint32(f.Flags)&bpf.FlagSYN != 0 {
 		return n
 	}
-	whole := f.RecvNs != 0 && f.RecvEndNs == f.RecvNs
 	for i := range n - 1 {
 		if hookOf(f, i) != netpath.HookDelivered {
 			continue
 		}
-		if next := hookOf(f, i+1); next == netpath.HookOutput || next == netpath.HookRetransmit && whole {
+		if next := hookOf(f, i+1); next == netpath.HookOutput || next == netpath.HookRetransmit && f.RecvNs != 0 {
 			return i + 1
 		}
 	}
