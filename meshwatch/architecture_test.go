@@ -80,7 +80,7 @@ func TestArchitectureLosses(t *testing.T) {
 }
 
 func TestArchitectureLimits(t *testing.T) {
-	sources := read(t, "../bpf/c/flight.h", "../bpf/c/start.h", "../bpf/socket.bpf.c")
+	sources := read(t, "../bpf/c/flight.h", "../bpf/c/start.h", "../bpf/c/joined.h", "../bpf/socket.bpf.c")
 	for _, r := range rows(t, "limit | value") {
 		m := regexp.MustCompile(`#define ` + r[0] + `\s+(\d+)`).FindStringSubmatch(sources)
 		if m == nil || m[1] != r[1] {
