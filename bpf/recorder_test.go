@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -350,6 +352,53 @@ func TestHTTPKeepAlive(t *testing.T) {
 	}
 	if got := r.Ring().Last(); got < 2*n || got > 2*n+10 {
 		t.Errorf("%d flights for %d messages", got, 2*n)
+	}
+}
+
+// A connection of which NAT changes both ports, as it does where their pair is taken, is recorded like any other.
+func TestBothPortsChanged(t *testing.T) {
+	r := startEdges(t, Options{Sizes: DefaultSizes()})
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	port := ln.Addr().(*net.TCPAddr).Port
+	const service = 7777
+	rules := fmt.Sprintf(`table ip test {
+		chain out { type nat hook output priority -100; tcp dport %d redirect to :%d; }
+		chain post { type nat hook postrouting priority 100; tcp dport %d snat to 127.0.0.1:40000-40100; }
+	}`, service, port, port)
+	cmd := exec.Command("nft", "-f", "-") // in this thread's namespace
+	cmd.Stdin = strings.NewReader(rules)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Skipf("no NAT here: nft: %v: %s", err, out)
+	}
+	client, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", service))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	if from := server.RemoteAddr().(*net.TCPAddr).Port; from == client.LocalAddr().(*net.TCPAddr).Port {
+		t.Fatalf("both ends have port %d: nothing was changed", from)
+	}
+	say(t, client, server, "GET / HTTP/1.1\r\n\r\n")
+	say(t, server, client, "HTTP/1.1 200 OK\r\n\r\n")
+	for _, f := range append(recorded(t, r, service, 1), recorded(t, r, uint16(port), 1)...) { //nolint:gosec // a port
+		if hooks := hooksOf(f); !slices.Equal(hooks, []int{1, 3, 7}) || f.RecvPid != uint32(os.Getpid()) { //nolint:gosec // positive
+			t.Errorf("hooks %v, read by %d", hooks, f.RecvPid)
+		}
+	}
+	losses, err := r.Losses()
+	if n := losses["ambiguous-sequence"]; n != 0 || err != nil {
+		t.Errorf("%d times ambiguous: %v", n, err)
 	}
 }
 

@@ -180,6 +180,14 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 	return 0;
 }
 
+#define ACK_BEHIND 65536 /* bytes that a socket has sent since its peer acknowledged: more only where both sides send at once */
+
+/* The flight that starts at seq of what a socket receives. */
+static __always_inline struct flight *socket_flight(struct sock *sk, u32 seq, u64 **entry)
+{
+	return index_find(seq, bpf_ntohs(sk->__sk_common.skc_dport), sk->__sk_common.skc_num, CAST(sk, struct tcp_sock)->snd_nxt, ACK_BEHIND, entry);
+}
+
 /* A segment has come to the socket it is for. Its sequence numbers are in struct tcp_skb_cb, which begins with them (net/tcp.h). */
 SEC("tp_btf/tcp_probe")
 int BPF_PROG(mw_arrive, struct sock *sk, struct sk_buff *skb)
@@ -190,7 +198,7 @@ int BPF_PROG(mw_arrive, struct sock *sk, struct sk_buff *skb)
 
 	if (seq == end || !enabled())
 		return 0;
-	f = index_find(seq, bpf_ntohs(sk->__sk_common.skc_dport), sk->__sk_common.skc_num, &entry);
+	f = socket_flight(sk, seq, &entry);
 	if (!f)
 		return 0;
 	n = f->nstamps - 1;
@@ -235,7 +243,7 @@ struct reading {
 /* The flight that starts at r->at. */
 static __always_inline struct flight *read_find(const struct reading *r, u64 **entry)
 {
-	return index_find(r->at, bpf_ntohs(r->sk->__sk_common.skc_dport), r->sk->__sk_common.skc_num, entry);
+	return socket_flight(r->sk, r->at, entry);
 }
 
 /* Ends a flight; false when it is not for this socket. */

@@ -304,8 +304,10 @@ static __always_inline u64 *index_entry(u32 seq)
 	return 0;
 }
 
-/* The unfinished flight that starts at seq. src and dst are the packet's ports: one of them survives any NAT. */
-static __always_inline struct flight *index_find(u32 seq, u16 src, u16 dst, u64 **entry)
+/* The unfinished flight that starts at seq. src and dst are the packet's ports. One of them mostly survives NAT; where it had to change
+ * both, as their pair was taken (nf_nat_core.c, get_unique_tuple), the flight's acknowledgement is at most `behind` less than ack.
+ */
+static __always_inline struct flight *index_find(u32 seq, u16 src, u16 dst, u32 ack, u32 behind, u64 **entry)
 {
 	u64 *hit = index_entry(seq);
 	struct flight *f;
@@ -315,7 +317,7 @@ static __always_inline struct flight *index_find(u32 seq, u16 src, u16 dst, u64 
 	f = flight_by_id(*hit >> 32);
 	if (!f || f->seq != seq)
 		return 0;
-	if (unlikely(f->send_port != src && f->send_peer != dst)) {
+	if (unlikely(f->send_port != src && f->send_peer != dst && ack - f->ack > behind)) {
 		lose(LOSS_AMBIGUOUS);
 		return 0;
 	}

@@ -103,5 +103,5 @@ static __always_inline struct flight *packet_flight(const struct packet *p)
 {
 	u64 *entry;
 
-	return index_find(p->seq, p->src, p->dst, &entry);
+	return index_find(p->seq, p->src, p->dst, p->ack, 0, &entry);
 }

@@ -3,7 +3,9 @@ package join
 import (
 	"bytes"
 	"hash/maphash"
+	"net/netip"
 
+	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
@@ -23,7 +25,7 @@ func (j *Joiner) relate(g *group) (waits bool) {
 		}
 		j.found = j.found[:0]
 		for _, y := range g.xs {
-			if y != x && y.ServerPid() == pid && y.holds(x.Req.StartNs) && sameRequest(x, y) {
+			if y != x && y.ServerPid() == pid && y.holds(x.Req.StartNs) && sameRequest(x, y) && !leavesPod(x, y) {
 				j.found = append(j.found, y)
 			}
 		}
@@ -58,6 +60,20 @@ func (j *Joiner) serves(pid uint32) bool {
 func (x *Exchange) holds(ns uint64) bool {
 	read := x.Req.RecvNs
 	return read != 0 && read <= ns && (x.Resp == nil || ns <= x.Resp.StartNs)
+}
+
+// leavesPod says whether x cannot be caused by y: what iptables redirects to a sidecar on its way into a pod (to the address it was for,
+// another port) goes to that pod. Between the two is the app, of whose exchanges nothing may have been seen.
+func leavesPod(x, y *Exchange) bool {
+	in, out := y.Req.Flight, x.Req.Flight
+	if in.RecvSk == 0 || in.RecvPort == in.SendPeer || in.RecvAddr != in.SendPaddr || uint32(in.Flags^out.Flags)&bpf.FlagIPv6 != 0 {
+		return false
+	}
+	to := netip.AddrFrom16(out.SendPaddr)
+	if uint32(out.Flags)&bpf.FlagIPv6 == 0 {
+		to = netip.AddrFrom4([4]byte(out.SendPaddr[:4]))
+	}
+	return out.SendPaddr != in.RecvAddr && !to.IsLoopback()
 }
 
 // sameRequest says whether the heads themselves say that two exchanges belong to one request.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/report"
@@ -170,6 +171,9 @@ func (s *scorer) members(j *journey.Journey) (list []member, r *request, mixed b
 			continue
 		}
 		m.leg = s.leg(of, e.Leg.Client.Local, e.Leg.Client.Peer)
+		if m.leg < 0 && e.Leg.Server.Known { // the log has the server's view: NAT may have had to change the client's port
+			m.leg = s.leg(of, netip.AddrPortFrom(e.Leg.Client.Local.Addr(), e.Leg.Server.Peer.Port()), e.Leg.Client.Peer)
+		}
 		m.bad = m.leg < 0 && of.logged == allLegs
 		mixed = mixed || m.bad
 	}
