@@ -390,3 +390,21 @@ func (c *chain) rankProtocol(protocol string, inspected verdict) int {
 	}
 	return mismatch
 }
+
+// Routes names the route configurations that a listener asks for.
+func (l *Listener) Routes(yield func(name string)) {
+	for _, chains := range l.byPort {
+		for _, c := range chains {
+			c.routes(yield)
+		}
+	}
+	if l.fallback != nil {
+		l.fallback.routes(yield)
+	}
+}
+
+func (c *chain) routes(yield func(name string)) {
+	if c.http != nil && c.http.rds != "" {
+		yield(c.http.rds)
+	}
+}

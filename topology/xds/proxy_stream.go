@@ -1,0 +1,182 @@
+package xds
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+
+	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/meshwatch/meshwatch/topology/proxy"
+)
+
+// The types of a proxy's resources.
+const (
+	clusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	listenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	endpointType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	routeType    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+)
+
+// kind is a subscription, and what is held of it.
+type kind struct {
+	subscription
+	set    func(name string, value []byte) error
+	remove func(name string)
+	count  func() int
+}
+
+// held makes a kind of a type whose messages are M, that are kept as T.
+func held[M proto.Message, T any](typeURL string, message func() M, compile func(M) T, into map[string]T) *kind {
+	return &kind{
+		subscription: subscription{typeURL: typeURL, versions: map[string]string{}},
+		set: func(name string, value []byte) error {
+			m := message()
+			if err := proto.Unmarshal(value, m); err != nil {
+				return err
+			}
+			into[name] = compile(m)
+			return nil
+		},
+		remove: func(name string) { delete(into, name) },
+		count:  func() int { return len(into) },
+	}
+}
+
+// proxyStream follows what one proxy is told: all clusters and listeners, and the endpoints and routes that they name.
+type proxyStream struct {
+	all   *proxies
+	proxy *Proxy
+	stop  context.CancelFunc
+
+	mu        sync.Mutex
+	kinds     [4]*kind // clusters, listeners, endpoints, routes: in the order in which they are asked for
+	clusters  map[string]*proxy.Cluster
+	listeners map[string]*proxy.Listener
+	endpoints map[string]*proxy.Endpoints
+	routes    map[string]*proxy.Routes
+	dirty     bool
+	made      *proxy.Config
+	status    ProxyStatus
+}
+
+func newProxyStream(all *proxies, p *Proxy) *proxyStream {
+	s := &proxyStream{
+		all: all, proxy: p, status: ProxyStatus{Pod: p.Pod},
+		clusters: map[string]*proxy.Cluster{}, listeners: map[string]*proxy.Listener{}, endpoints: map[string]*proxy.Endpoints{}, routes: map[string]*proxy.Routes{},
+	}
+	s.kinds = [...]*kind{
+		held(clusterType, func() *cluster.Cluster { return &cluster.Cluster{} }, proxy.NewCluster, s.clusters),
+		held(listenerType, func() *listener.Listener { return &listener.Listener{} }, proxy.NewListener, s.listeners),
+		held(endpointType, func() *endpoint.ClusterLoadAssignment { return &endpoint.ClusterLoadAssignment{} }, proxy.NewEndpoints, s.endpoints),
+		held(routeType, func() *route.RouteConfiguration { return &route.RouteConfiguration{} }, proxy.NewRoutes, s.routes),
+	}
+	for _, k := range s.kinds[2:] {
+		k.names = map[string]bool{} // none yet: that is not all
+	}
+	return s
+}
+
+// session is one stream.
+func (s *proxyStream) session(ctx context.Context) (heard bool, err error) {
+	return s.all.talk(ctx, s.first(), s.answer)
+}
+
+// first asks for what is known to be there.
+func (s *proxyStream) first() (out []*discovery.DeltaDiscoveryRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.kinds {
+		if k.names == nil || len(k.names) > 0 {
+			out = append(out, k.begin())
+		}
+	}
+	out[0].Node = s.proxy.node(s.all.settings.ClusterID, s.all.options.Node)
+	return out
+}
+
+// answer takes a response, and asks for what it names.
+func (s *proxyStream) answer(r *discovery.DeltaDiscoveryResponse) (out []*discovery.DeltaDiscoveryRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.status.Connected {
+		s.status.Connected, s.status.Since, s.status.Problem = true, time.Now(), ""
+	}
+	k := s.kinds[0]
+	for _, other := range s.kinds {
+		if other.typeURL == r.TypeUrl {
+			k = other
+		}
+	}
+	answer, bad := k.update(r, k.set, k.remove)
+	if bad > 0 {
+		s.status.Refused += uint64(bad) //nolint:gosec // positive
+		s.status.Problem = answer.ErrorDetail.Message
+		s.all.options.Refused(bad)
+		s.all.log.Warn("control plane sent a proxy what cannot be read; the last good state of it stays", "pod", s.proxy.Name, "namespace", s.proxy.Namespace, "resources", bad, "error", s.status.Problem)
+	}
+	out = append(out, answer)
+	s.status.Updated, s.dirty = time.Now(), true
+	s.all.wake()
+	named := map[string]bool{}
+	switch r.TypeUrl {
+	case clusterType:
+		for _, c := range s.clusters {
+			if name := c.Service(); name != "" {
+				named[name] = true
+			}
+		}
+		k = s.kinds[2]
+	case listenerType:
+		for _, l := range s.listeners {
+			l.Routes(func(name string) { named[name] = true })
+		}
+		k = s.kinds[3]
+	default:
+		return out
+	}
+	if more := k.want(named, k.remove); more != nil {
+		out = append(out, more)
+	}
+	return out
+}
+
+// config is what the proxy was told; nil: nothing was.
+func (s *proxyStream) config() *proxy.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dirty {
+		s.made = proxy.New(maps.Clone(s.listeners), maps.Clone(s.routes), maps.Clone(s.clusters), maps.Clone(s.endpoints))
+		s.dirty = false
+	}
+	return s.made
+}
+
+func (s *proxyStream) now() ProxyStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.status
+	for _, k := range s.kinds {
+		out.Resources += k.count()
+	}
+	return out
+}
+
+// disconnected notes why. What the proxy was told stays.
+func (s *proxyStream) disconnected(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.status.Connected || s.status.Problem == "" {
+		s.all.log.Warn("control plane tells nothing of a proxy; what it told stays", "pod", s.proxy.Name, "namespace", s.proxy.Namespace, "error", err)
+	}
+	if s.status.Connected {
+		s.status.Connected, s.status.Since = false, time.Now()
+	}
+	s.status.Problem = err.Error()
+}
