@@ -64,6 +64,7 @@ const (
 	Condition    Reason = "condition"    // a condition of a route cannot be decided from what is known
 	Listeners    Reason = "listeners"    // several filter chains may have taken it, and they differ
 	Weights      Reason = "weights"      // which of a route's clusters it was
+	Changing     Reason = "changing"     // the proxy was told something else around that time
 	Contradicted Reason = "contradicted" // the route's cluster has no such endpoint
 )
 

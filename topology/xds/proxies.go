@@ -83,7 +83,7 @@ type proxies struct {
 	*link
 	options Options
 	changed chan struct{} // proxies or their configuration
-	configs atomic.Pointer[map[Pod]*proxy.Config]
+	configs atomic.Pointer[map[Pod]*proxy.Versions]
 
 	mu      sync.Mutex
 	wanted  map[Pod]*Proxy
@@ -106,9 +106,16 @@ func (c *Client) Follow(all []Proxy) {
 	p.wake()
 }
 
-// Config is what a proxy was told, as far as it is known yet; nil: nothing is. It costs a look-up in a map.
-func (c *Client) Config(pod Pod) *proxy.Config {
-	if all := c.proxies.configs.Load(); all != nil {
+// Config is what a proxy is told, as far as it is known; nil: nothing is.
+func (c *Client) Config(pod Pod) *proxy.Config { return c.proxies.of(pod).Now() }
+
+// Lookup says what governed a proxy's request at a time. It costs a look-up in a map, and the Config's own.
+func (c *Client) Lookup(pod Pod, r *proxy.Request, at uint64) proxy.Answer {
+	return c.proxies.of(pod).Lookup(r, at)
+}
+
+func (p *proxies) of(pod Pod) *proxy.Versions {
+	if all := p.configs.Load(); all != nil {
 		return (*all)[pod]
 	}
 	return nil
@@ -178,10 +185,10 @@ func (p *proxies) reconcile(ctx context.Context, running *sync.WaitGroup) {
 func (p *proxies) publish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := map[Pod]*proxy.Config{}
+	all := map[Pod]*proxy.Versions{}
 	for pod, s := range p.streams {
-		if c := s.config(); c != nil {
-			all[pod] = c
+		if v := s.publish(p.options.Clock()); v != nil {
+			all[pod] = v
 		}
 	}
 	p.configs.Store(&all)

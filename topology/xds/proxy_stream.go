@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"hash/maphash"
 	"maps"
 	"sync"
 	"time"
@@ -27,26 +28,38 @@ const (
 // kind is a subscription, and what is held of it.
 type kind struct {
 	subscription
-	set    func(name string, value []byte) error
-	remove func(name string)
-	count  func() int
+	set     func(name string, value []byte) error
+	remove  func(name string)
+	count   func() int
+	changed bool // since the last Config
 }
+
+// seed is of the hashes of resources, which tell those that are sent again as they were.
+var seed = maphash.MakeSeed()
 
 // held makes a kind of a type whose messages are M, that are kept as T.
 func held[M proto.Message, T any](typeURL string, message func() M, compile func(M) T, into map[string]T) *kind {
-	return &kind{
-		subscription: subscription{typeURL: typeURL, versions: map[string]string{}},
-		set: func(name string, value []byte) error {
-			m := message()
-			if err := proto.Unmarshal(value, m); err != nil {
-				return err
-			}
-			into[name] = compile(m)
+	k := &kind{subscription: subscription{typeURL: typeURL, versions: map[string]string{}}}
+	hashes := map[string]uint64{}
+	k.set = func(name string, value []byte) error {
+		hash := maphash.Bytes(seed, value)
+		if old, known := hashes[name]; known && old == hash {
 			return nil
-		},
-		remove: func(name string) { delete(into, name) },
-		count:  func() int { return len(into) },
+		}
+		m := message()
+		if err := proto.Unmarshal(value, m); err != nil {
+			return err
+		}
+		into[name], hashes[name], k.changed = compile(m), hash, true
+		return nil
 	}
+	k.remove = func(name string) {
+		delete(into, name)
+		delete(hashes, name)
+		k.changed = true
+	}
+	k.count = func() int { return len(into) }
+	return k
 }
 
 // proxyStream follows what one proxy is told: all clusters and listeners, and the endpoints and routes that they name.
@@ -61,8 +74,8 @@ type proxyStream struct {
 	listeners map[string]*proxy.Listener
 	endpoints map[string]*proxy.Endpoints
 	routes    map[string]*proxy.Routes
-	dirty     bool
-	made      *proxy.Config
+	versions  *proxy.Versions // nil: nothing was told
+	settled   bool            // all that was asked for has been there: what changes from then on is a change
 	status    ProxyStatus
 }
 
@@ -122,7 +135,7 @@ func (s *proxyStream) answer(r *discovery.DeltaDiscoveryResponse) (out []*discov
 		s.all.log.Warn("control plane sent a proxy what cannot be read; the last good state of it stays", "pod", s.proxy.Name, "namespace", s.proxy.Namespace, "resources", bad, "error", s.status.Problem)
 	}
 	out = append(out, answer)
-	s.status.Updated, s.dirty = time.Now(), true
+	s.status.Updated = time.Now()
 	s.all.wake()
 	named := map[string]bool{}
 	switch r.TypeUrl {
@@ -147,15 +160,35 @@ func (s *proxyStream) answer(r *discovery.DeltaDiscoveryResponse) (out []*discov
 	return out
 }
 
-// config is what the proxy was told; nil: nothing was.
-func (s *proxyStream) config() *proxy.Config {
+// publish is what the proxy was told, up to now; nil: nothing was.
+func (s *proxyStream) publish(at uint64) *proxy.Versions {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dirty {
-		s.made = proxy.New(maps.Clone(s.listeners), maps.Clone(s.routes), maps.Clone(s.clusters), maps.Clone(s.endpoints))
-		s.dirty = false
+	routing, any := false, false
+	for i, k := range s.kinds {
+		any = any || k.changed
+		routing = routing || k.changed && i%2 == 1 // listeners and routes
+		k.changed = false
 	}
-	return s.made
+	switch {
+	case !any:
+		return s.versions
+	case routing && s.settled:
+		s.versions = s.versions.Then(s.config(), at)
+	default:
+		s.versions = s.versions.With(s.config())
+	}
+	s.settled = s.settled || s.complete()
+	return s.versions
+}
+
+func (s *proxyStream) config() *proxy.Config {
+	return proxy.New(maps.Clone(s.listeners), maps.Clone(s.routes), maps.Clone(s.clusters), maps.Clone(s.endpoints))
+}
+
+// complete says whether all that was asked for is there.
+func (s *proxyStream) complete() bool {
+	return len(s.listeners) > 0 && len(s.routes) == len(s.kinds[3].names)
 }
 
 func (s *proxyStream) now() ProxyStatus {
