@@ -82,6 +82,7 @@ type ProxyStatus struct {
 type proxies struct {
 	*link
 	options Options
+	pools   pools
 	changed chan struct{} // proxies or their configuration
 	configs atomic.Pointer[map[Pod]*proxy.Versions]
 
@@ -91,7 +92,7 @@ type proxies struct {
 }
 
 func newProxies(l *link, o Options) *proxies {
-	return &proxies{link: l, options: o, changed: make(chan struct{}, 1), wanted: map[Pod]*Proxy{}, streams: map[Pod]*proxyStream{}}
+	return &proxies{link: l, options: o, pools: newPools(), changed: make(chan struct{}, 1), wanted: map[Pod]*Proxy{}, streams: map[Pod]*proxyStream{}}
 }
 
 // Follow says which proxies are on this node. Those that are no more are forgotten, also when another has come under its name.

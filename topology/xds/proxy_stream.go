@@ -2,7 +2,6 @@ package xds
 
 import (
 	"context"
-	"hash/maphash"
 	"maps"
 	"sync"
 	"time"
@@ -34,28 +33,30 @@ type kind struct {
 	changed bool // since the last Config
 }
 
-// seed is of the hashes of resources, which tell those that are sent again as they were.
-var seed = maphash.MakeSeed()
-
-// held makes a kind of a type whose messages are M, that are kept as T.
-func held[M proto.Message, T any](typeURL string, message func() M, compile func(M) T, into map[string]T) *kind {
+// held makes a kind of a type whose messages are M, that are kept as T. What is sent again as it was changes nothing.
+func held[M proto.Message, T any](typeURL string, message func() M, compile func(M) *T, from *pool[T], into map[string]*T) *kind {
 	k := &kind{subscription: subscription{typeURL: typeURL, versions: map[string]string{}}}
-	hashes := map[string]uint64{}
+	digests := map[string]digest{}
 	k.set = func(name string, value []byte) error {
-		hash := maphash.Bytes(seed, value)
-		if old, known := hashes[name]; known && old == hash {
+		d := digestOf(value)
+		if old, known := digests[name]; known && old == d {
 			return nil
 		}
-		m := message()
-		if err := proto.Unmarshal(value, m); err != nil {
-			return err
+		v := from.get(d)
+		if v == nil {
+			m := message()
+			if err := proto.Unmarshal(value, m); err != nil {
+				return err
+			}
+			v = compile(m)
+			from.put(d, v)
 		}
-		into[name], hashes[name], k.changed = compile(m), hash, true
+		into[name], digests[name], k.changed = v, d, true
 		return nil
 	}
 	k.remove = func(name string) {
 		delete(into, name)
-		delete(hashes, name)
+		delete(digests, name)
 		k.changed = true
 	}
 	k.count = func() int { return len(into) }
@@ -85,10 +86,10 @@ func newProxyStream(all *proxies, p *Proxy) *proxyStream {
 		clusters: map[string]*proxy.Cluster{}, listeners: map[string]*proxy.Listener{}, endpoints: map[string]*proxy.Endpoints{}, routes: map[string]*proxy.Routes{},
 	}
 	s.kinds = [...]*kind{
-		held(clusterType, func() *cluster.Cluster { return &cluster.Cluster{} }, proxy.NewCluster, s.clusters),
-		held(listenerType, func() *listener.Listener { return &listener.Listener{} }, proxy.NewListener, s.listeners),
-		held(endpointType, func() *endpoint.ClusterLoadAssignment { return &endpoint.ClusterLoadAssignment{} }, proxy.NewEndpoints, s.endpoints),
-		held(routeType, func() *route.RouteConfiguration { return &route.RouteConfiguration{} }, proxy.NewRoutes, s.routes),
+		held(clusterType, func() *cluster.Cluster { return &cluster.Cluster{} }, proxy.NewCluster, all.pools.clusters, s.clusters),
+		held(listenerType, func() *listener.Listener { return &listener.Listener{} }, proxy.NewListener, all.pools.listeners, s.listeners),
+		held(endpointType, func() *endpoint.ClusterLoadAssignment { return &endpoint.ClusterLoadAssignment{} }, proxy.NewEndpoints, all.pools.endpoints, s.endpoints),
+		held(routeType, func() *route.RouteConfiguration { return &route.RouteConfiguration{} }, proxy.NewRoutes, all.pools.routes, s.routes),
 	}
 	for _, k := range s.kinds[2:] {
 		k.names = map[string]bool{} // none yet: that is not all
@@ -121,7 +122,7 @@ func (s *proxyStream) answer(r *discovery.DeltaDiscoveryResponse) (out []*discov
 	if !s.status.Connected {
 		s.status.Connected, s.status.Since, s.status.Problem = true, time.Now(), ""
 	}
-	k := s.kinds[0]
+	k := &kind{} // it takes nothing
 	for _, other := range s.kinds {
 		if other.typeURL == r.TypeUrl {
 			k = other
