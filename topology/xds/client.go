@@ -58,7 +58,7 @@ type Status struct {
 
 // New makes a Client. It does not connect.
 func New(s Settings, o Options) *Client {
-	l := &link{settings: s, identity: &identity{settings: s, log: o.Log}, log: o.Log, pings: keepalivePeriod, pause: pause}
+	l := newLink(s, o.Log, "")
 	c := &Client{Options: o, link: l, dirty: make(chan struct{}, 1), proxies: newProxies(l, o)}
 	c.addresses.builder = o.Builder
 	c.subscription = subscription{typeURL: addressType, versions: map[string]string{}}

@@ -40,6 +40,10 @@ type link struct {
 	now   *shared // nil: none
 }
 
+func newLink(s Settings, log *slog.Logger, as string) *link {
+	return &link{settings: s, identity: &identity{settings: s, log: log, as: as}, log: log, pings: keepalivePeriod, pause: pause}
+}
+
 // shared is a connection with the number of its streams.
 type shared struct {
 	conn  *grpc.ClientConn

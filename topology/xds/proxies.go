@@ -89,10 +89,11 @@ type proxies struct {
 	mu      sync.Mutex
 	wanted  map[Pod]*Proxy
 	streams map[Pod]*proxyStream
+	links   map[string]*link // by the identity with which is asked
 }
 
 func newProxies(l *link, o Options) *proxies {
-	return &proxies{link: l, options: o, pools: newPools(), changed: make(chan struct{}, 1), wanted: map[Pod]*Proxy{}, streams: map[Pod]*proxyStream{}}
+	return &proxies{link: l, options: o, pools: newPools(), changed: make(chan struct{}, 1), wanted: map[Pod]*Proxy{}, streams: map[Pod]*proxyStream{}, links: map[string]*link{}}
 }
 
 // Follow says which proxies are on this node. Those that are no more are forgotten, also when another has come under its name.
@@ -170,16 +171,42 @@ func (p *proxies) reconcile(ctx context.Context, running *sync.WaitGroup) {
 			delete(p.streams, pod)
 		}
 	}
+	maps.DeleteFunc(p.links, func(_ string, l *link) bool { return !p.uses(l) })
 	for pod, wanted := range p.wanted {
 		if p.streams[pod] != nil {
 			continue
 		}
 		s := newProxyStream(p, wanted)
+		s.link = p.linkOf(wanted)
 		p.streams[pod] = s
 		ctx, cancel := context.WithCancel(ctx)
 		s.stop = cancel
-		running.Go(func() { p.follow(ctx, s.session, s.disconnected) })
+		running.Go(func() { s.link.follow(ctx, s.session, s.disconnected) })
 	}
+}
+
+func (p *proxies) uses(l *link) bool {
+	for _, s := range p.streams {
+		if s.link == l {
+			return true
+		}
+	}
+	return false
+}
+
+// linkOf is the connection for a proxy: everybody's, or one with its account's certificate.
+func (p *proxies) linkOf(one *Proxy) *link {
+	if p.settings.Security != MTLS || p.settings.TrustDomain == "" || one.Account == "" {
+		return p.link
+	}
+	as := fmt.Sprintf("spiffe://%s/ns/%s/sa/%s", p.settings.TrustDomain, one.Namespace, one.Account)
+	l := p.links[as]
+	if l == nil {
+		l = newLink(p.settings, p.log, as)
+		l.pause = p.pause
+		p.links[as] = l
+	}
+	return l
 }
 
 // publish replaces the Configs by those of the streams that there are.

@@ -67,6 +67,7 @@ func held[M proto.Message, T any](typeURL string, message func() M, compile func
 type proxyStream struct {
 	all   *proxies
 	proxy *Proxy
+	link  *link
 	stop  context.CancelFunc
 
 	mu        sync.Mutex
@@ -76,7 +77,8 @@ type proxyStream struct {
 	endpoints map[string]*proxy.Endpoints
 	routes    map[string]*proxy.Routes
 	versions  *proxy.Versions // nil: nothing was told
-	settled   bool            // all that was asked for has been there: what changes from then on is a change
+	answered  bool            // routes came
+	settled   bool            // the first state was there: what changes from then on is a change
 	status    ProxyStatus
 }
 
@@ -99,7 +101,7 @@ func newProxyStream(all *proxies, p *Proxy) *proxyStream {
 
 // session is one stream.
 func (s *proxyStream) session(ctx context.Context) (heard bool, err error) {
-	return s.all.talk(ctx, s.first(), s.answer)
+	return s.link.talk(ctx, s.first(), s.answer)
 }
 
 // first asks for what is known to be there.
@@ -153,6 +155,7 @@ func (s *proxyStream) answer(r *discovery.DeltaDiscoveryResponse) (out []*discov
 		}
 		k = s.kinds[3]
 	default:
+		s.answered = s.answered || r.TypeUrl == routeType
 		return out
 	}
 	if more := k.want(named, k.remove); more != nil {
@@ -179,17 +182,12 @@ func (s *proxyStream) publish(at uint64) *proxy.Versions {
 	default:
 		s.versions = s.versions.With(s.config())
 	}
-	s.settled = s.settled || s.complete()
+	s.settled = s.settled || len(s.listeners) > 0 && (s.answered || len(s.kinds[3].names) == 0)
 	return s.versions
 }
 
 func (s *proxyStream) config() *proxy.Config {
 	return proxy.New(maps.Clone(s.listeners), maps.Clone(s.routes), maps.Clone(s.clusters), maps.Clone(s.endpoints))
-}
-
-// complete says whether all that was asked for is there.
-func (s *proxyStream) complete() bool {
-	return len(s.listeners) > 0 && len(s.routes) == len(s.kinds[3].names)
 }
 
 func (s *proxyStream) now() ProxyStatus {
