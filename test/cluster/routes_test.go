@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -161,7 +163,8 @@ func TestRoutes(t *testing.T) {
 
 func testRoutes(t *testing.T, c *Cluster) {
 	c.applyRoutes(t)
-	client := c.followProxies(t)
+	istiod := pod(t, c, "istio-system", "app=istiod")
+	client := c.followProxies(t, xds.Settings{Address: c.forward(t, istiod.IP.String()+":15010"), Security: xds.Plaintext})
 	pods := c.routePods(t)
 	var proxies []xds.Proxy
 	for _, p := range pods {
@@ -177,6 +180,7 @@ func testRoutes(t *testing.T, c *Cluster) {
 	}
 	c.compare(t, client, pods, begun, sent)
 	checkPolicies(t, client.Config(podOf(pods, "front")))
+	c.checkSecure(t, istiod, proxies)
 	client.Follow(proxies[:1])
 	err := await.Until(ctxWithin(t, soon), func() bool { return len(client.Proxies()) == 1 && client.Config(proxies[1].Pod) == nil })
 	if err != nil {
@@ -219,12 +223,12 @@ func (c *Cluster) routePods(t *testing.T) []Pod {
 	return append([]Pod{pod(t, c, GatewayNamespace, "istio=ingressgateway")}, pods...)
 }
 
-// followProxies is a client of istiod's in clear text that runs until the test ends.
-func (c *Cluster) followProxies(t *testing.T) *xds.Client {
+// followProxies is a client of istiod's that runs until the test ends.
+func (c *Cluster) followProxies(t *testing.T, settings xds.Settings) *xds.Client {
 	t.Helper()
-	istiod := pod(t, c, "istio-system", "app=istiod")
 	start := time.Now()
-	client := xds.New(xds.Settings{Address: c.forward(t, istiod.IP.String()+":15010"), Security: xds.Plaintext, ClusterID: "Kubernetes"}, xds.Options{
+	settings.ClusterID = "Kubernetes"
+	client := xds.New(settings, xds.Options{
 		Node: nodeName(1), Builder: topology.NewBuilder("", uint64(time.Hour)), Clock: func() uint64 { return uint64(time.Since(start)) },
 		Changed: func(*topology.Store) {}, Refused: func(n int) { t.Errorf("%d resources of istiod's were refused", n) }, Log: slog.New(slog.DiscardHandler),
 	})
@@ -233,6 +237,46 @@ func (c *Cluster) followProxies(t *testing.T) *xds.Client {
 	running.Go(func() { client.Run(ctx) })
 	t.Cleanup(func() { cancel(); running.Wait() })
 	return client
+}
+
+// checkSecure asks at istiod's port 15012, where it matters who asks: what the proxies of the agent's own namespace are told, and
+// nothing of others.
+func (c *Cluster) checkSecure(t *testing.T, istiod Pod, proxies []xds.Proxy) {
+	t.Helper()
+	var root struct{ Data map[string]string }
+	if err := c.Get(t.Context(), &root, "configmap/istio-ca-root-cert", "--namespace=routes"); err != nil {
+		t.Fatal(err)
+	}
+	token, err := c.Token(t.Context(), "routes", "default", "istio-ca", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	s := xds.Settings{Address: c.forward(t, istiod.IP.String()+":15012"), RootFile: filepath.Join(dir, "root"), TokenFile: filepath.Join(dir, "token"), ServerName: "istiod.istio-system.svc"}
+	for name, text := range map[string]string{s.RootFile: root.Data["root-cert.pem"], s.TokenFile: token} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s.Security = range []string{xds.Token, xds.MTLS} {
+		client := c.followProxies(t, s)
+		client.Follow(proxies)
+		err := await.Until(ctxWithin(t, soon), func() bool {
+			told, refused := 0, 0
+			for _, p := range client.Proxies() {
+				switch {
+				case p.Pod.Namespace == "routes" && p.Resources > 10:
+					told++
+				case p.Pod.Namespace != "routes" && strings.Contains(p.Problem, "authorization failed: no identities"):
+					refused++
+				}
+			}
+			return told == len(proxies)-1 && refused == 1
+		})
+		if err != nil {
+			t.Errorf("%s: %v: %+v", s.Security, err, client.Proxies())
+		}
+	}
 }
 
 // forward is an address of this machine at which the first node's connections to another are made, until the test ends.
