@@ -42,6 +42,7 @@ type Agent struct {
 	wake     chan struct{} // wanted has changed
 	watcher  *netpath.Watcher
 	xds      *xds.Client // nil: no control plane is asked
+	governor *governor   // nil: it is not asked about proxies
 	names    *observe.Names
 	observer *observe.Observer
 	losses   *loss.Set
@@ -154,6 +155,10 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 			Node: nodeName(), Builder: topology.NewBuilder("", a.remembered()), Clock: monotonic, Log: a.env.Log, Changed: a.learned,
 			Refused: func(n int) { a.losses.Count("topology", "refused", uint64(n)) }, //nolint:gosec // not negative
 		})
+		if a.cfg.Topology.XDS.Proxies {
+			a.governor = newGovernor(a.xds)
+			a.observer.Govern(a.governor)
+		}
 		a.background.Go(func() { a.xds.Run(ctx) })
 	}
 	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.cfg.TLS.Exclude, a.losses, a.env.Log)
@@ -182,6 +187,9 @@ func nodeName() string {
 // learned takes what the control plane told.
 func (a *Agent) learned(s *topology.Store) {
 	a.names.SetStore(s)
+	if a.governor != nil {
+		a.governor.learned(s)
+	}
 	a.topology.Store(&control.Topology{Addresses: s.Len(), Loaded: time.Now()})
 }
 

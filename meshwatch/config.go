@@ -65,11 +65,15 @@ type XDS struct {
 	ServerName string `yaml:"server_name"`
 	// Istio's id of this cluster.
 	ClusterID string `yaml:"cluster_id"`
+	// Ask, too, for what the proxies of this node are told at which requests are seen: journeys then say by which route each went. To the control plane that is another proxy for each.
+	Proxies bool `yaml:"proxies"`
+	// The mesh's trust domain, such as cluster.local: with `mtls`, ask for that with certificates of the proxies' own accounts, for which the agent's account must be among istiod's `CA_TRUSTED_NODE_ACCOUNTS`. Empty: as the agent itself, whom istiod tells of its own namespace only.
+	TrustDomain string `yaml:"trust_domain"`
 }
 
 func (x *XDS) settings() xds.Settings {
 	return xds.Settings{
-		Address: x.Address, Security: x.Security, RootFile: x.RootFile, TokenFile: x.TokenFile, ServerName: x.ServerName, ClusterID: x.ClusterID,
+		Address: x.Address, Security: x.Security, RootFile: x.RootFile, TokenFile: x.TokenFile, ServerName: x.ServerName, ClusterID: x.ClusterID, TrustDomain: x.TrustDomain,
 	}
 }
 

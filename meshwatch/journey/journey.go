@@ -171,6 +171,8 @@ type Exchange struct {
 	Response  *Flight           `json:"response,omitempty"` // nil: none seen
 	Parent    int               `json:"parent"`             // index of the exchange that caused this one, -1 for a root
 	Error     string            `json:"error,omitempty"`    // reset, no-response, 5xx, a gRPC code: empty when it went well
+	// Governance is what governed it at the proxy that received it; nil: that is no proxy, or nobody was asked.
+	Governance *Governance `json:"governance,omitempty"`
 }
 
 // GRPC is what a call has beyond its HTTP/2. A call that streams is one exchange, however long it lives.

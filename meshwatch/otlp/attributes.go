@@ -39,6 +39,19 @@ const (
 	keyTLS         = attribute.Key("meshwatch.tls")
 	keySent        = attribute.Key("meshwatch.grpc.request_messages")
 	keyReceived    = attribute.Key("meshwatch.grpc.response_messages")
+	keyRoute       = attribute.Key("envoy.route")
+	keyVirtualHost = attribute.Key("envoy.virtual_host")
+	keyCluster     = attribute.Key("envoy.cluster")
+	keyTimeout     = attribute.Key("envoy.timeout_ms")
+	keyRetries     = attribute.Key("envoy.retries")
+	keyFaultDelay  = attribute.Key("envoy.fault.delay_ms")
+	keyFaultAbort  = attribute.Key("envoy.fault.abort")
+	keyAnsweredBy  = attribute.Key("envoy.answered_by")
+	keySubset      = attribute.Key("istio.subset")
+	keyService     = attribute.Key("istio.service")
+	keyVirtual     = attribute.Key("istio.virtual_service")
+	keyDestination = attribute.Key("istio.destination_rule")
+	keyUngoverned  = attribute.Key("meshwatch.route.unknown")
 	keyRecorded    = attribute.Key("meshwatch.recorded_share")
 )
 
@@ -93,6 +106,7 @@ func (b *builder) legAttributes(i int, e *journey.Exchange) []attribute.KeyValue
 			reason = c.DropReason
 		}
 	}
+	b.governance(e.Governance)
 	b.add(keyDepth.String(depth(e)))
 	b.number(keyRetransmits, int(retransmits))
 	b.number(keyDropReason, int(reason))
@@ -214,8 +228,35 @@ func (b *builder) thread(e *journey.End) {
 func (b *builder) relayAttributes(e *journey.Exchange) []attribute.KeyValue {
 	b.begin()
 	b.word(keyRole, string(e.Leg.Server.Role))
+	b.governance(e.Governance)
 	b.thread(&e.Leg.Server)
 	return b.end()
+}
+
+// governance is what the proxy's configuration says of a request: on the leg by which it came, and on the relay inside.
+func (b *builder) governance(g *journey.Governance) {
+	if g == nil {
+		return
+	}
+	b.word(keyRoute, g.Route)
+	b.word(keyVirtualHost, g.VirtualHost)
+	b.word(keyCluster, g.Cluster)
+	b.word(keySubset, g.Subset)
+	b.word(keyService, g.Service)
+	if g.Defined.Kind == "VirtualService" {
+		b.word(keyVirtual, g.Defined.String())
+	}
+	if g.Destination.Kind == "DestinationRule" {
+		b.word(keyDestination, g.Destination.String())
+	}
+	b.word(keyUngoverned, g.Unknown)
+	if p := g.Policy; p != nil {
+		b.number(keyTimeout, int(p.Timeout.Milliseconds()))
+		b.number(keyRetries, int(p.Retries))
+		b.number(keyFaultDelay, int(p.Delay.Milliseconds()))
+		b.number(keyFaultAbort, int(p.Abort))
+		b.word(keyAnsweredBy, p.Local)
+	}
 }
 
 func (b *builder) connectAttributes(e *journey.Exchange) []attribute.KeyValue {

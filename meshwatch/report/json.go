@@ -105,6 +105,9 @@ func appendExchange(b []byte, p **journey.Exchange) []byte {
 	}
 	b = number(b, `,"parent":`, e.Parent)
 	b = optional(b, `,"error":`, e.Error)
+	if e.Governance != nil {
+		b = appendGovernance(b, e.Governance)
+	}
 	return append(b, '}')
 }
 

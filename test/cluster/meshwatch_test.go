@@ -54,6 +54,7 @@ func TestMeshwatch(t *testing.T) {
 	if err != nil {
 		t.Errorf("%v: no journey through %s, only %q; %s", err, through, seen, last)
 	}
+	c.testGoverned(t)
 }
 
 // observe runs the agent on the first node until the cluster is taken down.
@@ -75,7 +76,7 @@ func (c *Cluster) observe(t *testing.T) *control.Client {
 		t.Fatal(err)
 	}
 	socket, file := filepath.Join(dir, "sock"), filepath.Join(dir, "agent.yaml")
-	config := fmt.Sprintf("topology: {xds: {address: \"%s:15010\", security: plaintext}}\ncontrol: {socket: %s}\nmetrics: {listen: \"\"}\noutput: json\nbudget: {agent: 0, recorder: 0}\n",
+	config := fmt.Sprintf("topology: {xds: {address: \"%s:15010\", security: plaintext, proxies: true}}\ncontrol: {socket: %s}\nmetrics: {listen: \"\"}\noutput: json\nbudget: {agent: 0, recorder: 0}\n",
 		istiod.IP, socket)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
