@@ -23,7 +23,7 @@ type Endpoints struct {
 func NewEndpoints(a *endpoint.ClusterLoadAssignment) *Endpoints {
 	e := &Endpoints{}
 	for _, group := range a.GetEndpoints() {
-		e.open = e.open || group.GetLoadBalancerEndpoints() != nil || group.GetLedsClusterLocalityConfig() != nil
+		e.open = e.open || group.GetLbConfig() != nil || group.GetLedsClusterLocalityConfig() != nil // told elsewhere
 		for _, one := range group.GetLbEndpoints() {
 			addr, ok := socket(one.GetEndpoint().GetAddress())
 			if !ok {

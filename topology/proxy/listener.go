@@ -60,9 +60,7 @@ func NewListener(l *listener.Listener) *Listener {
 		bound: l.GetBindToPort() == nil || l.GetBindToPort().GetValue(), direction: l.GetTrafficDirection(),
 		hands: l.GetUseOriginalDst().GetValue(), opaque: l.GetFilterChainMatcher() != nil, byPort: map[uint16][]*chain{},
 	}
-	if v1 := l.GetDeprecatedV1().GetBindToPort(); v1 != nil && !v1.GetValue() {
-		out.bound = false
-	}
+	out.bound = out.bound && !unbound(l)
 	addresses := []*core.Address{l.GetAddress()}
 	for _, more := range l.GetAdditionalAddresses() {
 		addresses = append(addresses, more.GetAddress())

@@ -149,25 +149,14 @@ func headerOf(m *route.HeaderMatcher) header {
 	switch p := m.GetHeaderMatchSpecifier().(type) {
 	case *route.HeaderMatcher_StringMatch:
 		h.text = textOf(p.StringMatch)
-	case *route.HeaderMatcher_ExactMatch:
-		h.text = newText(textExact, p.ExactMatch, false)
-		if p.ExactMatch == "" {
-			h.text.kind = textAny
-		}
-	case *route.HeaderMatcher_SafeRegexMatch:
-		h.text = regexpOf(p.SafeRegexMatch)
-	case *route.HeaderMatcher_PrefixMatch:
-		h.text = newText(textPrefix, p.PrefixMatch, false)
-	case *route.HeaderMatcher_SuffixMatch:
-		h.text = newText(textSuffix, p.SuffixMatch, false)
-	case *route.HeaderMatcher_ContainsMatch:
-		h.text = newText(textContains, p.ContainsMatch, false)
 	case *route.HeaderMatcher_RangeMatch:
 		h.number, h.from, h.below = true, p.RangeMatch.GetStart(), p.RangeMatch.GetEnd()
 	case *route.HeaderMatcher_PresentMatch:
 		h.present, h.wanted = true, p.PresentMatch
 	case nil:
 		h.present, h.wanted = true, true
+	default:
+		h.text = oldText(m)
 	}
 	return h
 }

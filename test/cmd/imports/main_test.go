@@ -23,6 +23,9 @@ func TestCheck(t *testing.T) {
 		{p("meshwatch/control", "net/http", module+"netpath"), 0},
 		{p("meshwatch/control", module+"cmd/meshwatch", module+"test/lab"), 2},
 		{p("meshwatch", "github.com/cilium/ebpf/link"), 1},
+		{p("topology/proxy", "net/netip", module+"topology"), 0},
+		{p("topology/proxy", "net", module+"topology/xds"), 2 + 1}, // the second breaks both rules
+		{p("topology/xds", "net", module+"topology", module+"topology/proxy"), 0},
 		{p("cmd/meshwatch", module+"meshwatch", module+"netpath", "os"), 0},
 		{p("cmd/meshwatch", module+"bpf"), 1},
 		{p("test/lab", module+"bpf", "net", "github.com/cilium/ebpf"), 0},
