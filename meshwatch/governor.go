@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/meshwatch/meshwatch/meshwatch/control"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/topology"
 	"github.com/meshwatch/meshwatch/topology/proxy"
@@ -15,6 +16,7 @@ import (
 type told interface {
 	Follow([]xds.Proxy)
 	Lookup(xds.Pod, *proxy.Request, uint64) proxy.Answer
+	Proxies() []xds.ProxyStatus
 }
 
 // governor asks what the proxies of this node are told at which requests are seen: from the first request on, and as long as the
@@ -77,4 +79,20 @@ func (g *governor) learned(s *topology.Store) {
 	if changed {
 		g.client.Follow(slices.Collect(maps.Values(g.proxies)))
 	}
+}
+
+// state is how it stands with all of them.
+func (g *governor) state() *control.Proxies {
+	out := &control.Proxies{}
+	for _, s := range g.client.Proxies() {
+		out.Followed++
+		out.Resources += s.Resources
+		if s.Connected {
+			out.Connected++
+		}
+		if s.Problem != "" {
+			out.Problem = s.Pod.Namespace + "/" + s.Pod.Name + ": " + s.Problem
+		}
+	}
+	return out
 }

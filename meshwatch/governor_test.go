@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/meshwatch/meshwatch/meshwatch/control"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/topology"
 	"github.com/meshwatch/meshwatch/topology/proxy"
@@ -20,6 +21,10 @@ func (a *asked) Follow(all []xds.Proxy) { a.calls, a.follows = a.calls+1, all }
 
 func (a *asked) Lookup(xds.Pod, *proxy.Request, uint64) proxy.Answer {
 	return proxy.Answer{Why: proxy.NoRoutes}
+}
+
+func (a *asked) Proxies() []xds.ProxyStatus {
+	return []xds.ProxyStatus{{Connected: true, Resources: 7}, {Pod: xds.Pod{Namespace: "demo", Name: "x"}, Problem: "refused"}}
 }
 
 func TestGovernor(t *testing.T) {
@@ -46,6 +51,9 @@ func TestGovernor(t *testing.T) {
 	set("10.0.0.2")
 	if a.calls != 2 || a.follows[0].Addr != netip.MustParseAddr("10.0.0.2") {
 		t.Errorf("%d calls, %+v", a.calls, a.follows)
+	}
+	if s := *g.state(); s != (control.Proxies{Followed: 2, Connected: 1, Resources: 7, Problem: "demo/x: refused"}) {
+		t.Errorf("%+v", s)
 	}
 	b.Remove("front", topology.Moment{})
 	g.learned(b.Store(0))

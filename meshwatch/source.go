@@ -49,6 +49,9 @@ func (a *Agent) Status() control.Status {
 		s.Topology.ControlPlane = a.cfg.Topology.XDS.Address
 		s.Topology.Connected, s.Topology.Since, s.Topology.Refused, s.Topology.Problem = x.Connected, x.Since, x.Refused, x.Problem
 	}
+	if a.governor != nil {
+		s.Topology.Proxies = a.governor.state()
+	}
 	return s
 }
 

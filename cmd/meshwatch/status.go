@@ -54,6 +54,9 @@ func statusTable(w io.Writer, s *control.Status, now time.Time) error {
 	row("tls", "%s", tlsState(s.TLS))
 	row("export", "%s", exportState(&s.Export))
 	row("topology", "%s", topologyState(&s.Topology, now))
+	if p := s.Topology.Proxies; p != nil {
+		row("proxies", "%s", proxiesState(p))
+	}
 	if err := tw.Flush(); err != nil {
 		return err
 	}
@@ -106,6 +109,14 @@ func exportState(e *control.Export) string {
 		return "off"
 	}
 	return printable(e.Endpoint) + ": " + e.State
+}
+
+func proxiesState(p *control.Proxies) string {
+	text := fmt.Sprintf("%d followed, %d told, %d resources", p.Followed, p.Connected, p.Resources)
+	if p.Problem != "" {
+		text += "; " + printable(p.Problem)
+	}
+	return text
 }
 
 func topologyState(t *control.Topology, now time.Time) string {

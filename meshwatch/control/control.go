@@ -127,6 +127,7 @@ type Topology struct {
 	Connected    bool      `json:"connected,omitempty"`     // to it
 	Since        time.Time `json:"since,omitzero"`          // connected, or lost
 	Refused      uint64    `json:"refused,omitempty"`       // answers of it with something that could not be read
+	Proxies      *Proxies  `json:"proxies,omitempty"`       // nil: it is not asked about them
 }
 
 // Summary is one line about a journey.

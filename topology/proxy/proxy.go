@@ -55,6 +55,7 @@ type Reason string
 
 // The reasons.
 const (
+	NoConfig     Reason = "no-config"    // nothing is (yet) known of the proxy
 	NoListener   Reason = "no-listener"  // none of the proxy's takes such a connection
 	NoHTTP       Reason = "no-http"      // the listener passes bytes on
 	NoRoutes     Reason = "no-routes"    // not (yet) received
@@ -149,7 +150,7 @@ func (c *Config) Len() int {
 // Lookup says what governed a request. It allocates only where several routes or listeners are possible.
 func (c *Config) Lookup(r *Request) Answer {
 	if c == nil {
-		return Answer{Why: NoListener}
+		return Answer{Why: NoConfig}
 	}
 	var room [maxChains]*chain
 	chains, sure := c.listeners.chains(r, room[:0])

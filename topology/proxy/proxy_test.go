@@ -427,7 +427,7 @@ func TestListeners(t *testing.T) {
 		}
 	}
 	var none *Config
-	if a := none.Lookup(get("shop", "/")); a.Why != NoListener || none.Len() != 0 {
+	if a := none.Lookup(get("shop", "/")); a.Why != NoConfig || none.Len() != 0 {
 		t.Errorf("nil: %+v", a)
 	}
 	if a := gateway(t, "", "", "").Lookup(get("shop", "/")); a.Why != NoMatch {

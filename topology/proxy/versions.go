@@ -41,7 +41,7 @@ func (v *Versions) Now() *Config {
 func (v *Versions) Lookup(r *Request, at uint64) Answer {
 	switch {
 	case v == nil:
-		return Answer{Why: NoListener}
+		return Answer{Why: NoConfig}
 	case v.changed == 0 || at >= v.changed+topology.Lateness:
 		return v.now.Lookup(r)
 	case v.since != 0 && at < v.since+topology.Lateness:

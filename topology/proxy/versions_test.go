@@ -19,7 +19,7 @@ func TestVersions(t *testing.T) {
 		at   uint64
 		want string
 	}{
-		{none, 1, "-no-listener"}, {first, 1, "one"}, {first.With(two), 1, "two"},
+		{none, 1, "-no-config"}, {first, 1, "one"}, {first.With(two), 1, "two"},
 		{changed, 8 * late, "one"}, {changed, 9*late + 1, "-changing"}, {changed, 10 * late, "-changing"}, {changed, 11 * late, "two"},
 		{again, 8 * late, "-changing"}, {again, 11 * late, "-changing"}, {again, 12 * late, "one"}, // which one it was is not known any more
 		{settled, 50 * late, "two"}, {settled, 100 * late, "-changing"},
