@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/meshwatch/meshwatch/meshwatch/head"
@@ -20,6 +21,9 @@ func (o *Observer) Govern(by Governor) { o.governor = by }
 
 // envoy is the process whose configuration can be asked for.
 const envoy = "envoy"
+
+// hbone is the port of Istio's tunnels.
+const hbone = 15008
 
 // maxSaid bounds the answers that are kept in words: one for each pair of route and cluster.
 const maxSaid = 10_000
@@ -59,6 +63,9 @@ func requestOf(j *journey.Journey, i int) (r proxy.Request, certain, ok bool) {
 			r.Upstream = next.Leg.Client.Peer
 			break
 		}
+	}
+	if r.Upstream.Port() == hbone {
+		r.Upstream = netip.AddrPort{} // the endpoint's own port is inside of the tunnel
 	}
 	switch {
 	case server.Role == journey.RoleGateway:
