@@ -61,6 +61,8 @@ require (
 	golang.org/x/tools v0.51.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260928230214-8a89bd6388cc // indirect
 	honnef.co/go/tools v0.8.2 // indirect
+	istio.io/client-go v1.31.1 // indirect
+	k8s.io/client-go v0.35.0 // indirect
 )
 
 tool (
