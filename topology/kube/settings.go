@@ -1,0 +1,70 @@
+package kube
+
+import (
+	"fmt"
+
+	istio "istio.io/client-go/pkg/clientset/versioned"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Settings say which API server. The zero value: none.
+type Settings struct {
+	Enabled    bool
+	Kubeconfig string // path; empty: the pod's own service account
+	ClusterID  string // Istio's id of the Kubernetes cluster
+}
+
+// Validate says what is wrong; key is the section's name.
+func (s *Settings) Validate(key string) error {
+	if s.Enabled && s.ClusterID == "" {
+		return fmt.Errorf("%s.cluster_id is empty: it must be Istio's id of this cluster, which is Kubernetes where nobody chose another", key)
+	}
+	return nil
+}
+
+// The client's own limit of requests a second, and how many at once. There are two requests for each resource at the start, then one every few
+// minutes.
+const (
+	requestsPerSecond = 50
+	requestsAtOnce    = 100
+)
+
+// Connect makes the clients. It asks the API server nothing.
+func Connect(s Settings) (Clients, error) {
+	config, err := load(s.Kubeconfig)
+	if err != nil {
+		return Clients{}, err
+	}
+	config.UserAgent, config.QPS, config.Burst = "meshwatch", requestsPerSecond, requestsAtOnce
+	var c Clients
+	if c.Istio, err = istio.NewForConfig(config); err == nil {
+		c.Dynamic, err = dynamic.NewForConfig(config)
+	}
+	if err == nil {
+		config = rest.CopyConfig(config)
+		config.AcceptContentTypes, config.ContentType = "application/vnd.kubernetes.protobuf,application/json", "application/vnd.kubernetes.protobuf" // a third of JSON's CPU
+		c.Kubernetes, err = kubernetes.NewForConfig(config)
+	}
+	if err != nil {
+		return Clients{}, fmt.Errorf("connect to Kubernetes: %w", err)
+	}
+	return c, nil
+}
+
+func load(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig != "" {
+		config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+		if err != nil {
+			return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+		}
+		return config, nil
+	}
+	config, err := rest.InClusterConfig()
+	if err != nil {
+		return nil, fmt.Errorf("find the service account of this pod: %w (outside of a cluster, topology.kubernetes.kubeconfig says where the API server is)", err)
+	}
+	return config, nil
+}
