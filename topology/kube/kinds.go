@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"sync/atomic"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	security "istio.io/client-go/pkg/apis/security/v1"
@@ -32,6 +33,8 @@ type Clients struct {
 	Kubernetes kubernetes.Interface
 	Istio      istio.Interface
 	Dynamic    dynamic.Interface
+
+	failure *atomic.Pointer[error] // of the latest request
 }
 
 // kind is a resource that is followed.

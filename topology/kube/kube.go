@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -46,6 +47,7 @@ type Client struct {
 	clusterID string
 	started   uint64
 	streams   []*stream
+	failure   *atomic.Pointer[error] // of the latest request, nil in it: none
 	dirty     chan struct{}
 
 	mu     sync.Mutex
@@ -72,7 +74,7 @@ type Status struct {
 // New makes a Client. It does not connect.
 func New(s Settings, clients Clients, o Options) *Client {
 	c := &Client{
-		Options: o, clusterID: s.ClusterID, started: o.Clock(), dirty: make(chan struct{}, 1), pods: map[name]*pod{}, nodes: map[string]*node{},
+		Options: o, clusterID: s.ClusterID, failure: clients.failure, started: o.Clock(), dirty: make(chan struct{}, 1), pods: map[name]*pod{}, nodes: map[string]*node{},
 		shared: map[netip.Addr]int{}, parts: map[name]map[name]endpoint{},
 	}
 	for _, k := range c.kinds(clients) {

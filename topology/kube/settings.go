@@ -2,6 +2,8 @@ package kube
 
 import (
 	"fmt"
+	"net/http"
+	"sync/atomic"
 
 	istio "istio.io/client-go/pkg/clientset/versioned"
 	"k8s.io/client-go/dynamic"
@@ -38,8 +40,13 @@ func Connect(s Settings) (Clients, error) {
 	if err != nil {
 		return Clients{}, err
 	}
+	return connect(config)
+}
+
+func connect(config *rest.Config) (c Clients, err error) {
+	c.failure = &atomic.Pointer[error]{}
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return reach{next, c.failure} })
 	config.UserAgent, config.QPS, config.Burst = "meshwatch", requestsPerSecond, requestsAtOnce
-	var c Clients
 	if c.Istio, err = istio.NewForConfig(config); err == nil {
 		c.Dynamic, err = dynamic.NewForConfig(config)
 	}
@@ -52,6 +59,23 @@ func Connect(s Settings) (Clients, error) {
 		return Clients{}, fmt.Errorf("connect to Kubernetes: %w", err)
 	}
 	return c, nil
+}
+
+// reach notes how the latest request went: client-go makes an empty watch of one that broke off, and tells nobody why.
+type reach struct {
+	next    http.RoundTripper
+	failure *atomic.Pointer[error] // nil in it: none
+}
+
+func (r reach) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := r.next.RoundTrip(req)
+	switch {
+	case err == nil:
+		r.failure.Store(nil)
+	case req.Context().Err() == nil:
+		r.failure.Store(&err)
+	}
+	return resp, err
 }
 
 func load(kubeconfig string) (*rest.Config, error) {

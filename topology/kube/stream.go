@@ -230,8 +230,12 @@ func (s *stream) listWatch() cache.ListerWatcher {
 			s.kind.selects(&o)
 			s.begin()
 			w, err := s.kind.watch(ctx, o)
+			why := err
+			if failed := s.client.failure.Load(); why == nil && failed != nil {
+				why = *failed
+			}
 			if ctx.Err() == nil {
-				s.client.note(s, err)
+				s.client.note(s, why)
 			}
 			return w, err
 		},
