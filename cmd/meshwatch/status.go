@@ -53,7 +53,10 @@ func statusTable(w io.Writer, s *control.Status, now time.Time) error {
 	row("memory", "%.1f MB resident, %.1f MB in BPF maps", float64(s.Memory)/1e6, float64(s.Ring.MapBytes)/1e6)
 	row("tls", "%s", tlsState(s.TLS))
 	row("export", "%s", exportState(&s.Export))
-	row("topology", "%s", topologyState(&s.Topology, now))
+	row("topology", "%s", topologyState(&s.Topology, s.Kubernetes != nil, now))
+	if s.Kubernetes != nil {
+		row("kubernetes", "%s", kubernetesState(s.Kubernetes, now))
+	}
 	if err := tw.Flush(); err != nil {
 		return err
 	}
@@ -108,9 +111,38 @@ func exportState(e *control.Export) string {
 	return printable(e.Endpoint) + ": " + e.State
 }
 
-func topologyState(t *control.Topology, now time.Time) string {
+// kubernetesState is a line, and one more for each rule that is missing.
+func kubernetesState(k *control.Kubernetes, now time.Time) string {
+	ago := func(at time.Time) time.Duration { return now.Sub(at).Round(time.Second) }
+	text := fmt.Sprintf("%d objects", k.Objects)
+	if !k.Updated.IsZero() {
+		text += fmt.Sprintf(", last change %v ago", ago(k.Updated))
+	}
+	switch {
+	case k.Connected && k.Ready:
+		text += fmt.Sprintf("; connected for %v", ago(k.Since))
+	case k.Connected:
+		text += "; reading"
+	case k.Since.IsZero():
+		text += "; not connected yet"
+	default:
+		text += fmt.Sprintf("; lost %v ago, what it said stays", ago(k.Since))
+	}
+	if k.Problem != "" {
+		text += ": " + printable(k.Problem)
+	}
+	for _, missing := range k.Missing {
+		text += "\n\t" + printable(missing)
+	}
+	return text
+}
+
+func topologyState(t *control.Topology, kubernetes bool, now time.Time) string {
 	if t.ControlPlane != "" {
 		return controlPlaneState(t, now)
+	}
+	if kubernetes {
+		return fmt.Sprintf("%d addresses of Kubernetes", t.Addresses)
 	}
 	if t.File == "" {
 		return "none: ends are named by namespace and process"

@@ -36,9 +36,9 @@ type Options struct {
 
 // The reasons that Lost is given.
 const (
-	LostForbidden = "forbidden" // the service account may not read a resource; once for each attempt
-	LostWatch     = "watch"     // a watch could not be begun or went on with an error: what came meanwhile is read late
-	LostBad       = "bad-value" // an address, port or duration of an object that cannot be one
+	LostForbidden = "forbidden"       // the service account may not read a resource; once for each attempt
+	LostAway      = "api-server-away" // an attempt to list or watch; what happens meanwhile is read late
+	LostBad       = "bad-value"       // an address, port or duration of an object that cannot be one
 )
 
 // Client follows an API server. New makes one, Run does it.

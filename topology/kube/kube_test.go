@@ -313,7 +313,7 @@ func TestAway(t *testing.T) {
 	if got := f.at("10.0.0.1", 250*second); got != "" {
 		t.Errorf("at 250 s it is sure to have been %q", got)
 	}
-	if f.lost(LostWatch) == 0 {
+	if f.lost(LostAway) == 0 {
 		t.Error("the loss is not counted")
 	}
 	if after := settled(); after > before+5 {

@@ -211,7 +211,7 @@ func (s *stream) took(err error) {
 	case apierrors.IsResourceExpired(err), apierrors.IsGone(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsTimeout(err) && s.state == synced: // the reflector asks in another way
 	default:
 		s.err = err
-		s.client.Lost(LostWatch, 1)
+		s.client.Lost(LostAway, 1)
 	}
 }
 
