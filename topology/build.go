@@ -84,11 +84,14 @@ func merge(said *[ranks]*Entry) (e Entry) {
 // fill takes what is empty from another word on the same workload. Addresses and names are the stronger one's alone.
 func (e *Entry) fill(from *Entry) {
 	w, f := &e.Workload, &from.Workload
-	for into, other := range map[*string]string{
-		&w.Kind: f.Kind, &w.UID: f.UID, &w.Node: f.Node, &w.Role: f.Role, &w.Revision: f.Revision, &w.Account: f.Account, &w.Cluster: f.Cluster,
-		&w.Network: f.Network, &w.Region: f.Region, &w.Zone: f.Zone,
+	for _, field := range [...]struct {
+		into *string
+		from string
+	}{
+		{&w.Kind, f.Kind}, {&w.UID, f.UID}, {&w.Node, f.Node}, {&w.Role, f.Role}, {&w.Revision, f.Revision}, {&w.Account, f.Account},
+		{&w.Cluster, f.Cluster}, {&w.Network, f.Network}, {&w.Region, f.Region}, {&w.Zone, f.Zone},
 	} {
-		*into = cmp.Or(*into, other)
+		*field.into = cmp.Or(*field.into, field.from)
 	}
 	if len(e.Ports) == 0 {
 		e.Ports = from.Ports

@@ -379,3 +379,30 @@ func (f *follower) has(pod string) bool {
 	defer f.Client.mu.Unlock()
 	return f.pods[name{Namespace: "demo", Name: pod}] != nil
 }
+
+// With a control plane as well, a pod that both tell of is one.
+func TestBesideControlPlane(t *testing.T) {
+	s := newServer(t)
+	s.set(podsPath, aPod("here", "10.0.0.1"))
+	s.set(slicesPath, aSlice("shop-a", "shop", ofPod("here", "n1", "10.0.0.1"), ofPod("there", "n2", "10.0.2.1")))
+	b := topology.NewBuilder("", 70*second)
+	tell := func(pod, node, addr string, m topology.Moment) { // as topology/xds does
+		b.Set("Kubernetes//Pod/demo/"+pod, topology.Entry{
+			Workload:  topology.Workload{Name: pod, Namespace: "demo", Service: "canonical", Node: node, Account: "default", Network: "net-1"},
+			Addresses: []netip.Addr{netip.MustParseAddr(addr)},
+		}, m)
+	}
+	tell("here", "n1", "10.0.0.1", topology.Moment{})
+	tell("there", "n2", "10.0.2.1", topology.Moment{})
+	f := followWith(t, s.clients(t), b)
+	f.await("ready", func() bool { return f.Status().Ready })
+	f.is("10.0.0.1", "here")
+	f.is("10.0.2.1", "there")
+	if here, there := f.entry("here"), f.entry("there"); here.Workload.Service != "shop" || here.Workload.Network != "net-1" ||
+		there.Workload.Service != "canonical" || there.Workload.Zone != "z2" || len(b.Store(0).Entries()) != 2 {
+		t.Errorf("%+v %+v", here, there)
+	}
+	s.remove(podsPath, "demo/here")
+	s.set(podsPath, aPod("next", "10.0.0.1"))
+	f.is("10.0.0.1", "next") // though istiod has not heard
+}
