@@ -28,6 +28,7 @@ func TestDocumentedAttributes(t *testing.T) {
 	e := j.Exchanges[2]
 	e.Status, e.Error, e.Method, e.Request.DropReason = 503, "503", "PURGE", 2
 
+	e.Leg.CrossZone = true
 	e.TLS, e.Stream, e.GRPC = true, 1, &journey.GRPC{Status: 14, Sent: 1, Received: 2}
 	j.RecordedShare = 0.5
 	sent := map[string]map[string]bool{}
