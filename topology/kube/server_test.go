@@ -232,7 +232,7 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request, path string) {
 // clients are for the server.
 func (s *server) clients(tb testing.TB) Clients {
 	tb.Helper()
-	c, err := connect(&rest.Config{Host: "http://" + s.address})
+	c, err := ConnectTo(&rest.Config{Host: "http://" + s.address})
 	if err != nil {
 		tb.Fatal(err)
 	}

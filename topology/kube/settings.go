@@ -40,10 +40,11 @@ func Connect(s Settings) (Clients, error) {
 	if err != nil {
 		return Clients{}, err
 	}
-	return connect(config)
+	return ConnectTo(config)
 }
 
-func connect(config *rest.Config) (c Clients, err error) {
+// ConnectTo is Connect with a configuration that is there. It changes it.
+func ConnectTo(config *rest.Config) (c Clients, err error) {
 	c.failure = &atomic.Pointer[error]{}
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return reach{next, c.failure} })
 	config.UserAgent, config.QPS, config.Burst = "meshwatch", requestsPerSecond, requestsAtOnce
