@@ -21,9 +21,6 @@ import (
 	"github.com/meshwatch/meshwatch/topology"
 )
 
-// publishEvery is the time between two Stores: who uses them forgets what it worked out with the one before.
-const publishEvery = time.Second
-
 // Options are what a Client needs besides its settings.
 type Options struct {
 	Node    string // this node's name in Kubernetes
@@ -91,25 +88,8 @@ func (c *Client) Run(ctx context.Context) {
 		r := cache.NewReflectorWithOptions(s.listWatch(), s.kind.object, s, cache.ReflectorOptions{Name: "meshwatch", TypeDescription: s.kind.resource})
 		running.Go(func() { r.RunWithContext(ctx) })
 	}
-	running.Go(func() { c.publish(ctx) })
+	running.Go(func() { topology.Publish(ctx, c.dirty, c.Builder, c.Clock, c.Changed) })
 	running.Wait()
-}
-
-// publish gives out a Store for what changed.
-func (c *Client) publish(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-c.dirty:
-			c.Changed(c.Builder.Store(c.Clock()))
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(publishEvery):
-		}
-	}
 }
 
 // touched notes that something changed. The caller has the lock.

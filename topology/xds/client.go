@@ -26,9 +26,6 @@ const (
 	maxPause   = 30 * time.Second
 )
 
-// publishEvery is the time between two Stores: who uses them forgets what it worked out with the one before.
-const publishEvery = time.Second
-
 // Options are what a Client needs besides its settings.
 type Options struct {
 	Node    string // the Kubernetes node's name, for the control plane's log
@@ -78,7 +75,7 @@ func New(s Settings, o Options) *Client {
 // Run follows the control plane until ctx ends, and connects again whenever it is lost. What was learned stays.
 func (c *Client) Run(ctx context.Context) {
 	var publishing sync.WaitGroup
-	publishing.Go(func() { c.publish(ctx) })
+	publishing.Go(func() { topology.Publish(ctx, c.dirty, c.Builder, c.Clock, c.Changed) })
 	defer publishing.Wait()
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		heard, err := c.session(ctx)
@@ -103,23 +100,6 @@ func (c *Client) Run(ctx context.Context) {
 func pause(attempt int) time.Duration {
 	most := min(firstPause<<min(attempt, 10), maxPause)
 	return most/2 + rand.N(most/2) //nolint:gosec // no secret
-}
-
-// publish gives out a Store for what changed.
-func (c *Client) publish(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-c.dirty:
-			c.Changed(c.Builder.Store(c.Clock()))
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(publishEvery):
-		}
-	}
 }
 
 // errRenew ends a session whose certificate is to be renewed.
