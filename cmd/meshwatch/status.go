@@ -113,23 +113,9 @@ func exportState(e *control.Export) string {
 
 // kubernetesState is a line, and one more for each rule that is missing.
 func kubernetesState(k *control.Kubernetes, now time.Time) string {
-	ago := func(at time.Time) time.Duration { return now.Sub(at).Round(time.Second) }
-	text := fmt.Sprintf("%d objects", k.Objects)
-	if !k.Updated.IsZero() {
-		text += fmt.Sprintf(", last change %v ago", ago(k.Updated))
-	}
-	switch {
-	case k.Connected && k.Ready:
-		text += fmt.Sprintf("; connected for %v", ago(k.Since))
-	case k.Connected:
+	text := fmt.Sprintf("%d objects", k.Objects) + standing(k.Updated, k.Connected, k.Since, k.Problem, now)
+	if k.Connected && !k.Ready {
 		text += "; reading"
-	case k.Since.IsZero():
-		text += "; not connected yet"
-	default:
-		text += fmt.Sprintf("; lost %v ago, what it said stays", ago(k.Since))
-	}
-	if k.Problem != "" {
-		text += ": " + printable(k.Problem)
 	}
 	for _, missing := range k.Missing {
 		text += "\n\t" + printable(missing)
@@ -155,21 +141,25 @@ func topologyState(t *control.Topology, kubernetes bool, now time.Time) string {
 }
 
 func controlPlaneState(t *control.Topology, now time.Time) string {
-	text := fmt.Sprintf("%d addresses of %s", t.Addresses, printable(t.ControlPlane))
+	return fmt.Sprintf("%d addresses of %s", t.Addresses, printable(t.ControlPlane)) + standing(t.Loaded, t.Connected, t.Since, t.Problem, now)
+}
+
+// standing is how it stands with a server: when it told of a change, since when it is connected or lost, and why.
+func standing(updated time.Time, connected bool, since time.Time, problem string, now time.Time) (text string) {
 	ago := func(at time.Time) time.Duration { return now.Sub(at).Round(time.Second) }
-	if !t.Loaded.IsZero() {
-		text += fmt.Sprintf(", last change %v ago", ago(t.Loaded))
+	if !updated.IsZero() {
+		text = fmt.Sprintf(", last change %v ago", ago(updated))
 	}
 	switch {
-	case t.Connected:
-		text += fmt.Sprintf("; connected for %v", ago(t.Since))
-	case t.Since.IsZero():
+	case connected:
+		text += fmt.Sprintf("; connected for %v", ago(since))
+	case since.IsZero():
 		text += "; not connected yet"
 	default:
-		text += fmt.Sprintf("; lost %v ago, what it said stays", ago(t.Since))
+		text += fmt.Sprintf("; lost %v ago, what it said stays", ago(since))
 	}
-	if t.Problem != "" {
-		text += ": " + printable(t.Problem)
+	if problem != "" {
+		text += ": " + printable(problem)
 	}
 	return text
 }
