@@ -122,8 +122,8 @@ func (o *owner) answers(other *owner) bool {
 // Remove forgets the entry of this name, as RemoveRanked does of Told.
 func (b *Builder) Remove(name string, m Moment) { b.RemoveRanked(name, Told, m) }
 
-// RemoveRanked forgets the word of this rank, and of all weaker ones, on the entry of this name: they only have not heard yet. That it
-// had its addresses is not forgotten.
+// RemoveRanked forgets the word of this rank on the entry of this name, and weaker ones with an address of it: they only have not
+// heard yet. One with other addresses is of a successor with the same name. That it had its addresses is not forgotten.
 func (b *Builder) RemoveRanked(name string, rank Rank, m Moment) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -131,7 +131,12 @@ func (b *Builder) RemoveRanked(name string, rank Rank, m Moment) {
 	if said == nil || said[rank] == nil {
 		return
 	}
-	clear(said[:rank+1])
+	for weaker := range rank {
+		if w := said[weaker]; w != nil && w.shares(said[rank]) {
+			said[weaker] = nil
+		}
+	}
+	said[rank] = nil
 	if *said != ([ranks]*Entry{}) {
 		b.put(name, merge(said), m)
 		return
@@ -139,6 +144,11 @@ func (b *Builder) RemoveRanked(name string, rank Rank, m Moment) {
 	b.leave(b.owners[name], nil, m)
 	delete(b.owners, name)
 	delete(b.told, name)
+}
+
+// shares says whether both have an address.
+func (e *Entry) shares(other *Entry) bool {
+	return slices.ContainsFunc(e.Addresses, func(a netip.Addr) bool { return slices.Contains(other.Addresses, a) })
 }
 
 // leave takes an owner, or nil, off its addresses but those that it keeps.

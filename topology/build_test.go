@@ -235,8 +235,8 @@ func TestRanks(t *testing.T) {
 		t.Errorf("%+v of %d", w, len(s.Entries()))
 	}
 	names(t, s, "10.0.0.1", map[uint64]string{99: "a", 100: ""})
-	b.Set("a", told, at(150)) // istiod has not heard yet
-	names(t, b.Store(0), "10.0.0.1", map[uint64]string{150: ""})
+	told = entry("a", "10.0.0.2")
+	b.Set("a", told, at(150))
 
 	// It is gone, which the weaker sources have not heard; its address is another's at once.
 	b.RemoveRanked("a", Seen, at(200))
@@ -244,9 +244,17 @@ func TestRanks(t *testing.T) {
 	names(t, b.Store(0), "10.0.0.2", map[uint64]string{189: "a", 195: "", 200: "b"})
 	b.Remove("a", at(210)) // now they have
 	b.RemoveRanked("a", Hearsay, at(211))
+	names(t, b.Store(0), "10.0.0.1", map[uint64]string{211: ""})
 	if n := len(b.Store(0).Entries()); n != 1 {
 		t.Errorf("%d entries", n)
 	}
+
+	// A successor has the same name, and the weaker source heard of it first.
+	b.SetRanked("set-0", Seen, entry("set-0", "10.0.0.5"), at(212))
+	b.Set("set-0", entry("set-0", "10.0.0.6"), at(213))
+	b.RemoveRanked("set-0", Seen, at(214))
+	names(t, b.Store(0), "10.0.0.6", map[uint64]string{214: "set-0"})
+	b.Remove("set-0", at(215))
 
 	// The weaker word stays where only a weaker one is taken back.
 	b.SetRanked("b", Hearsay, entry("b", "10.0.0.9"), at(220))
