@@ -133,14 +133,14 @@ func (c *Client) sliceChanged(n name, before, now any, m topology.Moment) {
 	}
 	for addr := range was.others {
 		if _, stays := is.others[addr]; !stays {
-			c.Builder.RemoveRanked(c.id("discovery.k8s.io", "EndpointSlice", n, addr.String()), topology.Hearsay, m)
+			c.Builder.RemoveRanked(c.id(discoveryGroup, "EndpointSlice", n, addr.String()), topology.Hearsay, m)
 		}
 	}
 	for addr, e := range is.others {
 		w := topology.Workload{Name: e.service, Namespace: n.Namespace, Kind: "EndpointSlice", Service: e.service, Node: e.node, Cluster: c.clusterID}
 		entry := topology.Entry{Workload: w}
 		c.add(&entry, n.Namespace, e)
-		c.Builder.SetRanked(c.id("discovery.k8s.io", "EndpointSlice", n, addr.String()), topology.Hearsay, entry, m)
+		c.Builder.SetRanked(c.id(discoveryGroup, "EndpointSlice", n, addr.String()), topology.Hearsay, entry, m)
 	}
 }
 

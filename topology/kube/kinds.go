@@ -4,12 +4,10 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"sync/atomic"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 	telemetry "istio.io/client-go/pkg/apis/telemetry/v1"
-	istio "istio.io/client-go/pkg/clientset/versioned"
 	core "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/meshwatch/meshwatch/topology"
 )
@@ -28,20 +25,10 @@ import (
 //go:embed clusterrole.yaml
 var Role []byte
 
-// Clients are the ways to an API server. Connect makes them.
-type Clients struct {
-	Kubernetes kubernetes.Interface
-	Istio      istio.Interface
-	Dynamic    dynamic.Interface
-
-	failure *atomic.Pointer[error] // of the latest request
-}
-
 // kind is a resource that is followed.
 type kind struct {
 	group, resource string
 	object          runtime.Object // of its type
-	from            any            // the client
 	list            func(context.Context, metav1.ListOptions) (runtime.Object, error)
 	watch           func(context.Context, metav1.ListOptions) (watch.Interface, error)
 	fields          string // selector, empty: all
@@ -66,17 +53,18 @@ func (k *kind) missing() string {
 	return fmt.Sprintf(`the service account may not read %s: its ClusterRole needs apiGroups: [%q], resources: [%s], verbs: [list, watch]`, k.id(), k.group, k.resource)
 }
 
-// lister is what every typed client has for a resource.
-type lister[L runtime.Object] interface {
-	List(context.Context, metav1.ListOptions) (L, error)
-	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
-}
-
-// of is the kind of a typed client's resource.
-func of[O, L runtime.Object](group, resource string, object O, from any, l lister[L], keep func(O) any, changed func(n name, before, now any, m topology.Moment)) kind {
+// resource is a kind of typed objects.
+func resource[O runtime.Object](client *client, of string, object O, list func() runtime.Object, keep func(O) any, changed func(n name, before, now any, m topology.Moment)) kind {
 	return kind{
-		group: group, resource: resource, object: object, from: from, watch: l.Watch, changed: changed,
-		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return l.List(ctx, o) },
+		group: client.group, resource: of, object: object, changed: changed,
+		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			into := list()
+			return into, client.Get().Resource(of).VersionedParams(&o, client.params).Do(ctx).Into(into)
+		},
+		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.Watch = true
+			return client.Get().Resource(of).VersionedParams(&o, client.params).Watch(ctx)
+		},
 		keep: func(o runtime.Object) any {
 			if o, ok := o.(O); ok {
 				return keep(o)
@@ -86,8 +74,17 @@ func of[O, L runtime.Object](group, resource string, object O, from any, l liste
 	}
 }
 
+// list makes an empty L.
+func list[L any, P interface {
+	*L
+	runtime.Object
+}]() runtime.Object {
+	return P(new(L))
+}
+
 // The groups of what is not Kubernetes' own.
 const (
+	discoveryGroup  = "discovery.k8s.io"
 	networkingGroup = "networking.istio.io"
 	securityGroup   = "security.istio.io"
 	telemetryGroup  = "telemetry.istio.io"
@@ -95,37 +92,43 @@ const (
 )
 
 // kinds are all resources that are followed.
-func (c *Client) kinds(clients Clients) []kind {
-	const all = ""
-	k, i := clients.Kubernetes, clients.Istio
-	v1, net := k.CoreV1(), i.NetworkingV1()
-	pods := of("", "pods", &core.Pod{}, k, v1.Pods(all), c.keepPod, c.podChanged)
+func (c *Client) kinds(k Clients) []kind {
+	pods := resource(k.core, "pods", &core.Pod{}, list[core.PodList], c.keepPod, c.podChanged)
 	pods.fields = "spec.nodeName=" + c.Node
 	return []kind{
-		of("", "nodes", &core.Node{}, k, v1.Nodes(), c.keepNode, c.nodeChanged),
+		resource(k.core, "nodes", &core.Node{}, list[core.NodeList], c.keepNode, c.nodeChanged),
 		pods,
-		of("", "services", &core.Service{}, k, v1.Services(all), c.keepService, c.serviceChanged),
-		of("discovery.k8s.io", "endpointslices", &discovery.EndpointSlice{}, k, k.DiscoveryV1().EndpointSlices(all), c.keepSlice, c.sliceChanged),
-		of(networkingGroup, "serviceentries", &networking.ServiceEntry{}, i, net.ServiceEntries(all), c.keepServiceEntry, c.serviceEntryChanged),
-		of(networkingGroup, "workloadentries", &networking.WorkloadEntry{}, i, net.WorkloadEntries(all), c.keepWorkloadEntry, c.workloadEntryChanged),
-		of(networkingGroup, "virtualservices", &networking.VirtualService{}, i, net.VirtualServices(all), keepVirtualService, c.resourceChanged("VirtualService")),
-		of(networkingGroup, "destinationrules", &networking.DestinationRule{}, i, net.DestinationRules(all), keepDestinationRule, c.resourceChanged("DestinationRule")),
-		of(networkingGroup, "gateways", &networking.Gateway{}, i, net.Gateways(all), keepGateway, c.resourceChanged("Gateway")),
-		of(networkingGroup, "sidecars", &networking.Sidecar{}, i, net.Sidecars(all), keepSidecar, c.resourceChanged("Sidecar")),
-		of(securityGroup, "peerauthentications", &security.PeerAuthentication{}, i, i.SecurityV1().PeerAuthentications(all), keepPeerAuthentication, c.resourceChanged("PeerAuthentication")),
-		of(telemetryGroup, "telemetries", &telemetry.Telemetry{}, i, i.TelemetryV1().Telemetries(all), keepTelemetry, c.resourceChanged("Telemetry")),
-		c.dynamic(clients.Dynamic, "httproutes", "HTTPRoute", "HTTPRoute", keepHTTPRoute),
-		c.dynamic(clients.Dynamic, "gateways", "Gateway", topology.KubernetesGateway, keepKubernetesGateway),
+		resource(k.core, "services", &core.Service{}, list[core.ServiceList], c.keepService, c.serviceChanged),
+		resource(k.discovery, "endpointslices", &discovery.EndpointSlice{}, list[discovery.EndpointSliceList], c.keepSlice, c.sliceChanged),
+		resource(k.networking, "serviceentries", &networking.ServiceEntry{}, list[networking.ServiceEntryList], c.keepServiceEntry, c.serviceEntryChanged),
+		resource(k.networking, "workloadentries", &networking.WorkloadEntry{}, list[networking.WorkloadEntryList], c.keepWorkloadEntry, c.workloadEntryChanged),
+		resource(k.networking, "virtualservices", &networking.VirtualService{}, list[networking.VirtualServiceList], keepVirtualService, c.resourceChanged("VirtualService")),
+		resource(k.networking, "destinationrules", &networking.DestinationRule{}, list[networking.DestinationRuleList], keepDestinationRule, c.resourceChanged("DestinationRule")),
+		resource(k.networking, "gateways", &networking.Gateway{}, list[networking.GatewayList], keepGateway, c.resourceChanged("Gateway")),
+		resource(k.networking, "sidecars", &networking.Sidecar{}, list[networking.SidecarList], keepSidecar, c.resourceChanged("Sidecar")),
+		resource(k.security, "peerauthentications", &security.PeerAuthentication{}, list[security.PeerAuthenticationList], keepPeerAuthentication, c.resourceChanged("PeerAuthentication")),
+		resource(k.telemetry, "telemetries", &telemetry.Telemetry{}, list[telemetry.TelemetryList], keepTelemetry, c.resourceChanged("Telemetry")),
+		c.dynamic(k.dynamic, "httproutes", "HTTPRoute", "HTTPRoute", keepHTTPRoute),
+		c.dynamic(k.dynamic, "gateways", "Gateway", topology.KubernetesGateway, keepKubernetesGateway),
 	}
 }
 
 // dynamic is a resource of the Gateway API, whose own client would be a module for two kinds.
-func (c *Client) dynamic(client dynamic.Interface, resource, kindName, as string, keep func(*unstructured.Unstructured) any) kind {
+func (c *Client) dynamic(client dynamic.Interface, of, kindName, as string, keep func(*unstructured.Unstructured) any) kind {
 	version := schema.GroupVersion{Group: gatewayGroup, Version: "v1"}
 	object := &unstructured.Unstructured{}
 	object.SetGroupVersionKind(version.WithKind(kindName))
-	l := client.Resource(version.WithResource(resource))
-	return of(gatewayGroup, resource, object, client, l, keep, c.resourceChanged(as))
+	r := client.Resource(version.WithResource(of))
+	return kind{
+		group: gatewayGroup, resource: of, object: object, watch: r.Watch, changed: c.resourceChanged(as),
+		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return r.List(ctx, o) },
+		keep: func(o runtime.Object) any {
+			if u, ok := o.(*unstructured.Unstructured); ok {
+				return keep(u)
+			}
+			return nil
+		},
+	}
 }
 
 // resourceChanged puts resources of a kind into the Builder.

@@ -217,7 +217,7 @@ func (s *stream) took(err error) {
 
 // listWatch is the kind's, and notes how it goes.
 func (s *stream) listWatch() cache.ListerWatcher {
-	lw := &cache.ListWatch{
+	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			s.kind.selects(&o)
 			list, err := s.kind.list(ctx, o)
@@ -240,5 +240,4 @@ func (s *stream) listWatch() cache.ListerWatcher {
 			return w, err
 		},
 	}
-	return cache.ToListWatcherWithWatchListSemantics(lw, s.kind.from)
 }
