@@ -161,6 +161,7 @@ func scale(b *testing.B, n int) {
 	b.ReportMetric((cpuTime(b)-from).Seconds()/churning.Seconds(), "cores-at-100-changes/s")
 	b.ReportMetric(float64(f.Status().Changes-changes)/churning.Seconds(), "changes/s")
 	b.ReportMetric(float64(heap()-before)/1e6, "MB-after")
+	b.ReportMetric(resident(b), "MB-resident-at-most")
 	b.ReportMetric(0, "ns/op")
 	f.cancel()
 	http.DefaultClient.CloseIdleConnections()
@@ -172,6 +173,20 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// resident is the most memory that the process has had so far, in MB, this test and all.
+func resident(b *testing.B) float64 {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	kb, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return kb / 1e3
 }
 
 func cpuTime(b *testing.B) time.Duration {
