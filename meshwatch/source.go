@@ -52,6 +52,13 @@ func (a *Agent) Status() control.Status {
 	if a.governor != nil {
 		s.Topology.Proxies = a.governor.state()
 	}
+	if a.kube != nil {
+		k := a.kube.Status()
+		s.Kubernetes = &control.Kubernetes{
+			Connected: k.Connected, Ready: k.Ready, Since: k.Since, Updated: k.Updated, Objects: k.Objects, Changes: k.Changes, Missing: k.Missing,
+			Absent: k.Absent, Problem: k.Problem,
+		}
+	}
 	return s
 }
 

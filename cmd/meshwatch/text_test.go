@@ -13,6 +13,21 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/probe"
 )
 
+func TestKubernetesState(t *testing.T) {
+	now := time.Unix(1767323045, 0)
+	before := now.Add(-time.Minute)
+	for want, k := range map[string]control.Kubernetes{
+		"0 objects; not connected yet: x509":                                          {Problem: "x509"},
+		"9 objects, last change 1m0s ago; lost 1m0s ago, what it said stays: refused": {Objects: 9, Updated: before, Since: before, Problem: "refused"},
+		"9 objects; connected for 1m0s; reading":                                      {Objects: 9, Connected: true, Since: before},
+		"9 objects; connected for 1m0s\n\tthe service account may not …":              {Objects: 9, Connected: true, Ready: true, Since: before, Missing: []string{"the service account may not …"}},
+	} {
+		if got := kubernetesState(&k, now); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestStatusTable(t *testing.T) {
 	started := time.Unix(1767323045, 0)
 	s := &control.Status{

@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"slices"
@@ -52,6 +53,10 @@ const (
 	keyVirtual     = attribute.Key("istio.virtual_service")
 	keyDestination = attribute.Key("istio.destination_rule")
 	keyUngoverned  = attribute.Key("meshwatch.route.unknown")
+	keyCrossZone   = attribute.Key("meshwatch.cross_zone")
+	keyPeerPod     = attribute.Key("meshwatch.peer.pod")
+	keyPeerNode    = attribute.Key("meshwatch.peer.node")
+	keyPeerZone    = attribute.Key("meshwatch.peer.zone")
 	keyRecorded    = attribute.Key("meshwatch.recorded_share")
 )
 
@@ -89,6 +94,7 @@ func (a *attributes) end() []attribute.KeyValue { return a.free[a.from:len(a.fre
 func (b *builder) legAttributes(i int, e *journey.Exchange) []attribute.KeyValue {
 	b.begin()
 	b.addresses(&e.Leg)
+	b.peer(i, e)
 	b.http(e)
 	b.word(semconv.ErrorTypeKey, errorType(e))
 	b.thread(&e.Leg.Client)
@@ -162,6 +168,24 @@ func (b *builder) addresses(l *journey.Leg) {
 	if l.NAT() {
 		b.add(keyNATBefore.String(pair(local, peer)), keyNATAfter.String(pair(l.Server.Peer, l.Server.Local)))
 	}
+}
+
+// peer is the callee, where the span is not its own.
+func (b *builder) peer(i int, e *journey.Exchange) {
+	if e.Leg.CrossZone {
+		b.add(keyCrossZone.Bool(true))
+	}
+	w := &b.owners[i].callee
+	if e.Leg.Server.Workload == (journey.Workload{}) || *w == b.owners[i].caller {
+		return
+	}
+	b.add(semconv.ServicePeerName(w.Service))
+	b.word(semconv.ServicePeerNamespaceKey, cmp.Or(w.ServiceNamespace, w.Namespace))
+	if w.Kind == journey.KindPod {
+		b.word(keyPeerPod, w.Name)
+	}
+	b.word(keyPeerNode, w.Node)
+	b.word(keyPeerZone, w.Zone)
 }
 
 func pair(from, to netip.AddrPort) string { return from.String() + " -> " + to.String() }

@@ -29,6 +29,7 @@ func TestDocumentedAttributes(t *testing.T) {
 	e := j.Exchanges[2]
 	e.Status, e.Error, e.Method, e.Request.DropReason = 503, "503", "PURGE", 2
 
+	e.Leg.CrossZone = true
 	e.TLS, e.Stream, e.GRPC = true, 1, &journey.GRPC{Status: 14, Sent: 1, Received: 2}
 	e.Governance = &journey.Governance{
 		Route: "r", VirtualHost: "h", Cluster: "c", Subset: "v1", Service: "s", Unknown: "weights", Defined: journey.Resource{Kind: "VirtualService", Namespace: "n", Name: "v"},

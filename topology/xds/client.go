@@ -17,9 +17,6 @@ import (
 	"github.com/meshwatch/meshwatch/topology"
 )
 
-// publishEvery is the time between two Stores: who uses them forgets what it worked out with the one before.
-const publishEvery = time.Second
-
 // Options are what a Client needs besides its settings.
 type Options struct {
 	Node    string // the Kubernetes node's name, for the control plane's log
@@ -69,26 +66,9 @@ func New(s Settings, o Options) *Client {
 func (c *Client) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
-	running.Go(func() { c.publish(ctx) })
+	running.Go(func() { topology.Publish(ctx, c.dirty, c.Builder, c.Clock, c.Changed) })
 	running.Go(func() { c.proxies.run(ctx) })
 	c.follow(ctx, c.session, c.disconnected)
-}
-
-// publish gives out a Store for what changed.
-func (c *Client) publish(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-c.dirty:
-			c.Changed(c.Builder.Store(c.Clock()))
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(publishEvery):
-		}
-	}
 }
 
 // session is the stream of who is behind an address.

@@ -67,6 +67,9 @@ func (p *Proxy) node(clusterID, nodeName string) *core.Node {
 	}
 }
 
+// publishEvery is the time between two looks at what changed: each makes new Configs.
+const publishEvery = time.Second
+
 // ProxyStatus is how it stands with what a proxy is told.
 type ProxyStatus struct {
 	Pod       Pod

@@ -40,6 +40,7 @@ var rules = []rule{
 	{[]string{"cmd/..."}, nil, []string{module + "bpf", module + "topology", module + "test/..."}, "imports run cmd → meshwatch → bpf, netpath, topology"},
 	{[]string{"netpath", "topology", "meshwatch", "meshwatch/...", "cmd/..."}, nil, []string{"github.com/cilium/ebpf", "github.com/cilium/ebpf/..."}, "bpf owns bpf(2)"},
 	{[]string{"bpf", "topology", "meshwatch", "meshwatch/...", "cmd/..."}, nil, []string{"github.com/vishvananda/...", "github.com/mdlayher/...", "github.com/google/nftables", "github.com/google/nftables/..."}, "netpath owns netlink and namespaces"},
+	{[]string{"bpf", "netpath", "topology", "topology/xds", "topology/proxy", "meshwatch", "meshwatch/...", "cmd/..."}, nil, []string{"k8s.io/...", "istio.io/client-go/..."}, "topology/kube owns the API server"},
 }
 
 // exempt are values of an outside world that are not its doors.

@@ -28,6 +28,9 @@ func TestCheck(t *testing.T) {
 		{p("topology/xds", "net", module+"topology", module+"topology/proxy"), 0},
 		{p("cmd/meshwatch", module+"meshwatch", module+"netpath", "os"), 0},
 		{p("cmd/meshwatch", module+"bpf"), 1},
+		{p("topology/kube", module+"topology", "k8s.io/client-go/kubernetes"), 0},
+		{p("topology/xds", module+"topology/kube", "k8s.io/api/core/v1"), 2},
+		{p("meshwatch", module+"topology/kube", "istio.io/client-go/pkg/clientset/versioned"), 1},
 		{p("test/lab", module+"bpf", "net", "github.com/cilium/ebpf"), 0},
 	} {
 		if got := check([]pkg{c.p}, rules); len(got) != c.broken {
