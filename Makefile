@@ -17,7 +17,7 @@ OPTIONS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := build
-.PHONY: build generate lint test test-unit demo lab-down cluster cluster-down test-cluster accuracy bench bench-scale clean help
+.PHONY: build generate lint test test-unit demo lab-down cluster cluster-down test-cluster accuracy bench bench-scale bench-topology clean help
 
 build: ## bin/meshwatch
 	$(GOBUILD) -ldflags '-X main.version=$(VERSION)' -o bin/meshwatch ./cmd/meshwatch
@@ -64,6 +64,9 @@ bench: build ## what recording costs, some 25 minutes; writes test/results/bench
 bench-scale: build ## the same from 1 to 250 namespaces, from 10 to 10,000 connections; writes test/results/bench-scale.json
 	test/install.sh run
 	go run -buildvcs=false ./test/bench --scale $(BENCH)
+
+bench-topology: ## what following Kubernetes costs with 100, 1,000 and 10,000 workloads; a minute
+	go test ./topology/kube -run '^$$' -bench Scale -benchtime 1x
 
 clean: ## what was built here; test/.cache stays
 	rm -rf bin test/results

@@ -1,6 +1,7 @@
 package meshwatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/tlsscan"
 	"github.com/meshwatch/meshwatch/netpath"
 	"github.com/meshwatch/meshwatch/topology"
+	"github.com/meshwatch/meshwatch/topology/kube"
 	"github.com/meshwatch/meshwatch/topology/xds"
 )
 
@@ -41,7 +43,9 @@ type Agent struct {
 	wanted   atomic.Bool   // that anything is recorded
 	wake     chan struct{} // wanted has changed
 	watcher  *netpath.Watcher
-	xds      *xds.Client // nil: no control plane is asked
+	xds      *xds.Client  // nil: no control plane is asked
+	kube     *kube.Client // nil: no API server is asked
+	governor *governor    // nil: the control plane is not asked about proxies
 	names    *observe.Names
 	observer *observe.Observer
 	losses   *loss.Set
@@ -54,6 +58,8 @@ type Agent struct {
 	exporter *otlp.Exporter // nil: off
 	writer   *lineWriter    // nil: off
 
+	learning   sync.Mutex      // guards latest
+	latest     *topology.Store // that was learned
 	topology   atomic.Pointer[control.Topology]
 	counts     atomic.Pointer[counts]
 	background sync.WaitGroup
@@ -149,11 +155,19 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 			}
 		})
 	}
+	builder := topology.NewBuilder("", a.remembered()) // both sources tell it: a pod of both is one
+	if err := a.watchKubernetes(ctx, builder); err != nil {
+		return err
+	}
 	if s := a.cfg.Topology.XDS.settings(); s.Address != "" {
 		a.xds = xds.New(s, xds.Options{
-			Node: nodeName(), Builder: topology.NewBuilder("", a.remembered()), Clock: monotonic, Log: a.env.Log, Changed: a.learned,
+			Node: nodeName(), Builder: builder, Clock: monotonic, Log: a.env.Log, Changed: a.learned,
 			Refused: func(n int) { a.losses.Count("topology", "refused", uint64(n)) }, //nolint:gosec // not negative
 		})
+		if a.cfg.Topology.XDS.Proxies {
+			a.governor = newGovernor(a.xds)
+			a.observer.Govern(a.governor)
+		}
 		a.background.Go(func() { a.xds.Run(ctx) })
 	}
 	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.cfg.TLS.Exclude, a.losses, a.env.Log)
@@ -163,6 +177,24 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 	})
 	a.depths = newDepths(a.cfg.Depth, a.attached, a.names.State)
 	return err
+}
+
+// watchKubernetes follows the API server, where that is wanted.
+func (a *Agent) watchKubernetes(ctx context.Context, b *topology.Builder) error {
+	k := a.cfg.Topology.Kubernetes
+	if !k.Enabled {
+		return nil
+	}
+	clients, err := kube.Connect(k.settings())
+	if err != nil {
+		return &ConfigError{Err: err}
+	}
+	a.kube = kube.New(k.settings(), clients, kube.Options{
+		Node: cmp.Or(k.Node, nodeName()), Builder: b, Clock: monotonic, Log: a.env.Log, Changed: a.learned,
+		Lost: func(reason string, n uint64) { a.losses.Count("topology", reason, n) },
+	})
+	a.background.Go(func() { a.kube.Run(ctx) })
+	return nil
 }
 
 // remembered is for how long it matters who had an address: until the last request of that time is given out.
@@ -179,9 +211,18 @@ func nodeName() string {
 	return name
 }
 
-// learned takes what the control plane told.
+// learned takes what the control plane and the API server told. Both call it: the later Store counts, whoever comes last.
 func (a *Agent) learned(s *topology.Store) {
+	a.learning.Lock()
+	defer a.learning.Unlock()
+	if !s.After(a.latest) {
+		return
+	}
+	a.latest = s
 	a.names.SetStore(s)
+	if a.governor != nil {
+		a.governor.learned(s)
+	}
 	a.topology.Store(&control.Topology{Addresses: s.Len(), Loaded: time.Now()})
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
+	"github.com/meshwatch/meshwatch/topology/kube"
 	"github.com/meshwatch/meshwatch/topology/xds"
 )
 
@@ -49,6 +50,24 @@ type Topology struct {
 	File string `yaml:"file"`
 	// A control plane to ask instead of a file.
 	XDS XDS `yaml:"xds"`
+	// An API server to ask, besides a control plane or alone.
+	Kubernetes Kubernetes `yaml:"kubernetes"`
+}
+
+// Kubernetes is an API server that tells of pods, services and Istio's resources.
+type Kubernetes struct {
+	// Ask the API server: pods of this node, endpoints, services, nodes, and what Istio's and the Gateway API's resources say. It needs the rules of topology/kube/clusterrole.yaml.
+	Enabled bool `yaml:"enabled"`
+	// Path of a kubeconfig. Empty: the service account of the agent's own pod.
+	Kubeconfig string `yaml:"kubeconfig"`
+	// Name of this node. Empty: the environment's NODE_NAME, else the host's name.
+	Node string `yaml:"node"`
+	// Istio's id of this cluster. With a control plane, the same as `topology.xds.cluster_id`.
+	ClusterID string `yaml:"cluster_id"`
+}
+
+func (k *Kubernetes) settings() kube.Settings {
+	return kube.Settings{Enabled: k.Enabled, Kubeconfig: k.Kubeconfig, ClusterID: k.ClusterID}
 }
 
 // XDS is a control plane that tells who is behind an address: istiod, by workload discovery.
@@ -65,11 +84,15 @@ type XDS struct {
 	ServerName string `yaml:"server_name"`
 	// Istio's id of this cluster.
 	ClusterID string `yaml:"cluster_id"`
+	// Ask, too, for what the proxies of this node are told at which requests are seen: journeys then say by which route each went. To the control plane that is another proxy for each.
+	Proxies bool `yaml:"proxies"`
+	// The mesh's trust domain, such as cluster.local: with `mtls`, ask for that with certificates of the proxies' own accounts, for which the agent's account must be among istiod's `CA_TRUSTED_NODE_ACCOUNTS`. Empty: as the agent itself, whom istiod tells of its own namespace only.
+	TrustDomain string `yaml:"trust_domain"`
 }
 
 func (x *XDS) settings() xds.Settings {
 	return xds.Settings{
-		Address: x.Address, Security: x.Security, RootFile: x.RootFile, TokenFile: x.TokenFile, ServerName: x.ServerName, ClusterID: x.ClusterID,
+		Address: x.Address, Security: x.Security, RootFile: x.RootFile, TokenFile: x.TokenFile, ServerName: x.ServerName, ClusterID: x.ClusterID, TrustDomain: x.TrustDomain,
 	}
 }
 
@@ -189,7 +212,7 @@ func Default() Config {
 		Namespaces:       Namespaces{Exclude: []string{}},
 		Topology: Topology{XDS: XDS{
 			Security: xds.MTLS, RootFile: "/var/run/secrets/istio/root-cert.pem", TokenFile: "/var/run/secrets/tokens/istio-token", ClusterID: "Kubernetes", // as Istio mounts them
-		}},
+		}, Kubernetes: Kubernetes{ClusterID: "Kubernetes"}},
 		TLS:     TLS{Probes: ProbesAuto, Exclude: []string{}, Stepped: 1},
 		Budget:  Budget{Agent: 0.2, Recorder: 0.2},
 		Depth:   DepthAuto,

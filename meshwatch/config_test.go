@@ -132,7 +132,12 @@ func TestValidate(t *testing.T) {
 			`metrics.listen is ":70000": it must be an address and a port, such as 127.0.0.1:9464, or empty`},
 		{func(c *Config) { c.Control.Socket = "" }, `control.socket is "": it must be an absolute path of at most 107 bytes`},
 		{func(c *Config) { c.Control.Socket = "mw.sock" }, `control.socket is "mw.sock": it must be an absolute path of at most 107 bytes`},
-		{func(c *Config) { c.Topology.File, c.Topology.XDS.Address = "w.yaml", "istiod:15012" }, "topology has file and xds.address: give one of them, as an address that two sources name is nobody's"},
+		{func(c *Config) { c.Topology.File, c.Topology.XDS.Address = "w.yaml", "istiod:15012" }, "topology has file and xds.address: give one of them, as an address that both name is nobody's"},
+		{func(c *Config) { c.Topology.File, c.Topology.Kubernetes.Enabled = "w.yaml", true }, "topology has file and kubernetes.enabled: give one of them, as an address that both name is nobody's"},
+		{func(c *Config) { c.Topology.Kubernetes.Enabled, c.Topology.Kubernetes.ClusterID = true, "" }, "topology.kubernetes.cluster_id is empty: it must be Istio's id of this cluster, which is Kubernetes where nobody chose another"},
+		{func(c *Config) {
+			c.Topology.XDS.Address, c.Topology.Kubernetes.Enabled, c.Topology.Kubernetes.ClusterID = "istiod:15012", true, "east"
+		}, `topology.kubernetes.cluster_id is "east" and topology.xds.cluster_id "Kubernetes": they must be the same, so that a pod of both is known as one`},
 		{func(c *Config) { c.Topology.XDS.Address = "istiod" }, `topology.xds.address is "istiod": it must be a host and a port, such as istiod.istio-system.svc:15012, or empty`},
 		{func(c *Config) { c.TLS.Probes = "maybe" }, `tls.probes is "maybe": it must be one of auto, writes, off`},
 		{func(c *Config) { c.TLS.Stepped = 2 }, "tls.stepped is 2: it must be from 0 (never) to 1 (always)"},

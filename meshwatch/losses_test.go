@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/meshwatch/meshwatch/meshwatch/otlp"
+	"github.com/meshwatch/meshwatch/topology/kube"
 )
 
 // docs/troubleshooting.md has every loss that the code counts, and no other.
@@ -63,6 +64,9 @@ func countedLosses(t *testing.T) (out []string) {
 	}
 	for _, reason := range []string{otlp.ReasonQueueFull, otlp.ReasonExportFailed, otlp.ReasonRejected, otlp.ReasonShutdown} {
 		out = append(out, otlp.Stage+" "+reason)
+	}
+	for _, reason := range []string{kube.LostForbidden, kube.LostAway, kube.LostBad} {
+		out = append(out, "topology "+reason)
 	}
 	return out
 }

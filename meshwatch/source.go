@@ -49,6 +49,16 @@ func (a *Agent) Status() control.Status {
 		s.Topology.ControlPlane = a.cfg.Topology.XDS.Address
 		s.Topology.Connected, s.Topology.Since, s.Topology.Refused, s.Topology.Problem = x.Connected, x.Since, x.Refused, x.Problem
 	}
+	if a.governor != nil {
+		s.Topology.Proxies = a.governor.state()
+	}
+	if a.kube != nil {
+		k := a.kube.Status()
+		s.Kubernetes = &control.Kubernetes{
+			Connected: k.Connected, Ready: k.Ready, Since: k.Since, Updated: k.Updated, Objects: k.Objects, Changes: k.Changes, Missing: k.Missing,
+			Absent: k.Absent, Problem: k.Problem,
+		}
+	}
 	return s
 }
 

@@ -65,12 +65,18 @@ func (k *Keep) validate() error {
 }
 
 func (t *Topology) validate() error {
-	var both error
-	if t.File != "" && t.XDS.Address != "" {
-		both = errors.New("topology has file and xds.address: give one of them, as an address that two sources name is nobody's")
+	var both, ids error
+	switch {
+	case t.File != "" && t.XDS.Address != "":
+		both = errors.New("topology has file and xds.address: give one of them, as an address that both name is nobody's")
+	case t.File != "" && t.Kubernetes.Enabled:
+		both = errors.New("topology has file and kubernetes.enabled: give one of them, as an address that both name is nobody's")
 	}
-	s := t.XDS.settings()
-	return errors.Join(both, s.Validate("topology.xds"))
+	if k := &t.Kubernetes; k.Enabled && t.XDS.Address != "" && k.ClusterID != t.XDS.ClusterID {
+		ids = fmt.Errorf("topology.kubernetes.cluster_id is %q and topology.xds.cluster_id %q: they must be the same, so that a pod of both is known as one", k.ClusterID, t.XDS.ClusterID)
+	}
+	x, k := t.XDS.settings(), t.Kubernetes.settings()
+	return errors.Join(both, ids, x.Validate("topology.xds"), k.Validate("topology.kubernetes"))
 }
 
 func (t *TLS) validate() error {

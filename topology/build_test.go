@@ -216,3 +216,77 @@ func TestChurn(t *testing.T) {
 		t.Errorf("%d wrong, %d known of %d", wrong, known, asked)
 	}
 }
+
+// What several sources say of one workload makes one owner of its addresses: the strongest word, and what it leaves open from weaker ones.
+func TestRanks(t *testing.T) {
+	b := NewBuilder("", 3600*second)
+	told := entry("a", "10.0.0.1")
+	told.Workload.Service, told.Workload.Account, told.Services = "by-istiod", "account", []string{"demo/a"}
+	b.SetRanked("a", Hearsay, entry("a", "10.0.0.1"), Moment{})
+	b.Set("a", told, Moment{})
+	if w := who(b.Store(0), "10.0.0.1", 0); w.Service != "by-istiod" {
+		t.Errorf("%+v", w)
+	}
+	seen := entry("a", "10.0.0.2")
+	seen.Workload.Service = "by-its-labels"
+	b.SetRanked("a", Seen, seen, at(100))
+	s := b.Store(0)
+	if w := who(s, "10.0.0.2", 100*second); w.Service != "by-its-labels" || w.Account != "account" || len(s.Entries()) != 1 {
+		t.Errorf("%+v of %d", w, len(s.Entries()))
+	}
+	names(t, s, "10.0.0.1", map[uint64]string{99: "a", 100: ""})
+	told = entry("a", "10.0.0.2")
+	b.Set("a", told, at(150))
+
+	// It is gone, which the weaker sources have not heard; its address is another's at once.
+	b.RemoveRanked("a", Seen, at(200))
+	b.SetRanked("b", Seen, entry("b", "10.0.0.2"), at(200))
+	names(t, b.Store(0), "10.0.0.2", map[uint64]string{189: "a", 195: "", 200: "b"})
+	b.Remove("a", at(210)) // now they have
+	b.RemoveRanked("a", Hearsay, at(211))
+	names(t, b.Store(0), "10.0.0.1", map[uint64]string{211: ""})
+	if n := len(b.Store(0).Entries()); n != 1 {
+		t.Errorf("%d entries", n)
+	}
+
+	// A successor has the same name, and the weaker source heard of it first.
+	b.SetRanked("set-0", Seen, entry("set-0", "10.0.0.5"), at(212))
+	b.Set("set-0", entry("set-0", "10.0.0.6"), at(213))
+	b.RemoveRanked("set-0", Seen, at(214))
+	names(t, b.Store(0), "10.0.0.6", map[uint64]string{214: "set-0"})
+	b.Remove("set-0", at(215))
+
+	// The weaker word stays where only a weaker one is taken back.
+	b.SetRanked("b", Hearsay, entry("b", "10.0.0.9"), at(220))
+	b.RemoveRanked("b", Hearsay, at(221))
+	names(t, b.Store(0), "10.0.0.2", map[uint64]string{221: "b"})
+}
+
+// A source that comes late says that something was always so, but others saw who had the address before.
+func TestLateSource(t *testing.T) {
+	b := NewBuilder("", 3600*second)
+	b.Set("a", entry("a", "10.0.0.1"), Moment{})
+	b.Remove("a", at(100))
+	b.SetRanked("b", Seen, entry("b", "10.0.0.1"), Moment{})
+	names(t, b.Store(0), "10.0.0.1", map[uint64]string{50: "", 100: "b"})
+}
+
+func TestResources(t *testing.T) {
+	b := NewBuilder("", 0)
+	b.SetResource(Resource{Ref: Ref{"VirtualService", "demo", "b"}})
+	b.SetResource(Resource{Ref: Ref{"VirtualService", "demo", "a"}, Hosts: []string{"a"}})
+	b.SetResource(Resource{Ref: Ref{"Gateway", "demo", "z"}})
+	early := b.Store(0)
+	b.RemoveResource(Ref{"Gateway", "demo", "z"})
+	s := b.Store(0)
+	if all := s.Resources(); len(all) != 2 || all[0].Name != "a" || s.Resource(all[1].Ref) != all[1] || len(early.Resources()) != 3 {
+		t.Errorf("%+v", all)
+	}
+	if !s.After(early) || !s.After(nil) || early.After(s) {
+		t.Error("which Store is later is not known")
+	}
+	var none *Store
+	if none.Resources() != nil || none.Resource(Ref{}) != nil {
+		t.Error("no Store has resources")
+	}
+}

@@ -17,13 +17,21 @@ const (
 	RoleClient  = "client" // outside the mesh
 )
 
+// KindPod is the Workload.Kind of pods.
+const KindPod = "Pod"
+
 // Workload is who is behind an address.
 type Workload struct {
 	Name      string // the pod's, WorkloadEntry's or ServiceEntry's
 	Namespace string // Kubernetes namespace
+	Kind      string // of the object that Name is of, empty: not said
+	UID       string // of that object, in Kubernetes
 	Service   string // service.name of the workload's own spans; in a mesh its canonical name
 	Node      string
 	Role      string // one of the Role constants
+
+	ServiceNamespace string // service.namespace of the workload's own spans, empty: Namespace
+	Version          string // service.version of the workload's own spans, empty: Revision
 
 	Revision string // canonical revision
 	Account  string // service account
@@ -59,6 +67,8 @@ type Entry struct {
 	Services  []string // namespace/host of each
 	Shared    bool     // it is in its node's network namespace, and has its node's addresses
 	Unhealthy bool     // it gets no requests
+	// Excludes are what its sidecar leaves alone, by the annotation's name after traffic.sidecar.istio.io/: excludeInboundPorts → 9090.
+	Excludes map[string]string
 }
 
 // Moment is when a source learned something. In CLOCK_MONOTONIC ns, as all times of this package.
@@ -92,7 +102,13 @@ type Store struct {
 	owners   []*owner
 	services []*Service
 	byVIP    map[netip.Addr][]*Service
+
+	resources map[Ref]*Resource
+	serial    uint64 // of its Builder
 }
+
+// After says whether this Store was made after the other one of the same Builder, which may be nil.
+func (s *Store) After(other *Store) bool { return other == nil || s.serial > other.serial }
 
 // Lookup is the workload that had this address at a time, as far as that is sure. 4-in-6 addresses are their IPv4 address, a
 // zone is ignored. Nobody is known before a source told of the first one, and while the address may already have belonged to

@@ -53,7 +53,13 @@ func statusTable(w io.Writer, s *control.Status, now time.Time) error {
 	row("memory", "%.1f MB resident, %.1f MB in BPF maps", float64(s.Memory)/1e6, float64(s.Ring.MapBytes)/1e6)
 	row("tls", "%s", tlsState(s.TLS))
 	row("export", "%s", exportState(&s.Export))
-	row("topology", "%s", topologyState(&s.Topology, now))
+	row("topology", "%s", topologyState(&s.Topology, s.Kubernetes != nil, now))
+	if p := s.Topology.Proxies; p != nil {
+		row("proxies", "%s", proxiesState(p))
+	}
+	if s.Kubernetes != nil {
+		row("kubernetes", "%s", kubernetesState(s.Kubernetes, now))
+	}
 	if err := tw.Flush(); err != nil {
 		return err
 	}
@@ -108,9 +114,32 @@ func exportState(e *control.Export) string {
 	return printable(e.Endpoint) + ": " + e.State
 }
 
-func topologyState(t *control.Topology, now time.Time) string {
+func proxiesState(p *control.Proxies) string {
+	text := fmt.Sprintf("%d followed, %d told, %d resources", p.Followed, p.Connected, p.Resources)
+	if p.Problem != "" {
+		text += "; " + printable(p.Problem)
+	}
+	return text
+}
+
+// kubernetesState is a line, and one more for each rule that is missing.
+func kubernetesState(k *control.Kubernetes, now time.Time) string {
+	text := fmt.Sprintf("%d objects", k.Objects) + standing(k.Updated, k.Connected, k.Since, k.Problem, now)
+	if k.Connected && !k.Ready {
+		text += "; reading"
+	}
+	for _, missing := range k.Missing {
+		text += "\n\t" + printable(missing)
+	}
+	return text
+}
+
+func topologyState(t *control.Topology, kubernetes bool, now time.Time) string {
 	if t.ControlPlane != "" {
 		return controlPlaneState(t, now)
+	}
+	if kubernetes {
+		return fmt.Sprintf("%d addresses of Kubernetes", t.Addresses)
 	}
 	if t.File == "" {
 		return "none: ends are named by namespace and process"
@@ -123,21 +152,25 @@ func topologyState(t *control.Topology, now time.Time) string {
 }
 
 func controlPlaneState(t *control.Topology, now time.Time) string {
-	text := fmt.Sprintf("%d addresses of %s", t.Addresses, printable(t.ControlPlane))
+	return fmt.Sprintf("%d addresses of %s", t.Addresses, printable(t.ControlPlane)) + standing(t.Loaded, t.Connected, t.Since, t.Problem, now)
+}
+
+// standing is how it stands with a server: when it told of a change, since when it is connected or lost, and why.
+func standing(updated time.Time, connected bool, since time.Time, problem string, now time.Time) (text string) {
 	ago := func(at time.Time) time.Duration { return now.Sub(at).Round(time.Second) }
-	if !t.Loaded.IsZero() {
-		text += fmt.Sprintf(", last change %v ago", ago(t.Loaded))
+	if !updated.IsZero() {
+		text = fmt.Sprintf(", last change %v ago", ago(updated))
 	}
 	switch {
-	case t.Connected:
-		text += fmt.Sprintf("; connected for %v", ago(t.Since))
-	case t.Since.IsZero():
+	case connected:
+		text += fmt.Sprintf("; connected for %v", ago(since))
+	case since.IsZero():
 		text += "; not connected yet"
 	default:
-		text += fmt.Sprintf("; lost %v ago, what it said stays", ago(t.Since))
+		text += fmt.Sprintf("; lost %v ago, what it said stays", ago(since))
 	}
-	if t.Problem != "" {
-		text += ": " + printable(t.Problem)
+	if problem != "" {
+		text += ": " + printable(problem)
 	}
 	return text
 }

@@ -13,6 +13,21 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/probe"
 )
 
+func TestKubernetesState(t *testing.T) {
+	now := time.Unix(1767323045, 0)
+	before := now.Add(-time.Minute)
+	for want, k := range map[string]control.Kubernetes{
+		"0 objects; not connected yet: x509":                                          {Problem: "x509"},
+		"9 objects, last change 1m0s ago; lost 1m0s ago, what it said stays: refused": {Objects: 9, Updated: before, Since: before, Problem: "refused"},
+		"9 objects; connected for 1m0s; reading":                                      {Objects: 9, Connected: true, Since: before},
+		"9 objects; connected for 1m0s\n\tthe service account may not …":              {Objects: 9, Connected: true, Ready: true, Since: before, Missing: []string{"the service account may not …"}},
+	} {
+		if got := kubernetesState(&k, now); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestStatusTable(t *testing.T) {
 	started := time.Unix(1767323045, 0)
 	s := &control.Status{
@@ -21,7 +36,7 @@ func TestStatusTable(t *testing.T) {
 		Ring:     control.Ring{Records: 16384, Read: 12, Open: 1, Lag: 2, MapBytes: 6_300_000},
 		Joiner:   control.Joiner{Flights: 12, Requests: 6, Responses: 5, Journeys: 2, Relays: 4, Raw: 9, Kept: 1},
 		Export:   control.Export{On: true, Endpoint: "http://localhost:4318", State: "connected"},
-		Topology: control.Topology{File: "t.yaml", Addresses: 4, Loaded: started, Problem: "line 1:\x1b[2J"},
+		Topology: control.Topology{File: "t.yaml", Addresses: 4, Loaded: started, Problem: "line 1:\x1b[2J", Proxies: &control.Proxies{Followed: 3, Connected: 2, Resources: 90, Problem: "demo/a: refused\x1b"}},
 		Budget:   control.Budget{Agent: 0.2, AgentUsed: 0.1904, Recorder: 0.5, RecorderUsed: 0.31, Share: 0.5, Shallow: true},
 		Memory:   50_000_000,
 		TLS: []probe.Binary{
@@ -44,6 +59,7 @@ memory    50.0 MB resident, 6.3 MB in BPF maps
 tls       probes on 2 binaries of 3, in 5 processes
 export    http://localhost:4318: connected
 topology  4 addresses of t.yaml, read 1m30s ago; the file as it is now is not used: line 1:?[2J
+proxies   3 followed, 2 told, 90 resources; demo/a: refused?
 
 TLS IN                LIBRARY    PROCESSES  PROBED         CALLS  TIED  NOTE
 /usr/local/bin/envoy  BoringSSL  3          writes         1000   998   

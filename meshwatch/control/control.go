@@ -32,20 +32,22 @@ type Source interface {
 
 // Status is the state of an agent. Counters are since its start.
 type Status struct {
-	Version   string         `json:"version"`
-	Pid       int            `json:"pid"`
-	Started   time.Time      `json:"started"`
-	Recording bool           `json:"recording"`
-	Depth     string         `json:"depth"` // for people: the configured one, and how many namespaces are in full depth now
-	Attached  Attached       `json:"attached"`
-	Ring      Ring           `json:"ring"`
-	Joiner    Joiner         `json:"joiner"`
-	Budget    Budget         `json:"budget"`
-	Export    Export         `json:"export"`
-	Topology  Topology       `json:"topology"`
-	TLS       []probe.Binary `json:"tls"`          // binaries with a TLS library; nil: probes are off
-	Memory    uint64         `json:"memory_bytes"` // resident, of the agent's process
-	Losses    []loss.Row     `json:"losses"`
+	Version   string    `json:"version"`
+	Pid       int       `json:"pid"`
+	Started   time.Time `json:"started"`
+	Recording bool      `json:"recording"`
+	Depth     string    `json:"depth"` // for people: the configured one, and how many namespaces are in full depth now
+	Attached  Attached  `json:"attached"`
+	Ring      Ring      `json:"ring"`
+	Joiner    Joiner    `json:"joiner"`
+	Budget    Budget    `json:"budget"`
+	Export    Export    `json:"export"`
+	Topology  Topology  `json:"topology"`
+
+	Kubernetes *Kubernetes    `json:"kubernetes,omitempty"` // nil: not asked
+	TLS        []probe.Binary `json:"tls"`                  // binaries with a TLS library; nil: probes are off
+	Memory     uint64         `json:"memory_bytes"`         // resident, of the agent's process
+	Losses     []loss.Row     `json:"losses"`
 }
 
 // Attached is where the programs are.
@@ -127,6 +129,20 @@ type Topology struct {
 	Connected    bool      `json:"connected,omitempty"`     // to it
 	Since        time.Time `json:"since,omitzero"`          // connected, or lost
 	Refused      uint64    `json:"refused,omitempty"`       // answers of it with something that could not be read
+	Proxies      *Proxies  `json:"proxies,omitempty"`       // nil: it is not asked about them
+}
+
+// Kubernetes is how it stands with the API server.
+type Kubernetes struct {
+	Connected bool      `json:"connected"`
+	Ready     bool      `json:"ready"`             // everything that may be read was read once
+	Since     time.Time `json:"since,omitzero"`    // connected, or lost
+	Updated   time.Time `json:"updated,omitzero"`  // the last object came, changed or went
+	Objects   int       `json:"objects"`           // that are kept
+	Changes   uint64    `json:"changes"`           // taken
+	Missing   []string  `json:"missing,omitempty"` // a sentence for each resource that may not be read
+	Absent    []string  `json:"absent,omitempty"`  // resources that the API server does not have
+	Problem   string    `json:"problem,omitempty"` // why it is not connected
 }
 
 // Summary is one line about a journey.

@@ -27,6 +27,22 @@ type Workload struct {
 	Namespace string `json:"namespace,omitempty"` // Kubernetes namespace, not a network namespace
 	Service   string `json:"service,omitempty"`   // service.name of the workload's own spans
 	Node      string `json:"node,omitempty"`
+
+	ServiceNamespace string `json:"service_namespace,omitempty"` // service.namespace, where it is not Namespace
+	Version          string `json:"version,omitempty"`           // service.version
+	Kind             string `json:"kind,omitempty"`              // of the Kubernetes object that Name is of: Pod, WorkloadEntry, …
+	UID              string `json:"uid,omitempty"`               // of that object
+	Cluster          string `json:"cluster,omitempty"`
+	Region           string `json:"region,omitempty"`
+	Zone             string `json:"zone,omitempty"`
+}
+
+// KindPod is the Workload.Kind of pods.
+const KindPod = "Pod"
+
+// Elsewhere says whether another workload is in another zone, as far as both zones are known.
+func (w *Workload) Elsewhere(other *Workload) bool {
+	return w.Zone != "" && other.Zone != "" && (w.Zone != other.Zone || w.Region != other.Region)
 }
 
 // End is one end of a leg: a socket, and the thread that used it. Local and Peer are addresses as this end's socket sees
@@ -49,6 +65,8 @@ type End struct {
 type Leg struct {
 	Client End `json:"client"` // the end that sends requests
 	Server End `json:"server"`
+	// CrossZone: the ends are in different zones, as far as the topology knows both.
+	CrossZone bool `json:"cross_zone,omitempty"`
 }
 
 // Hook is a place in the kernel where a stamp is taken. The numbers are shared with bpf/flight.h.
@@ -171,6 +189,8 @@ type Exchange struct {
 	Response  *Flight           `json:"response,omitempty"` // nil: none seen
 	Parent    int               `json:"parent"`             // index of the exchange that caused this one, -1 for a root
 	Error     string            `json:"error,omitempty"`    // reset, no-response, 5xx, a gRPC code: empty when it went well
+	// Governance is what governed it at the proxy that received it; nil: that is no proxy, or nobody was asked.
+	Governance *Governance `json:"governance,omitempty"`
 }
 
 // GRPC is what a call has beyond its HTTP/2. A call that streams is one exchange, however long it lives.

@@ -70,6 +70,19 @@ var ofStatus = []metric{
 	gauge("bpf_map_bytes", "Memory of all BPF maps.", func(s *control.Status) float64 { return float64(s.Ring.MapBytes) }),
 	gauge("topology_addresses", "Addresses that the topology knows.", func(s *control.Status) float64 { return float64(s.Topology.Addresses) }),
 	gauge("topology_loaded_timestamp_seconds", "When the topology in use was read, 0: none.", func(s *control.Status) float64 { return unix(s.Topology.Loaded) }),
+	gauge("kubernetes_connected", "1 while the API server answers, 0 as well where it is not asked.", kubernetes(func(k *control.Kubernetes) float64 { return truth(k.Connected) })),
+	gauge("kubernetes_updated_timestamp_seconds", "When the API server last told of a change, 0: never.", kubernetes(func(k *control.Kubernetes) float64 { return unix(k.Updated) })),
+	gauge("kubernetes_objects", "Objects of the API server that are kept.", kubernetes(func(k *control.Kubernetes) float64 { return float64(k.Objects) })),
+	gauge("kubernetes_unreadable_resources", "Resources of the API server that the service account may not read.", kubernetes(func(k *control.Kubernetes) float64 { return float64(len(k.Missing)) })),
+}
+
+func kubernetes(value func(*control.Kubernetes) float64) func(*control.Status) float64 {
+	return func(s *control.Status) float64 {
+		if s.Kubernetes == nil {
+			return 0
+		}
+		return value(s.Kubernetes)
+	}
 }
 
 func truth(b bool) float64 {

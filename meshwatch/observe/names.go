@@ -158,7 +158,28 @@ func tenant(ns *netpath.Namespace, s *topology.Store) netip.Addr {
 }
 
 func workloadOf(w topology.Workload) journey.Workload {
-	return journey.Workload{Name: w.Name, Namespace: w.Namespace, Service: w.Service, Node: w.Node}
+	out := journey.Workload{
+		Name: w.Name, Namespace: w.Namespace, Service: w.Service, Node: w.Node, Version: w.Version, Kind: w.Kind, UID: w.UID, Cluster: w.Cluster,
+		Region: w.Region, Zone: w.Zone,
+	}
+	if w.ServiceNamespace != w.Namespace {
+		out.ServiceNamespace = w.ServiceNamespace
+	}
+	if out.Version == "" && w.Revision != noRevision {
+		out.Version = w.Revision
+	}
+	return out
+}
+
+// noRevision is the canonical revision of a workload whose labels say none.
+const noRevision = "latest"
+
+// far is who has an address that was called, on another node: no socket of it was seen.
+func (n *Names) far(peer netip.AddrPort, at uint64) journey.Workload {
+	if w, ok := n.store.Load().Lookup(peer, at); ok {
+		return workloadOf(*w)
+	}
+	return journey.Workload{}
 }
 
 // netName is the namespace as an operator knows it.

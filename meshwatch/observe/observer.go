@@ -10,12 +10,15 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
+	"github.com/meshwatch/meshwatch/topology/proxy"
 )
 
 // Observer measures every tree and renders the ones that are kept. One goroutine observes; the distributions may be read from any.
 type Observer struct {
 	names    *Names
-	captures []string // lower case, as configured
+	captures []string                             // lower case, as configured
+	governor Governor                             // nil: nobody is asked
+	said     map[proxy.Answer]*journey.Governance // by Govern
 
 	mu    sync.RWMutex // guards all and paths
 	all   map[Labels]*Series
@@ -38,7 +41,7 @@ type processKey struct{ pid, netns uint32 }
 
 // New makes an Observer. captures are the configured header names.
 func New(names *Names, captures []string) *Observer {
-	return &Observer{names: names, captures: captures, all: map[Labels]*Series{}, paths: map[way]*path{}, processes: map[processKey]*Series{}, left: map[uint32]struct{}{}}
+	return &Observer{names: names, captures: captures, all: map[Labels]*Series{}, paths: map[way]*path{}, processes: map[processKey]*Series{}, left: map[uint32]struct{}{}, said: map[proxy.Answer]*journey.Governance{}}
 }
 
 // maxSeries bounds memory (each about 4 KB when used) when there are very many workloads; the rest is counted as "other".
@@ -250,5 +253,6 @@ func (o *Observer) Render(t *join.Tree) *journey.Journey {
 		}
 	}
 	j.Unjoined = t.Unjoined
+	o.govern(t, j)
 	return j
 }

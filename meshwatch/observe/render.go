@@ -106,6 +106,10 @@ func (o *Observer) exchange(t *join.Tree, x *join.Exchange, r *room, before *jou
 			e.Error = e.GRPC.Code()
 		}
 	}
+	if s := &e.Leg.Server; !s.Known {
+		s.Workload = o.names.far(e.Leg.Client.Peer, x.Req.Flight.StartNs)
+	}
+	e.Leg.CrossZone = e.Leg.Client.Workload.Elsewhere(&e.Leg.Server.Workload)
 	return e
 }
 

@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"slices"
@@ -39,6 +40,23 @@ const (
 	keyTLS         = attribute.Key("meshwatch.tls")
 	keySent        = attribute.Key("meshwatch.grpc.request_messages")
 	keyReceived    = attribute.Key("meshwatch.grpc.response_messages")
+	keyRoute       = attribute.Key("envoy.route")
+	keyVirtualHost = attribute.Key("envoy.virtual_host")
+	keyCluster     = attribute.Key("envoy.cluster")
+	keyTimeout     = attribute.Key("envoy.timeout_ms")
+	keyRetries     = attribute.Key("envoy.retries")
+	keyFaultDelay  = attribute.Key("envoy.fault.delay_ms")
+	keyFaultAbort  = attribute.Key("envoy.fault.abort")
+	keyAnsweredBy  = attribute.Key("envoy.answered_by")
+	keySubset      = attribute.Key("istio.subset")
+	keyService     = attribute.Key("istio.service")
+	keyVirtual     = attribute.Key("istio.virtual_service")
+	keyDestination = attribute.Key("istio.destination_rule")
+	keyUngoverned  = attribute.Key("meshwatch.route.unknown")
+	keyCrossZone   = attribute.Key("meshwatch.cross_zone")
+	keyPeerPod     = attribute.Key("meshwatch.peer.pod")
+	keyPeerNode    = attribute.Key("meshwatch.peer.node")
+	keyPeerZone    = attribute.Key("meshwatch.peer.zone")
 	keyRecorded    = attribute.Key("meshwatch.recorded_share")
 )
 
@@ -76,6 +94,7 @@ func (a *attributes) end() []attribute.KeyValue { return a.free[a.from:len(a.fre
 func (b *builder) legAttributes(i int, e *journey.Exchange) []attribute.KeyValue {
 	b.begin()
 	b.addresses(&e.Leg)
+	b.peer(i, e)
 	b.http(e)
 	b.word(semconv.ErrorTypeKey, errorType(e))
 	b.thread(&e.Leg.Client)
@@ -93,6 +112,7 @@ func (b *builder) legAttributes(i int, e *journey.Exchange) []attribute.KeyValue
 			reason = c.DropReason
 		}
 	}
+	b.governance(e.Governance)
 	b.add(keyDepth.String(depth(e)))
 	b.number(keyRetransmits, int(retransmits))
 	b.number(keyDropReason, int(reason))
@@ -148,6 +168,24 @@ func (b *builder) addresses(l *journey.Leg) {
 	if l.NAT() {
 		b.add(keyNATBefore.String(pair(local, peer)), keyNATAfter.String(pair(l.Server.Peer, l.Server.Local)))
 	}
+}
+
+// peer is the callee, where the span is not its own.
+func (b *builder) peer(i int, e *journey.Exchange) {
+	if e.Leg.CrossZone {
+		b.add(keyCrossZone.Bool(true))
+	}
+	w := &b.owners[i].callee
+	if e.Leg.Server.Workload == (journey.Workload{}) || *w == b.owners[i].caller {
+		return
+	}
+	b.add(semconv.ServicePeerName(w.Service))
+	b.word(semconv.ServicePeerNamespaceKey, cmp.Or(w.ServiceNamespace, w.Namespace))
+	if w.Kind == journey.KindPod {
+		b.word(keyPeerPod, w.Name)
+	}
+	b.word(keyPeerNode, w.Node)
+	b.word(keyPeerZone, w.Zone)
 }
 
 func pair(from, to netip.AddrPort) string { return from.String() + " -> " + to.String() }
@@ -214,8 +252,35 @@ func (b *builder) thread(e *journey.End) {
 func (b *builder) relayAttributes(e *journey.Exchange) []attribute.KeyValue {
 	b.begin()
 	b.word(keyRole, string(e.Leg.Server.Role))
+	b.governance(e.Governance)
 	b.thread(&e.Leg.Server)
 	return b.end()
+}
+
+// governance is what the proxy's configuration says of a request: on the leg by which it came, and on the relay inside.
+func (b *builder) governance(g *journey.Governance) {
+	if g == nil {
+		return
+	}
+	b.word(keyRoute, g.Route)
+	b.word(keyVirtualHost, g.VirtualHost)
+	b.word(keyCluster, g.Cluster)
+	b.word(keySubset, g.Subset)
+	b.word(keyService, g.Service)
+	if g.Defined.Kind == "VirtualService" {
+		b.word(keyVirtual, g.Defined.String())
+	}
+	if g.Destination.Kind == "DestinationRule" {
+		b.word(keyDestination, g.Destination.String())
+	}
+	b.word(keyUngoverned, g.Unknown)
+	if p := g.Policy; p != nil {
+		b.number(keyTimeout, int(p.Timeout.Milliseconds()))
+		b.number(keyRetries, int(p.Retries))
+		b.number(keyFaultDelay, int(p.Delay.Milliseconds()))
+		b.number(keyFaultAbort, int(p.Abort))
+		b.word(keyAnsweredBy, p.Local)
+	}
 }
 
 func (b *builder) connectAttributes(e *journey.Exchange) []attribute.KeyValue {

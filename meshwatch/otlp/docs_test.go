@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -28,7 +29,12 @@ func TestDocumentedAttributes(t *testing.T) {
 	e := j.Exchanges[2]
 	e.Status, e.Error, e.Method, e.Request.DropReason = 503, "503", "PURGE", 2
 
+	e.Leg.CrossZone = true
 	e.TLS, e.Stream, e.GRPC = true, 1, &journey.GRPC{Status: 14, Sent: 1, Received: 2}
+	e.Governance = &journey.Governance{
+		Route: "r", VirtualHost: "h", Cluster: "c", Subset: "v1", Service: "s", Unknown: "weights", Defined: journey.Resource{Kind: "VirtualService", Namespace: "n", Name: "v"},
+		Destination: journey.Resource{Kind: "DestinationRule", Namespace: "n", Name: "d"}, Policy: &journey.Policy{Timeout: time.Second, Retries: 2, Delay: time.Second, Abort: 503, Local: "redirect"},
+	}
 	j.RecordedShare = 0.5
 	sent := map[string]map[string]bool{}
 	for k, s := range Spans(j, journeytest.Epoch) {

@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -47,7 +48,16 @@ func (r *resources) get(w journey.Workload) *resource.Resource {
 	}
 	a := attributes{free: append([]attribute.KeyValue(nil), r.common...)} // the last of equal keys stays
 	a.word(semconv.ServiceNameKey, w.Service)
+	a.word(semconv.ServiceNamespaceKey, cmp.Or(w.ServiceNamespace, w.Namespace))
+	a.word(semconv.ServiceVersionKey, w.Version)
 	a.word(semconv.K8SNamespaceNameKey, w.Namespace)
+	if w.Kind == journey.KindPod {
+		a.word(semconv.K8SPodNameKey, w.Name)
+		a.word(semconv.K8SPodUIDKey, w.UID)
+	}
+	a.word(semconv.K8SClusterNameKey, w.Cluster)
+	a.word(semconv.CloudRegionKey, w.Region)
+	a.word(semconv.CloudAvailabilityZoneKey, w.Zone)
 	a.word(semconv.K8SNodeNameKey, w.Node)
 	a.word(keyWorkload, w.Name)
 	res := resource.NewWithAttributes(semconv.SchemaURL, a.free...)

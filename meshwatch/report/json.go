@@ -69,6 +69,9 @@ func appendExchange(b []byte, p **journey.Exchange) []byte {
 	b = appendEnd(b, &e.Leg.Client)
 	b = append(b, `,"server":`...)
 	b = appendEnd(b, &e.Leg.Server)
+	if e.Leg.CrossZone {
+		b = boolean(b, `,"cross_zone":`, true)
+	}
 	b = required(b, `},"protocol":`, e.Protocol)
 	b = boolean(b, `,"tls":`, e.TLS)
 	if e.Stream != 0 {
@@ -105,6 +108,9 @@ func appendExchange(b []byte, p **journey.Exchange) []byte {
 	}
 	b = number(b, `,"parent":`, e.Parent)
 	b = optional(b, `,"error":`, e.Error)
+	if e.Governance != nil {
+		b = appendGovernance(b, e.Governance)
+	}
 	return append(b, '}')
 }
 
@@ -151,6 +157,13 @@ func appendEnd(b []byte, e *journey.End) []byte {
 		b = optional(b, `,"namespace":`, w.Namespace)
 		b = optional(b, `,"service":`, w.Service)
 		b = optional(b, `,"node":`, w.Node)
+		b = optional(b, `,"service_namespace":`, w.ServiceNamespace)
+		b = optional(b, `,"version":`, w.Version)
+		b = optional(b, `,"kind":`, w.Kind)
+		b = optional(b, `,"uid":`, w.UID)
+		b = optional(b, `,"cluster":`, w.Cluster)
+		b = optional(b, `,"region":`, w.Region)
+		b = optional(b, `,"zone":`, w.Zone)
 		b[at] = '{' // for the first comma
 		b = append(b, '}')
 	}

@@ -21,22 +21,28 @@ import (
 )
 
 // The agent on a node of a real mesh, whose sidecars speak mutual TLS to each other: a request's legs are joined from the gateway to the
-// last app, and named by what a real istiod says.
+// last app, and named by what a real istiod and a real API server say, which is one pod for both.
 func TestMeshwatch(t *testing.T) {
 	want(t)
-	c := begin(t, Options{Nodes: 1})
+	testMeshwatch(t, begin(t, Options{Nodes: 1}))
+}
+
+func testMeshwatch(t *testing.T, c *Cluster) {
 	a := c.observe(t)
 	ctx := ctxWithin(t, time.Minute)
 	var last string
 	err := await.Until(ctx, func() bool {
 		s, err := a.Status(ctx)
 		last = fmt.Sprintf("%+v %+v %v", s.Topology, s.TLS, err)
-		return err == nil && s.Recording && s.Topology.Connected && s.Topology.Addresses > 3 &&
+		return err == nil && s.Recording && s.Kubernetes != nil && s.Kubernetes.Ready && s.Kubernetes.Connected && s.Topology.Connected && s.Topology.Addresses > 3 &&
 			slices.ContainsFunc(s.TLS, func(b probe.Binary) bool { return b.Writes && strings.HasSuffix(b.Path, "/envoy") })
 	})
 	if err != nil {
 		log, _ := os.ReadFile(path("logs", nodeName(1)+"-meshwatch.log")) //nolint:errcheck // then there is none
 		t.Fatalf("%v: %s: %s", err, last, log[:min(len(log), 2000)])
+	}
+	if s, err := a.Status(ctx); err != nil || len(s.Kubernetes.Missing) > 0 {
+		t.Errorf("%+v, %v", s.Kubernetes, err)
 	}
 	through := "frontend tls, frontend, frontend, backend tls, backend" // the gateway's first leg has no id to be joined by
 	var seen []string
@@ -54,6 +60,7 @@ func TestMeshwatch(t *testing.T) {
 	if err != nil {
 		t.Errorf("%v: no journey through %s, only %q; %s", err, through, seen, last)
 	}
+	c.testGoverned(t)
 }
 
 // observe runs the agent on the first node until the cluster is taken down.
@@ -75,8 +82,8 @@ func (c *Cluster) observe(t *testing.T) *control.Client {
 		t.Fatal(err)
 	}
 	socket, file := filepath.Join(dir, "sock"), filepath.Join(dir, "agent.yaml")
-	config := fmt.Sprintf("topology: {xds: {address: \"%s:15010\", security: plaintext}}\ncontrol: {socket: %s}\nmetrics: {listen: \"\"}\noutput: json\nbudget: {agent: 0, recorder: 0}\n",
-		istiod.IP, socket)
+	config := fmt.Sprintf("topology: {xds: {address: \"%s:15010\", security: plaintext, proxies: true}, kubernetes: {enabled: true, kubeconfig: %s, node: %s}}\ncontrol: {socket: %s}\nmetrics: {listen: \"\"}\noutput: json\nbudget: {agent: 0, recorder: 0}\n",
+		istiod.IP, kubeconfig("admin"), nodeName(1), socket)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

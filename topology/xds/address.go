@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -68,6 +69,7 @@ func (a *addresses) set(name string, value []byte, m topology.Moment) error {
 	case (entry == nil) == (service == nil):
 		return errors.New("it is neither a workload nor a service")
 	case entry != nil:
+		entry.Workload.Kind = kindOf(name)
 		a.builder.RemoveService(name)
 		a.builder.Set(name, *entry, m)
 	default:
@@ -75,6 +77,15 @@ func (a *addresses) set(name string, value []byte, m topology.Moment) error {
 		a.builder.SetService(name, *service)
 	}
 	return nil
+}
+
+// kindOf is the kind in istiod's name of a workload, cluster/group/kind/namespace/name; empty: it is not of that form.
+func kindOf(name string) string {
+	parts := strings.Split(name, "/")
+	if len(parts) < 5 {
+		return ""
+	}
+	return parts[2]
 }
 
 func (a *addresses) remove(name string, m topology.Moment) {

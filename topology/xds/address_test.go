@@ -150,3 +150,13 @@ func FuzzSet(f *testing.F) {
 		}
 	})
 }
+
+func TestKindOf(t *testing.T) {
+	for name, want := range map[string]string{
+		"Kubernetes//Pod/demo/frontend-1": "Pod", "east/networking.istio.io/ServiceEntry/demo/out/10.0.0.1": "ServiceEntry", "frontend-1": "", "demo/backend.demo.svc": "",
+	} {
+		if got := kindOf(name); got != want {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}

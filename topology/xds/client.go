@@ -4,10 +4,8 @@ package xds
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -18,16 +16,6 @@ import (
 
 	"github.com/meshwatch/meshwatch/topology"
 )
-
-// Backoff between two attempts to connect: doubled each time, and half of it by chance, so that a control plane that comes back
-// does not meet all nodes at once.
-const (
-	firstPause = time.Second
-	maxPause   = 30 * time.Second
-)
-
-// publishEvery is the time between two Stores: who uses them forgets what it worked out with the one before.
-const publishEvery = time.Second
 
 // Options are what a Client needs besides its settings.
 type Options struct {
@@ -42,13 +30,11 @@ type Options struct {
 // Client follows a control plane. New makes one, Run does it.
 type Client struct {
 	Options
-	settings Settings
-	identity *identity
+	*link
 	addresses
 	subscription
-	pings time.Duration
-	pause func(attempt int) time.Duration
-	dirty chan struct{}
+	dirty   chan struct{}
+	proxies *proxies
 
 	mu     sync.Mutex
 	status Status
@@ -69,7 +55,8 @@ type Status struct {
 
 // New makes a Client. It does not connect.
 func New(s Settings, o Options) *Client {
-	c := &Client{Options: o, settings: s, identity: &identity{settings: s, log: o.Log}, pings: keepalivePeriod, pause: pause, dirty: make(chan struct{}, 1)}
+	l := newLink(s, o.Log, "")
+	c := &Client{Options: o, link: l, dirty: make(chan struct{}, 1), proxies: newProxies(l, o)}
 	c.addresses.builder = o.Builder
 	c.subscription = subscription{typeURL: addressType, versions: map[string]string{}}
 	return c
@@ -77,104 +64,29 @@ func New(s Settings, o Options) *Client {
 
 // Run follows the control plane until ctx ends, and connects again whenever it is lost. What was learned stays.
 func (c *Client) Run(ctx context.Context) {
-	var publishing sync.WaitGroup
-	publishing.Go(func() { c.publish(ctx) })
-	defer publishing.Wait()
-	for attempt := 0; ctx.Err() == nil; attempt++ {
-		heard, err := c.session(ctx)
-		if heard {
-			attempt = 0
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		c.disconnected(err)
-		if errors.Is(err, errRenew) {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(c.pause(attempt)):
-		}
-	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { topology.Publish(ctx, c.dirty, c.Builder, c.Clock, c.Changed) })
+	running.Go(func() { c.proxies.run(ctx) })
+	c.follow(ctx, c.session, c.disconnected)
 }
 
-// pause is how long to wait before another attempt.
-func pause(attempt int) time.Duration {
-	most := min(firstPause<<min(attempt, 10), maxPause)
-	return most/2 + rand.N(most/2) //nolint:gosec // no secret
-}
-
-// publish gives out a Store for what changed.
-func (c *Client) publish(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-c.dirty:
-			c.Changed(c.Builder.Store(c.Clock()))
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(publishEvery):
-		}
-	}
-}
-
-// errRenew ends a session whose certificate is to be renewed.
-var errRenew = errors.New("the certificate is renewed")
-
-// session is one connection, from its beginning to its end; heard: the control plane answered.
+// session is the stream of who is behind an address.
 func (c *Client) session(ctx context.Context) (heard bool, err error) {
-	conn, renew, err := c.dial(ctx)
-	if err != nil {
-		return false, err
-	}
-	defer conn.Close() //nolint:errcheck // it is over
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	if !renew.IsZero() {
-		defer time.AfterFunc(time.Until(renew), func() { cancel(errRenew) }).Stop()
-	}
-	stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
-	if err != nil {
-		return false, err
-	}
 	first := c.begin()
 	first.Node = c.node()
-	if err := stream.Send(first); err != nil {
-		return false, receiveError(stream, err)
-	}
-	for {
-		response, err := stream.Recv()
-		if err != nil {
-			if cause := context.Cause(ctx); cause != nil {
-				err = cause
-			}
-			c.fewerPings(err)
-			return heard, err
-		}
-		if !heard {
-			heard = true
+	said := false
+	return c.talk(ctx, []*discovery.DeltaDiscoveryRequest{first}, func(r *discovery.DeltaDiscoveryResponse) []*discovery.DeltaDiscoveryRequest {
+		if !said {
+			said = true
 			c.connected()
 		}
-		if err := stream.Send(c.take(response)); err != nil {
-			return heard, receiveError(stream, err)
-		}
-	}
+		return []*discovery.DeltaDiscoveryRequest{c.read(r)}
+	})
 }
 
-// receiveError is why a stream cannot be sent to: gRPC says it to who receives.
-func receiveError(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, err error) error {
-	if _, why := stream.Recv(); why != nil {
-		return why
-	}
-	return err
-}
-
-// take reads a response and makes the answer to it: that all of it is taken, or what cannot be.
-func (c *Client) take(r *discovery.DeltaDiscoveryResponse) *discovery.DeltaDiscoveryRequest {
+// read takes a response and makes the answer to it: that all of it is taken, or what cannot be.
+func (c *Client) read(r *discovery.DeltaDiscoveryResponse) *discovery.DeltaDiscoveryRequest {
 	now := c.Clock()
 	m := topology.Moment{At: now, Since: now - min(now, topology.Lateness)}
 	c.mu.Lock()
@@ -214,9 +126,6 @@ func (c *Client) connected() {
 
 // disconnected notes why. The log has the first failure of several.
 func (c *Client) disconnected(err error) {
-	if errors.Is(err, errRenew) {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.status.Connected || c.status.Problem == "" {

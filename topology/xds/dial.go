@@ -24,47 +24,47 @@ const (
 )
 
 // dial makes a connection, and says when it is to be made anew: zero for never. It connects with the first call.
-func (c *Client) dial(ctx context.Context) (conn *grpc.ClientConn, renew time.Time, err error) {
-	options := c.options()
-	switch c.settings.Security {
+func (l *link) dial(ctx context.Context) (conn *grpc.ClientConn, renew time.Time, err error) {
+	options := l.options()
+	switch l.settings.Security {
 	case Plaintext:
 		options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	case Token, MTLS:
-		config, err := c.settings.tls()
+		config, err := l.settings.tls()
 		if err != nil {
 			return nil, renew, err
 		}
-		if c.settings.Security == MTLS {
-			certificate, err := c.identity.certificate(ctx, config)
+		if l.settings.Security == MTLS {
+			certificate, err := l.identity.certificate(ctx, config)
 			if err != nil {
 				return nil, renew, err
 			}
-			config.Certificates, renew = []tls.Certificate{*certificate}, c.identity.renew
+			config.Certificates, renew = []tls.Certificate{*certificate}, l.identity.renew
 		} else {
-			options = append(options, grpc.WithPerRPCCredentials(c.identity))
+			options = append(options, grpc.WithPerRPCCredentials(l.identity))
 		}
 		options = append(options, grpc.WithTransportCredentials(credentials.NewTLS(config)))
 	}
-	conn, err = grpc.NewClient("passthrough:///"+c.settings.Address, options...)
+	conn, err = grpc.NewClient("passthrough:///"+l.settings.Address, options...)
 	if err != nil {
-		return nil, renew, fmt.Errorf("connect to control plane %s: %w", c.settings.Address, err)
+		return nil, renew, fmt.Errorf("connect to control plane %s: %w", l.settings.Address, err)
 	}
 	return conn, renew, nil
 }
 
-func (c *Client) options() []grpc.DialOption {
+func (l *link) options() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: c.pings, Timeout: keepaliveTimeout}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: l.pings, Timeout: keepaliveTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
 		grpc.WithDisableServiceConfig(),
 	}
 }
 
 // fewerPings obeys a server that ends connections for being asked too often whether it is there.
-func (c *Client) fewerPings(err error) {
-	if strings.Contains(err.Error(), "too_many_pings") {
-		c.pings *= 2
+func (l *link) fewerPings(err error) {
+	if err != nil && strings.Contains(err.Error(), "too_many_pings") {
+		l.pings *= 2
 	}
 }
 

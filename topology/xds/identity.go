@@ -19,6 +19,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/types/known/structpb"
 	security "istio.io/api/security/v1alpha1"
 )
 
@@ -34,6 +35,7 @@ const (
 type identity struct {
 	settings Settings
 	log      *slog.Logger
+	as       string // SPIFFE identity that the certificate is to have; empty: the token's own
 	issued   *tls.Certificate
 	renew    time.Time // issued
 	end      time.Time // of issued
@@ -146,10 +148,14 @@ func (i *identity) issue(ctx context.Context, config *tls.Config, key *ecdsa.Pri
 	defer conn.Close() //nolint:errcheck // it is over
 	ctx, cancel := context.WithTimeout(ctx, issueTimeout)
 	defer cancel()
-	answer, err := security.NewIstioCertificateServiceClient(conn).CreateCertificate(ctx, &security.IstioCertificateRequest{
+	asked := &security.IstioCertificateRequest{
 		Csr:              string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request})),
 		ValidityDuration: int64(certificateLife / time.Second),
-	})
+	}
+	if i.as != "" {
+		asked.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{"ImpersonatedIdentity": structpb.NewStringValue(i.as)}}
+	}
+	answer, err := security.NewIstioCertificateServiceClient(conn).CreateCertificate(ctx, asked)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,8 @@ import (
 // plane is a control plane of go-control-plane's at a real socket, which can go away and come back with what it knows.
 type plane struct {
 	t       *testing.T
-	cache   *cache.LinearCache
+	cache   *cache.LinearCache // of workloads; nil: it has none
+	all     cache.Cache
 	address string
 	options []grpc.ServerOption
 	more    func(*grpc.Server)
@@ -35,12 +36,21 @@ type plane struct {
 
 	mu       sync.Mutex
 	requests []*discovery.DeltaDiscoveryRequest
-	sent     []int // resources of each response
+	sent     []int    // resources of each response
+	closed   []string // ids of the nodes whose streams ended
 }
 
 // newPlane makes a control plane that is up until the test ends.
 func newPlane(t *testing.T, more func(*grpc.Server), options ...grpc.ServerOption) *plane {
-	p := &plane{t: t, cache: cache.NewLinearCache(addressType), address: "127.0.0.1:0", options: options, more: more}
+	c := cache.NewLinearCache(addressType)
+	p := newPlaneOf(t, c, more, options...)
+	p.cache = c
+	return p
+}
+
+// newPlaneOf makes one of this cache's resources.
+func newPlaneOf(t *testing.T, c cache.Cache, more func(*grpc.Server), options ...grpc.ServerOption) *plane {
+	p := &plane{t: t, all: c, address: "127.0.0.1:0", options: options, more: more}
 	p.up()
 	t.Cleanup(p.down)
 	return p
@@ -53,7 +63,7 @@ func (p *plane) up() {
 		p.t.Fatal(err)
 	}
 	p.address, p.grpc = l.Addr().String(), grpc.NewServer(p.options...)
-	discovery.RegisterAggregatedDiscoveryServiceServer(p.grpc, server.NewServer(context.Background(), p.cache, server.CallbackFuncs{
+	discovery.RegisterAggregatedDiscoveryServiceServer(p.grpc, server.NewServer(context.Background(), p.all, server.CallbackFuncs{
 		StreamDeltaRequestFunc: func(_ int64, r *discovery.DeltaDiscoveryRequest) error {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -65,8 +75,12 @@ func (p *plane) up() {
 			defer p.mu.Unlock()
 			p.sent = append(p.sent, len(r.Resources))
 		},
-		DeltaStreamOpenFunc:   func(context.Context, int64, string) error { return nil },
-		DeltaStreamClosedFunc: func(int64, *core.Node) {},
+		DeltaStreamOpenFunc: func(context.Context, int64, string) error { return nil },
+		DeltaStreamClosedFunc: func(_ int64, n *core.Node) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.closed = append(p.closed, n.GetId())
+		},
 	}))
 	if p.more != nil {
 		p.more(p.grpc)

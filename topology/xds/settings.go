@@ -22,6 +22,10 @@ type Settings struct {
 	TokenFile  string // read anew each time, as Kubernetes renews it
 	ServerName string // in the control plane's certificate; empty: the host of Address
 	ClusterID  string // Istio's id of the Kubernetes cluster
+	// TrustDomain is the mesh's, such as cluster.local. With MTLS, what a proxy is told is then asked for with a certificate of its
+	// own service account. istiod's CA gives it to an agent whose account is among its CA_TRUSTED_NODE_ACCOUNTS, for pods of the
+	// agent's node. Empty: all is asked for with the agent's own, which istiod lets ask for proxies of its own namespace only.
+	TrustDomain string
 }
 
 // Validate says what is wrong; key is the section's name.

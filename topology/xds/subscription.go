@@ -3,21 +3,54 @@ package xds
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 )
 
-// subscription is to all resources of a type. It is the protocol's part of a client, without a connection.
+// subscription is to resources of a type. It is the protocol's part of a client, without a connection.
 type subscription struct {
 	typeURL  string
+	names    map[string]bool   // nil: all of the type
 	versions map[string]string // of the resources that are held, by name
 }
 
 // begin is the first request of a connection. It says what is held, so that only the rest comes, and what is gone is said.
 func (s *subscription) begin() *discovery.DeltaDiscoveryRequest {
-	return &discovery.DeltaDiscoveryRequest{TypeUrl: s.typeURL, InitialResourceVersions: maps.Clone(s.versions)}
+	return &discovery.DeltaDiscoveryRequest{TypeUrl: s.typeURL, InitialResourceVersions: maps.Clone(s.versions), ResourceNamesSubscribe: slices.Sorted(maps.Keys(s.names))}
+}
+
+// want changes the names of a subscription, and is what to tell the control plane of it; nil: nothing. What is no longer asked for is
+// no longer held.
+func (s *subscription) want(names map[string]bool, remove func(name string)) *discovery.DeltaDiscoveryRequest {
+	r := &discovery.DeltaDiscoveryRequest{TypeUrl: s.typeURL}
+	for name := range names {
+		if !s.names[name] {
+			r.ResourceNamesSubscribe = append(r.ResourceNamesSubscribe, name)
+		}
+	}
+	for name := range s.names {
+		if !names[name] {
+			r.ResourceNamesUnsubscribe = append(r.ResourceNamesUnsubscribe, name)
+			s.drop(name, remove)
+		}
+	}
+	s.names = names
+	if len(r.ResourceNamesSubscribe)+len(r.ResourceNamesUnsubscribe) == 0 {
+		return nil
+	}
+	slices.Sort(r.ResourceNamesSubscribe)
+	slices.Sort(r.ResourceNamesUnsubscribe)
+	return r
+}
+
+func (s *subscription) drop(name string, remove func(name string)) {
+	if _, held := s.versions[name]; held {
+		delete(s.versions, name)
+		remove(name)
+	}
 }
 
 // maxNamed is how many bad resources an answer names.
@@ -35,10 +68,7 @@ func (s *subscription) update(r *discovery.DeltaDiscoveryResponse, set func(name
 		}
 	}
 	for _, name := range r.RemovedResources {
-		if _, held := s.versions[name]; held {
-			delete(s.versions, name)
-			remove(name)
-		}
+		s.drop(name, remove)
 	}
 	answer = &discovery.DeltaDiscoveryRequest{TypeUrl: r.TypeUrl, ResponseNonce: r.Nonce}
 	if r.TypeUrl != s.typeURL {
@@ -54,6 +84,9 @@ func (s *subscription) update(r *discovery.DeltaDiscoveryResponse, set func(name
 func (s *subscription) resource(r *discovery.Resource, set func(name string, value []byte) error) error {
 	if url := r.Resource.GetTypeUrl(); url != s.typeURL {
 		return fmt.Errorf("it is of type %q, not %q", url, s.typeURL)
+	}
+	if s.names != nil && !s.names[r.Name] {
+		return nil // it was on its way when it was asked for no more
 	}
 	if err := set(r.Name, r.Resource.Value); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"math/big"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,14 +31,17 @@ import (
 // authority is a CA like istiod's: it gives a certificate for a token.
 type authority struct {
 	security.UnimplementedIstioCertificateServiceServer
-	t     *testing.T
-	root  *x509.Certificate
-	key   *ecdsa.PrivateKey
-	life  time.Duration
-	mu    sync.Mutex
-	token string              // that it takes
-	gave  map[string][]string // tokens by what was called: issue, ADS
-	seen  map[string]bool     // serial numbers of clients' certificates
+	t    *testing.T
+	root *x509.Certificate
+	key  *ecdsa.PrivateKey
+	life time.Duration
+	// trusts says whether it gives certificates of others' accounts.
+	trusts bool
+	mu     sync.Mutex
+	token  string              // that it takes
+	gave   map[string][]string // tokens by what was called: issue, ADS
+	seen   map[string]bool     // serial numbers of clients' certificates
+	as     []string            // identities in them
 }
 
 func newAuthority(t *testing.T, life time.Duration) *authority {
@@ -81,8 +85,17 @@ func (a *authority) CreateCertificate(ctx context.Context, r *security.IstioCert
 	if err != nil || request.CheckSignature() != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "bad request: %v", err)
 	}
+	template := &x509.Certificate{NotAfter: time.Now().Add(a.life), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	if as := r.Metadata.GetFields()["ImpersonatedIdentity"].GetStringValue(); as != "" {
+		u, err := url.Parse(as)
+		if err != nil || !a.trusts {
+			return nil, status.Error(codes.Unauthenticated, "request impersonation authentication failure")
+		}
+		template.URIs = []*url.URL{u}
+	}
 	serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
-	leaf := a.sign(&x509.Certificate{SerialNumber: serial, NotAfter: time.Now().Add(a.life), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, request.PublicKey)
+	template.SerialNumber = serial
+	leaf := a.sign(template, request.PublicKey)
 	return &security.IstioCertificateResponse{CertChain: []string{pemOf(leaf), pemOf(a.root.Raw)}}, nil
 }
 
@@ -109,6 +122,9 @@ func (a *authority) admit(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo
 		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.PeerCertificates) > 0 {
 			a.mu.Lock()
 			a.seen[info.State.PeerCertificates[0].SerialNumber.String()] = true
+			for _, u := range info.State.PeerCertificates[0].URIs {
+				a.as = append(a.as, u.String())
+			}
 			a.mu.Unlock()
 			return next(srv, s)
 		}
@@ -212,6 +228,30 @@ func TestToken(t *testing.T) {
 	f.await("refused again", func() bool { return strings.Contains(f.Status().Problem, "the token is not good") })
 	writeFile(t, s.TokenFile, jwt("three"))
 	f.await("back", func() bool { return f.Status().Connected })
+}
+
+// An agent that the control plane trusts asks for what a proxy is told as the proxy; one that it does not trust is told nothing.
+func TestNodeAccount(t *testing.T) {
+	for _, trusts := range []bool{true, false} {
+		a := newAuthority(t, time.Hour)
+		a.trusts = trusts
+		_, s := secure(t, MTLS, a)
+		s.TrustDomain = "mesh.example"
+		f := follow(t, s)
+		p, _ := onePod("p")
+		f.Follow([]Proxy{p})
+		f.is("10.0.0.1", "a") // workloads are asked for as the agent itself
+		f.await("the proxy's state", func() bool {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			all := f.Proxies()
+			if trusts {
+				return len(a.as) == 1 && a.as[0] == "spiffe://mesh.example/ns/shop/sa/a"
+			}
+			return len(all) == 1 && strings.Contains(all[0].Problem, "impersonation") && len(a.as) == 0
+		})
+		f.stop()
+	}
 }
 
 func TestWrongServer(t *testing.T) {

@@ -88,7 +88,7 @@ func (p pod) end(process string, role journey.Role, port uint16, peer pod, peerP
 	if process == "envoy" {
 		e.Thread = "wrk:worker_0"
 	}
-	e.Workload = journey.Workload{Name: p.name, Namespace: "demo", Service: p.name, Node: "node-1"}
+	e.Workload = journey.Workload{Name: p.name, Namespace: "demo", Service: p.name, Node: "node-1", Kind: journey.KindPod, Zone: "zone-a"}
 	return e
 }
 

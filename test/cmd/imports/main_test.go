@@ -23,8 +23,14 @@ func TestCheck(t *testing.T) {
 		{p("meshwatch/control", "net/http", module+"netpath"), 0},
 		{p("meshwatch/control", module+"cmd/meshwatch", module+"test/lab"), 2},
 		{p("meshwatch", "github.com/cilium/ebpf/link"), 1},
+		{p("topology/proxy", "net/netip", module+"topology"), 0},
+		{p("topology/proxy", "net", module+"topology/xds"), 2 + 1}, // the second breaks both rules
+		{p("topology/xds", "net", module+"topology", module+"topology/proxy"), 0},
 		{p("cmd/meshwatch", module+"meshwatch", module+"netpath", "os"), 0},
 		{p("cmd/meshwatch", module+"bpf"), 1},
+		{p("topology/kube", module+"topology", "k8s.io/client-go/kubernetes"), 0},
+		{p("topology/xds", module+"topology/kube", "k8s.io/api/core/v1"), 2},
+		{p("meshwatch", module+"topology/kube", "istio.io/client-go/pkg/clientset/versioned"), 1},
 		{p("test/lab", module+"bpf", "net", "github.com/cilium/ebpf"), 0},
 	} {
 		if got := check([]pkg{c.p}, rules); len(got) != c.broken {
