@@ -124,6 +124,9 @@ func TestUsage(t *testing.T) {
 		{"agent --metrics 1", exitUsage, `bad configuration: metrics.listen is "1": it must be an address and a port`},
 		{"agent --otlp grpc", exitUsage, `bad configuration: export.otlp is "grpc": it must be one of auto, on, off`},
 		{"agent --config /nonexistent/m.yaml", exitUsage, "bad configuration in /nonexistent/m.yaml: open /nonexistent/m.yaml: no such file or directory"},
+		{"topology who a.demo.svc", exitUsage, `"a.demo.svc" is no address: give an IP address, or one with a port`},
+		{"topology who", exitUsage, "accepts 1 arg(s), received 0"},
+		{"topology nonsense", exitUsage, `unknown command "nonsense" for "meshwatch topology"`},
 		{"path no-such-namespace --control /nonexistent/s", exitNoAgent, `no network namespace is called "no-such-namespace"`},
 	} {
 		call(t, strings.Fields(c.args)...).wants(t, c.code, c.text)
@@ -144,7 +147,7 @@ func TestBadConfiguration(t *testing.T) {
 
 func TestNoAgent(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "none.sock")
-	for _, args := range []string{"status", "hops", "hops --once", "hops -o json", "trace", "trace 0af76519-16cd-03dd-8448-eb211c80319c"} {
+	for _, args := range []string{"status", "hops", "hops --once", "hops -o json", "topology workloads", "topology services -o json", "topology resources", "topology who 10.0.0.1", "topology routes demo/a", "topology status", "trace", "trace 0af76519-16cd-03dd-8448-eb211c80319c"} {
 		call(t, append(strings.Fields(args), "--control", socket)...).wants(t, exitNoAgent,
 			"no agent answers at "+socket+": is it running? (start it with `meshwatch agent`; --control names another socket)")
 	}

@@ -86,6 +86,21 @@ func (c *Client) Namespaces(ctx context.Context) (list []*netpath.Namespace, err
 	return list, c.call(ctx, http.MethodGet, pathNamespaces, nil, &list)
 }
 
+// Mesh is what the topology has now. With 10,000 workloads it is some 5 MB.
+func (c *Client) Mesh(ctx context.Context) (m Mesh, err error) {
+	return m, c.call(ctx, http.MethodGet, pathMesh, nil, &m)
+}
+
+// Who is behind an address now, with or without a port.
+func (c *Client) Who(ctx context.Context, address string) (w Who, err error) {
+	return w, c.call(ctx, http.MethodGet, pathWho+"?address="+url.QueryEscape(address), nil, &w)
+}
+
+// Routes are those that a pod's proxy was told of.
+func (c *Client) Routes(ctx context.Context, namespace, pod string) (rules []Rule, err error) {
+	return rules, c.call(ctx, http.MethodGet, pathRoutes+"?namespace="+url.QueryEscape(namespace)+"&pod="+url.QueryEscape(pod), nil, &rules)
+}
+
 // Record switches recording on or off.
 func (c *Client) Record(ctx context.Context, on bool) error {
 	return c.call(ctx, http.MethodPut, pathRecording, on, nil)

@@ -4,6 +4,7 @@ package control
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -28,6 +29,12 @@ type Source interface {
 	Record(on bool)
 	// Deepen records the network namespaces that a word selects (netpath.State.Select) in full depth for a while, and names them.
 	Deepen(word string, during time.Duration) []string
+	// Mesh is what the topology has now.
+	Mesh() Mesh
+	// Who is behind an address now. port 0: any.
+	Who(addr netip.AddrPort) Who
+	// Routes are those that a pod's proxy was told of; an error says why none are known.
+	Routes(namespace, pod string) ([]Rule, error)
 }
 
 // Status is the state of an agent. Counters are since its start.
@@ -167,6 +174,9 @@ const (
 	pathNamespaces = "/v1/namespaces"
 	pathRecording  = "/v1/recording" // PUT, a boolean
 	pathDepth      = "/v1/depth"     // POST, a question
+	pathMesh       = "/v1/mesh"
+	pathWho        = "/v1/who"    // ?address=
+	pathRoutes     = "/v1/routes" // ?namespace=&pod=
 )
 
 // question asks for full depth.

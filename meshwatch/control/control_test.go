@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
 	"github.com/meshwatch/meshwatch/meshwatch/report"
 	"github.com/meshwatch/meshwatch/netpath"
+	"github.com/meshwatch/meshwatch/topology"
 )
 
 // fake is an agent of values.
@@ -77,6 +79,25 @@ func (f *fake) Deepen(word string, during time.Duration) []string {
 	return []string{word, during.String()}
 }
 
+var mesh = Mesh{
+	Workloads: []Workload{{Namespace: "demo", Name: "a-1", Service: "a", Node: "n1", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.7")}, Services: []string{"demo/a.demo.svc"}}},
+	Services:  []Service{{Namespace: "demo", Name: "a", Host: "a.demo.svc", Addresses: []netip.Addr{netip.MustParseAddr("10.96.0.7")}, Ports: []Port{{80, 8080}}, Workloads: 1}},
+	Resources: []*topology.Resource{{Ref: topology.Ref{Kind: "VirtualService", Namespace: "demo", Name: "a"}, Hosts: []string{"a"}, Routes: []topology.Route{{Timeout: time.Second}}}},
+}
+
+func (f *fake) Mesh() Mesh { return mesh }
+
+func (f *fake) Who(addr netip.AddrPort) Who {
+	return Who{Address: addr.String(), Workload: &mesh.Workloads[0], Known: true}
+}
+
+func (f *fake) Routes(namespace, pod string) ([]Rule, error) {
+	if pod == "none" {
+		return nil, errors.New("nothing is known of it")
+	}
+	return []Rule{{Table: "80", Domains: []string{namespace, pod}, Clusters: []string{"c"}}}, nil
+}
+
 func (f *fake) Record(on bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -118,6 +139,22 @@ func TestCalls(t *testing.T) {
 	same(t, "namespaces", f.Namespaces(), namespaces, err)
 	names, err := c.Deepen(ctx, "pod-*", time.Minute)
 	same(t, "deepen", []string{"pod-*", "1m0s"}, names, err)
+	m, err := c.Mesh(ctx)
+	same(t, "mesh", mesh, m, err)
+	for _, address := range []string{"10.0.0.7:80", "[fd00::7]:80"} {
+		who, err := c.Who(ctx, address)
+		same(t, "who", f.Who(netip.MustParseAddrPort(address)), who, err)
+	}
+	who, err := c.Who(ctx, "10.0.0.7")
+	same(t, "who, any port", f.Who(netip.MustParseAddrPort("10.0.0.7:0")), who, err)
+	if _, err := c.Who(ctx, "a.demo.svc"); err == nil || !strings.Contains(err.Error(), `"a.demo.svc" is no address: give an IP address`) {
+		t.Errorf("a name for an address: %v", err)
+	}
+	rules, err := c.Routes(ctx, "demo", "a&b=c")
+	same(t, "routes", []Rule{{Table: "80", Domains: []string{"demo", "a&b=c"}, Clusters: []string{"c"}}}, rules, err)
+	if _, err := c.Routes(ctx, "demo", "none"); err == nil || !strings.Contains(err.Error(), "nothing is known of it") {
+		t.Errorf("no routes: %v", err)
+	}
 	if err := c.Record(ctx, true); err != nil || !f.Status().Recording {
 		t.Errorf("record: %v", err)
 	}
@@ -151,7 +188,7 @@ func TestJourney(t *testing.T) {
 
 func same(t *testing.T, what string, want, got any, err error) {
 	t.Helper()
-	opts := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(journey.End{}), cmpopts.IgnoreUnexported(netpath.Link{})}
+	opts := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(journey.End{}, netip.Addr{}), cmpopts.IgnoreUnexported(netpath.Link{})}
 	if diff := cmp.Diff(want, got, opts); diff != "" || err != nil {
 		t.Errorf("%s: %v (-want +got):\n%s", what, err, diff)
 	}

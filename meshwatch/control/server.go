@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -92,6 +93,23 @@ func handler(src Source, clock journey.Clock) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(append(report.AppendJSON(nil, j, clock), '\n')) // who asked has gone
 	})
+	mux.HandleFunc("GET "+pathMesh, func(w http.ResponseWriter, _ *http.Request) { answer(w, src.Mesh()) })
+	mux.HandleFunc("GET "+pathWho, func(w http.ResponseWriter, r *http.Request) {
+		addr, err := ParseAddress(r.FormValue("address"))
+		if err != nil {
+			fail(w, http.StatusBadRequest, err.Error())
+			return
+		}
+		answer(w, src.Who(addr))
+	})
+	mux.HandleFunc("GET "+pathRoutes, func(w http.ResponseWriter, r *http.Request) {
+		rules, err := src.Routes(r.FormValue("namespace"), r.FormValue("pod"))
+		if err != nil {
+			fail(w, http.StatusBadRequest, err.Error())
+			return
+		}
+		answer(w, rules)
+	})
 	mux.HandleFunc("PUT "+pathRecording, func(w http.ResponseWriter, r *http.Request) {
 		var on *bool
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64)).Decode(&on); err != nil || on == nil {
@@ -116,6 +134,18 @@ func handler(src Source, clock journey.Clock) http.Handler {
 		answer(w, names)
 	})
 	return mux
+}
+
+// ParseAddress reads ADDRESS or ADDRESS:PORT; port 0: none was given.
+func ParseAddress(s string) (netip.AddrPort, error) {
+	if both, err := netip.ParseAddrPort(s); err == nil {
+		return both, nil
+	}
+	addr, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%q is no address: give an IP address, or one with a port, such as 10.0.0.7:8080 or [fd00::7]:8080", s)
+	}
+	return netip.AddrPortFrom(addr, 0), nil
 }
 
 func answer(w http.ResponseWriter, v any) {

@@ -52,6 +52,9 @@ func NewNames(proxies []string) *Names {
 // SetState replaces the datapath.
 func (n *Names) SetState(s *netpath.State) { n.state.Store(s) }
 
+// Store is the topology as last set, nil: none was.
+func (n *Names) Store() *topology.Store { return n.store.Load() }
+
 // SetStore replaces the topology.
 func (n *Names) SetStore(s *topology.Store) { n.store.Store(s) }
 

@@ -246,7 +246,7 @@ func TestNodeAccount(t *testing.T) {
 			defer a.mu.Unlock()
 			all := f.Proxies()
 			if trusts {
-				return len(a.as) == 1 && a.as[0] == "spiffe://mesh.example/ns/shop/sa/a"
+				return len(a.as) > 0 && a.as[0] == "spiffe://mesh.example/ns/shop/sa/a"
 			}
 			return len(all) == 1 && strings.Contains(all[0].Problem, "impersonation") && len(a.as) == 0
 		})
