@@ -61,6 +61,33 @@ func testMeshwatch(t *testing.T, c *Cluster) {
 		t.Errorf("%v: no journey through %s, only %q; %s", err, through, seen, last)
 	}
 	c.testGoverned(t)
+	c.testTopology(t, a)
+}
+
+// testTopology asks as `meshwatch topology` does: who has an address, what is behind a service, and what a sidecar was told.
+func (c *Cluster) testTopology(t *testing.T, a *control.Client) {
+	t.Helper()
+	ctx := ctxWithin(t, time.Minute)
+	pod, err := c.Pod(ctx, "demo", "app=frontend")
+	if err != nil {
+		t.Fatal(err)
+	}
+	who, err := a.Who(ctx, pod.IP.String())
+	if err != nil || who.Workload == nil || who.Workload.Name != pod.Name || who.Workload.Service != "frontend" || who.Workload.Node != nodeName(1) {
+		t.Errorf("who has %s: %+v, %v; want pod %s", pod.IP, who.Workload, err, pod.Name)
+	}
+	mesh, err := a.Mesh(ctx)
+	if err != nil || !slices.ContainsFunc(mesh.Services, func(s control.Service) bool {
+		return s.Host == "backend.demo.svc.cluster.local" && s.Workloads == 2 && len(s.Addresses) == 1
+	}) {
+		t.Errorf("no service backend with two workloads: %+v, %v", mesh.Services, err)
+	}
+	rules, err := a.Routes(ctx, "demo", pod.Name)
+	if err != nil || !slices.ContainsFunc(rules, func(r control.Rule) bool {
+		return slices.Contains(r.Domains, "backend.demo.svc.cluster.local") && r.Resource == "VirtualService demo/backend" && len(r.Clusters) == 2 && len(r.Empty) == 0
+	}) {
+		t.Errorf("no route to backend's two versions: %+v, %v", rules, err)
+	}
 }
 
 // observe runs the agent on the first node until the cluster is taken down.
