@@ -128,7 +128,7 @@ static __always_inline u32 plain_wanted(u64 object, const u8 *buf, struct write 
 
 	if (!object)
 		return kind == FLIGHT_FRAMES ? FRAMES_BYTES : HEAD_BYTES;
-	o = (struct object *)section(mw_objects) + (hash32((u32)(object >> 4)) >> 16 & (OBJECTS - 1));
+	o = (struct object *)section(mw_objects) + (object_hash(object) & (OBJECTS - 1));
 	if (o->object != object || connection_begins(buf, w->num, w->first)) {
 		if (kind != FLIGHT_FRAMES)
 			return HEAD_BYTES;
@@ -223,6 +223,12 @@ static __noinline struct thread *thread_of(u32 tid)
 	return 0;
 }
 
+/* A library's connection in the calling process: Go's have the same addresses in each. User space has 47 bits of them. */
+static __always_inline u64 object_of(u64 addr)
+{
+	return addr ^ (bpf_get_current_pid_tgid() >> 32) << 47;
+}
+
 /* Whether the calling process is left alone. */
 static __always_inline int process_excluded(void)
 {
@@ -298,8 +304,9 @@ static __noinline u32 plain_more(struct thread *t, struct stalled *k, const void
 }
 
 /* A library is given num bytes of plaintext by this thread, or by a goroutine of Go. */
-static __always_inline int plain_given(u64 object, const void *buf, u64 num, u64 go, u32 binary)
+static __always_inline int plain_given(u64 addr, const void *buf, u64 num, u64 go, u32 binary)
 {
+	u64 object = object_of(addr);
 	u32 tid = go ? goroutine_number(go) : (u32)bpf_get_current_pid_tgid(), pos = 0, len;
 	struct write w = {.num = num};
 	struct stalled *k;
@@ -359,8 +366,9 @@ int mw_go_write(struct pt_regs *ctx)
 }
 
 /* A library is asked for plaintext by this thread. */
-static __always_inline int plain_asked(u64 ssl, u64 buf, u64 size)
+static __always_inline int plain_asked(u64 addr, u64 buf, u64 size)
 {
+	u64 object = object_of(addr);
 	struct thread *t;
 
 	if (!enabled() || process_excluded())
@@ -369,9 +377,9 @@ static __always_inline int plain_asked(u64 ssl, u64 buf, u64 size)
 	if (!t)
 		return 0;
 	plain_stalls(t);
-	if (t->object != ssl)
+	if (t->object != object)
 		t->sk = 0;
-	t->object = ssl;
+	t->object = object;
 	t->buf = buf;
 	t->size = size;
 	t->blocked = 0;

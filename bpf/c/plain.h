@@ -15,7 +15,7 @@ enum thread_state {
 
 /* A thread in a call of a TLS library, until its next call. */
 struct thread {
-	u64 object; /* SSL *, or Go's *tls.Conn */
+	u64 object; /* SSL *, or Go's *tls.Conn, in its process: object_of */
 	u32 tid;    /* or what stands for a goroutine, which may leave its thread */
 	u32 pos;    /* of the plaintext in `heads` */
 	u32 num;    /* bytes of plaintext in this call */
@@ -63,7 +63,7 @@ struct object {
 	u8 pad[5];
 };
 
-#define OBJECTS 2048 /* connections at the same time; one that loses its place has its writes copied as if it were none */
+#define OBJECTS 8192 /* connections at the same time; of one that loses its place all is copied that begins with a frame */
 
 /* hash(object) → what is known of it. Overwritten. */
 struct object mw_objects[1] SHARED(mw_objects) = {};
@@ -106,9 +106,14 @@ static __always_inline struct tls_binary *tls_binary(u32 i)
 	return (struct tls_binary *)section(mw_tls) + (i & (TLS_BINARIES - 1));
 }
 
+static __always_inline u32 object_hash(u64 object)
+{
+	return hash32((u32)(object >> 4) ^ (u32)(object >> 40)) >> 16;
+}
+
 static __always_inline struct stalled *stalled_at(u64 object)
 {
-	return (struct stalled *)section(mw_stalled) + (hash32((u32)(object >> 4)) >> 16 & (STALLED - 1));
+	return (struct stalled *)section(mw_stalled) + (object_hash(object) & (STALLED - 1));
 }
 
 static __always_inline struct thread_set *threads_of(u32 tid)

@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
-	"time"
 
+	"github.com/meshwatch/meshwatch/meshwatch/control"
 	"github.com/meshwatch/meshwatch/meshwatch/report"
 	"github.com/meshwatch/meshwatch/test/await"
 )
@@ -18,17 +19,25 @@ type received struct {
 }
 
 // testGoverned compares what the agent's journeys say of routes to what the proxies log of the same requests.
-func (c *Cluster) testGoverned(t *testing.T) {
+func (c *Cluster) testGoverned(t *testing.T, a *control.Client) {
 	t.Helper()
 	if _, err := c.SendLoad(ctxWithin(t, soon), Load{Requests: 50, Connections: 2, Path: "/warm"}); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(3 * time.Second) // the agent asks for what a proxy is told when it first sees a request at it
-	if _, err := c.SendLoad(ctxWithin(t, soon), Load{Requests: 500, Connections: 4, Path: "/governed"}); err != nil {
-		t.Fatal(err)
-	}
 	pods, err := c.MeshPods(t.Context())
 	if err != nil {
+		t.Fatal(err)
+	}
+	err = await.Until(ctxWithin(t, soon), func() bool { // the agent asks for what a proxy is told when it first sees a request at it
+		return !slices.ContainsFunc(pods, func(p Pod) bool {
+			rules, err := a.Routes(t.Context(), p.Namespace, p.Name)
+			return err != nil || len(rules) == 0
+		})
+	})
+	if err != nil {
+		t.Fatalf("%v: not all proxies are followed", err)
+	}
+	if _, err := c.SendLoad(ctxWithin(t, soon), Load{Requests: 500, Connections: 4, Path: "/governed"}); err != nil {
 		t.Fatal(err)
 	}
 	logged := map[received]Access{}

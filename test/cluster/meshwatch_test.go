@@ -60,7 +60,7 @@ func testMeshwatch(t *testing.T, c *Cluster) {
 	if err != nil {
 		t.Errorf("%v: no journey through %s, only %q; %s", err, through, seen, last)
 	}
-	c.testGoverned(t)
+	c.testGoverned(t, a)
 	c.testTopology(t, a)
 }
 
