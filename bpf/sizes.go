@@ -47,7 +47,7 @@ const (
 	FramesBytes = 32768
 
 	threadsSize = 1024 * 4 * 64 // THREAD_SETS of struct thread_set in c/plain.h
-	parkedSize  = 2048 * 32     // PARKED of struct parked in c/tie.h
+	parkedSize  = 2048 * 40     // PARKED of struct parked in c/tie.h
 	stalledSize = 512 * 24      // STALLED of struct stalled
 	objectsSize = 8192 * 24     // OBJECTS of struct object
 	tlsSize     = tlsBinaries * 16

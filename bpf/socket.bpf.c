@@ -41,6 +41,7 @@ static __noinline int plain_wrote(struct socket *s, struct flight *f, u32 start,
 	struct thread *t = thread_find((u32)bpf_get_current_pid_tgid());
 	struct parked *k;
 	u32 part;
+	u64 who;
 
 	if (t && t->state == THREAD_WROTE && t->sk == s->sk)
 		t->blocked = 0; /* the call goes on */
@@ -70,6 +71,9 @@ static __noinline int plain_wrote(struct socket *s, struct flight *f, u32 start,
 		k->pos = t->pos;
 		k->num = t->num;
 		k->wire = wire;
+		who = bpf_get_current_pid_tgid();
+		k->pid = who >> 32;
+		k->tid = (u32)who;
 		k->len = t->len;
 		k->binary = t->binary;
 		k->sk = s->sk;

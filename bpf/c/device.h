@@ -36,7 +36,13 @@ static __noinline int plain_sent(void *ctx, struct flight *f, u32 payload, u32 o
 		return 0;
 	if (!record_fits(f, k->num)) {
 		lose(LOSS_PLAIN_TIE);
-	} else if (f->seq + k->wire == f->end || !plain_join(f)) {
+		k->sk = 0;
+		return 0;
+	}
+	f->send_pid = k->pid;
+	f->send_tid = k->tid;
+	f->send_ns = f->start_ns; /* its write returned before */
+	if (f->seq + k->wire == f->end || !plain_join(f)) {
 		plain_tie(f, k->pos, k->len, k->num);
 		tied(k->binary);
 	}

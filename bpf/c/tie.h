@@ -14,6 +14,7 @@ struct parked {
 	u16 len;
 	u16 binary;
 	u32 wire; /* bytes of the write */
+	u32 pid, tid;
 	u32 pad;
 };
 

@@ -43,6 +43,7 @@ type call struct {
 	ended  bool      // early is all of it
 	moved  uint64    // when something of it was last seen
 	unsure bool      // its end may have been missed
+	enough bool      // its client wants no more of it: the end may still be on its way to us
 }
 
 // Stream is what HTTP/2 has of an exchange. The zero value is that of HTTP/1.
@@ -337,7 +338,11 @@ func (x *multiplex) Reset(stream, code uint32) {
 		return
 	}
 	const noError = 0
-	if code == noError && c.x.Resp != nil { // it has answered, and wants no more of the request
+	switch {
+	case code == noError && c.x.Client == x.dir && c.x.Resp != nil:
+		c.enough, c.moved = true, x.j.now
+		return
+	case code == noError && c.x.Resp != nil: // it has answered, and wants no more of the request
 		x.give(stream, c, "")
 		return
 	}
@@ -386,6 +391,8 @@ func (x *multiplex) expire() {
 			if quiet > uint64(x.j.cfg.Hold)+earlyBy {
 				x.give(stream, c, "")
 			}
+		case c.enough && quiet > uint64(x.j.cfg.Hold)+earlyBy:
+			x.give(stream, c, "")
 		case quiet <= uint64(x.j.cfg.Expire):
 		case c.x.Resp == nil:
 			x.j.lost.noResponse.Add(1)

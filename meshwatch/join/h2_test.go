@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -367,6 +368,33 @@ func TestGRPC(t *testing.T) {
 }
 
 // What ends streams early, and what ends HTTP/2.
+// A client that wants no more of a call may be seen before the end that it has read: the call waits for that, but not for ever.
+func TestHTTP2Enough(t *testing.T) {
+	for _, ends := range []bool{true, false} {
+		w := newWorld(t)
+		c := w.conn(1, 2)
+		client, server := c.talks(false)
+		client.ask(1, "/a", uuid(1))
+		client.send()
+		server.head(1, false, ":status", "200")
+		server.send()
+		_ = client.WriteRSTStream(1, http2.ErrCodeNo) //nolint:errcheck // to memory
+		client.send()
+		if calls := w.j.halves[c.socks[0]].leg.multi.calls; len(calls) != 1 {
+			t.Fatalf("%d calls under way, want the one whose end has not come", len(calls))
+		}
+		if ends {
+			server.head(1, true, "grpc-status", "0")
+			server.send()
+		} else {
+			w.now += uint64(w.j.cfg.Hold) + earlyBy + uint64(time.Second)
+			w.j.Tick(w.now)
+		}
+		w.settle()
+		w.end([]string{"1-2 /a 200"})
+	}
+}
+
 func TestHTTP2Ends(t *testing.T) {
 	w := newWorld(t)
 	client, server := w.conn(1, 2).talks(false)
