@@ -28,11 +28,7 @@ type side struct {
 	dec     *h2.Decoder
 	fed     bool
 	next    uint32 // in clear text: sequence after what was fed
-	owed    int64  // with TLS: bytes of the library's latest call that further records have
-	added   uint32 // with TLS: bytes that a record is longer than its plaintext, 0: not known yet
-	missing bool   // something was sent of which nothing is known
-	seen    bool   // with TLS:
-	wire    uint32 // sequence after the latest record
+	records        // with TLS
 	lost    h2.Stats
 }
 
@@ -71,6 +67,9 @@ func (l *Leg) speaksHTTP2(b []byte) bool {
 	return len(l.queue) == 0 && len(l.early) == 0 && !l.hasAnswered && h2.Begins(b)
 }
 
+// opaque takes a TLS record of which no plaintext was seen.
+func (x *multiplex) opaque(d uint8, f *bpf.Flight) { x.sides[d].opaque(f) }
+
 // frames reads a flight of a leg that speaks HTTP/2.
 func (x *multiplex) frames(d uint8, f *bpf.Flight, b []byte) {
 	s := &x.sides[d]
@@ -90,13 +89,7 @@ func (x *multiplex) frames(d uint8, f *bpf.Flight, b []byte) {
 func (x *multiplex) feed(s *side, f *bpf.Flight, b []byte) {
 	if isPlain(f) {
 		s.dec.Feed(b, int(f.PlainLen))
-		if f.End != f.Seq { // else a reader took it in parts, and the record was counted with the first
-			s.learn(f)
-			s.owed = -s.plaintext(f)
-		}
-		if s.owed += int64(f.PlainLen); s.owed < -mostPadding {
-			s.missing = true // a record that went out with this one has its plaintext nowhere
-		}
+		s.text(f)
 		return
 	}
 	end := f.Seq + uint32(len(b)) //nolint:gosec // what was captured and not overwritten meanwhile
@@ -129,47 +122,6 @@ func (x *multiplex) lose(s *side) {
 		c.unsure = true
 	}
 }
-
-// follows notes where a flight ends on the wire. Bytes between it and the one before were of records that no flight has.
-func (s *side) follows(f *bpf.Flight) {
-	s.missing = s.missing || s.seen && before(s.wire, f.Seq)
-	s.seen, s.wire = true, f.End
-}
-
-// opaque takes a TLS record of which no plaintext was seen: more of the call before, or something that is missing.
-func (x *multiplex) opaque(d uint8, f *bpf.Flight) {
-	s := &x.sides[d]
-	s.follows(f)
-	if s.owed > 0 {
-		s.owed -= s.plaintext(f)
-		return
-	}
-	s.missing = true // if anything follows: the last record of a connection is an alert
-}
-
-// learn notes how much longer than its plaintext a record is, where a flight is one record for sure.
-func (s *side) learn(f *bpf.Flight) {
-	if n := f.End - f.Seq - f.PlainLen; f.PlainLen <= smallWrite && !isJoined(f) && n >= leastAdded && (s.added == 0 || n < s.added) {
-		s.added = n
-	}
-}
-
-// plaintext is how much of it a flight's records have, at least.
-func (s *side) plaintext(f *bpf.Flight) int64 {
-	n, added := f.End-f.Seq, max(s.added, leastAdded)
-	records := (n + recordBytes + added - 1) / (recordBytes + added)
-	if isJoined(f) {
-		records = uint32(f.HeadTotal)
-	}
-	return int64(n) - int64(records*added)
-}
-
-const (
-	recordBytes = 1 << 14 // of plaintext in a record, at most (RFC 8446 §5.1)
-	leastAdded  = 5 + 16  // a record's header, and the shortest authentication tag
-	mostPadding = 16      // by which records of the same length differ
-	smallWrite  = 1024    // libraries that make several records of one write make them larger than this (bpf/c/tie.h)
-)
 
 // Head implements h2.Sink.
 func (x *multiplex) Head(h h2.Head) {

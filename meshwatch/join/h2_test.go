@@ -221,6 +221,29 @@ func TestHTTP2EndNotSeen(t *testing.T) {
 	w.end([]string{"1-2 /b 204", "1-2 /a 200 response-cut"}, "parse/frames-missing 1")
 }
 
+// A record that a reader takes in several parts is no gap: what was in the table stays there.
+func TestHTTP2ReadInParts(t *testing.T) {
+	w := openWorld(t)
+	c := w.conn(1, 2)
+	client, server := c.talks(true)
+	for i := range 3 {
+		client.ask(uint32(2*i+1), "/a", uuid(1)) // from the second on all of it is in the table
+		f, b := client.flight()
+		f.Flags |= awaitsFlag
+		f.Flags &^= plainFlag
+		f.PlainLen = 0
+		w.j.Flight(&f, nil)
+		for _, part := range [][]byte{b[:9], b[9:10], b[10:]} {
+			c.reads(&f, string(part))
+		}
+	}
+	for i := range 3 {
+		server.answer(uint32(2*i+1), 200)
+	}
+	server.send()
+	w.end([]string{"1-2 /a 200", "1-2 /a 200", "1-2 /a 200"})
+}
+
 // What a reader took in several parts has one record on the wire. A record behind it of which no plaintext was seen is not taken for more
 // of it: what it added to the table is not known, and no later head has its fields.
 func TestHTTP2RecordBehindParts(t *testing.T) {
@@ -231,6 +254,7 @@ func TestHTTP2RecordBehindParts(t *testing.T) {
 	_ = client.WriteData(1, false, make([]byte, 3000)) //nolint:errcheck // to memory
 	f, b := client.flight()
 	part := f
+	part.Flags |= awaitsFlag
 	part.PlainLen = 500
 	w.j.Flight(&part, b[:500])
 	w.id++
@@ -367,7 +391,6 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
-// What ends streams early, and what ends HTTP/2.
 // A client that wants no more of a call may be seen before the end that it has read: the call waits for that, but not for ever.
 func TestHTTP2Enough(t *testing.T) {
 	for _, ends := range []bool{true, false} {
@@ -395,6 +418,7 @@ func TestHTTP2Enough(t *testing.T) {
 	}
 }
 
+// What ends streams early, and what ends HTTP/2.
 func TestHTTP2Ends(t *testing.T) {
 	w := newWorld(t)
 	client, server := w.conn(1, 2).talks(false)

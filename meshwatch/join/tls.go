@@ -10,6 +10,9 @@ func isOpaque(f *bpf.Flight) bool {
 	return uint32(f.Flags)&(bpf.FlagOpaque|bpf.FlagPlain) == bpf.FlagOpaque
 }
 
+// isRead says whether a flight's plaintext was taken where it was read: perhaps not all of it at once.
+func isRead(f *bpf.Flight) bool { return uint32(f.Flags)&bpf.FlagAwaits != 0 }
+
 // isJoined says whether a flight's plaintext is that of HeadTotal writes.
 func isJoined(f *bpf.Flight) bool { return uint32(f.Flags)&bpf.FlagJoined != 0 }
 
