@@ -111,24 +111,9 @@ func TestUnreadHasNoReceiver(t *testing.T) {
 // IPv4 on an IPv6 socket, as servers have it that listen on both, is IPv4.
 func TestMappedAddressesAreIPv4(t *testing.T) {
 	r := startRecorder(t, Options{Sizes: DefaultSizes()})
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false)
-	ln, err := lc.Listen(t.Context(), "tcp", "[::]:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	port := uint16(ln.Addr().(*net.TCPAddr).Port)
-	client, err := net.DialTCP("tcp4", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(port)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	server, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
+	client, server, port := pairOf(t, &net.ListenConfig{}, "tcp", "[::]:0", func(to net.Addr) (net.Conn, error) {
+		return net.DialTCP("tcp4", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: to.(*net.TCPAddr).Port})
+	})
 	say(t, client, server, "GET / HTTP/1.1\r\n\r\n")
 	say(t, server, client, "HTTP/1.1 200 OK\r\n\r\n")
 	lo := [16]byte{127, 0, 0, 1}

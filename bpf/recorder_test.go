@@ -145,11 +145,11 @@ func hooksOf(f Flight) (hooks []int) {
 // pair is a connected pair of TCP sockets on loopback in the test's namespace. Dialled on the test's thread.
 func pair(t *testing.T, network, addr string) (client, server net.Conn, port uint16) {
 	t.Helper()
-	return pairOf(t, &net.ListenConfig{}, network, addr)
+	return pairOf(t, &net.ListenConfig{}, network, addr, func(to net.Addr) (net.Conn, error) { return net.Dial(network, to.String()) })
 }
 
-// pairOf is pair with a listener of one's own.
-func pairOf(t *testing.T, lc *net.ListenConfig, network, addr string) (client, server net.Conn, port uint16) {
+// pairOf is pair with a listener of one's own, and one's own way to it.
+func pairOf(t *testing.T, lc *net.ListenConfig, network, addr string, dial func(to net.Addr) (net.Conn, error)) (client, server net.Conn, port uint16) {
 	t.Helper()
 	lc.SetMultipathTCP(false)
 	ln, err := lc.Listen(t.Context(), network, addr)
@@ -157,7 +157,7 @@ func pairOf(t *testing.T, lc *net.ListenConfig, network, addr string) (client, s
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	client, err = net.Dial(network, ln.Addr().String())
+	client, err = dial(ln.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,40 +358,25 @@ func TestHTTPKeepAlive(t *testing.T) {
 // A connection of which NAT changes both ports, as it does where their pair is taken, is recorded like any other.
 func TestBothPortsChanged(t *testing.T) {
 	r := startEdges(t, Options{Sizes: DefaultSizes()})
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false)
-	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	port := ln.Addr().(*net.TCPAddr).Port
 	const service = 7777
-	rules := fmt.Sprintf(`table ip test {
-		chain out { type nat hook output priority -100; tcp dport %d redirect to :%d; }
-		chain post { type nat hook postrouting priority 100; tcp dport %d snat to 127.0.0.1:40000-40100; }
-	}`, service, port, port)
-	cmd := exec.Command("nft", "-f", "-") // in this thread's namespace
-	cmd.Stdin = strings.NewReader(rules)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Skipf("no NAT here: nft: %v: %s", err, out)
-	}
-	client, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", service))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	server, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
+	client, server, port := pairOf(t, &net.ListenConfig{}, "tcp", "127.0.0.1:0", func(to net.Addr) (net.Conn, error) {
+		port := to.(*net.TCPAddr).Port
+		cmd := exec.Command("nft", "-f", "-") // in this thread's namespace
+		cmd.Stdin = strings.NewReader(fmt.Sprintf(`table ip test {
+			chain out { type nat hook output priority -100; tcp dport %d redirect to :%d; }
+			chain post { type nat hook postrouting priority 100; tcp dport %d snat to 127.0.0.1:40000-40100; }
+		}`, service, port, port))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Skipf("no NAT here: nft: %v: %s", err, out)
+		}
+		return net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", service))
+	})
 	if from := server.RemoteAddr().(*net.TCPAddr).Port; from == client.LocalAddr().(*net.TCPAddr).Port {
 		t.Fatalf("both ends have port %d: nothing was changed", from)
 	}
 	say(t, client, server, "GET / HTTP/1.1\r\n\r\n")
 	say(t, server, client, "HTTP/1.1 200 OK\r\n\r\n")
-	for _, f := range append(recorded(t, r, service, 1), recorded(t, r, uint16(port), 1)...) { //nolint:gosec // a port
+	for _, f := range append(recorded(t, r, service, 1), recorded(t, r, port, 1)...) {
 		if hooks := hooksOf(f); !slices.Equal(hooks, []int{1, 3, 7}) || f.RecvPid != uint32(os.Getpid()) { //nolint:gosec // positive
 			t.Errorf("hooks %v, read by %d", hooks, f.RecvPid)
 		}
@@ -409,7 +394,7 @@ func TestFramesOverSegments(t *testing.T) {
 	const segment = 600 // bytes: ten of them are the first window
 	client, server, port := pairOf(t, &net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, segment) }), err)
-	}}, "tcp", "127.0.0.1:0")
+	}}, "tcp", "127.0.0.1:0", func(to net.Addr) (net.Conn, error) { return net.Dial("tcp", to.String()) })
 	var want []byte
 	frame := func(kind byte, size int) {
 		want = append(append(want, byte(size>>16), byte(size>>8), byte(size), kind, 0, 0, 0, 0, byte(len(want)|1)), bytes.Repeat([]byte{byte(len(want))}, size)...)

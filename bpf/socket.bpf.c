@@ -45,19 +45,19 @@ static __noinline int plain_wrote(struct socket *s, struct flight *f, u32 start,
 
 	if (t && t->state == THREAD_WROTE && t->sk == s->sk)
 		t->blocked = 0; /* the call goes on */
-	if (!queued && !(f && f->seq == start && f->flags & FLIGHT_OPAQUE))
+	if (!queued && !(f && f->seq == start && f->flags & FLIGHT_OPAQUE)) {
+		if (t && t->state == THREAD_WRITES && f && f->flags & FLIGHT_OPAQUE)
+			t->other = 1;
 		return 0;
+	}
 	if ((!t || t->state != THREAD_WRITES) && *(volatile u32 *)&mw_control.tls & TLS_GO)
 		t = goroutine_find();
 	if (!t || t->state != THREAD_WRITES)
 		return 0;
 	if (f && f->seq == start && f->flags & FLIGHT_OPAQUE) {
 		if (f->flags & FLIGHT_PLAIN || !record_fits(f, t->num)) {
-			if (t->again) { /* it was not: what it was taken for was lost */
-				t->state = THREAD_IDLE;
-				lose(LOSS_PLAIN_TIE);
-			}
-			return 0; /* a handshake's */
+			t->other = 1; /* a handshake's */
+			return 0;
 		}
 		part = record_first(f) > wire;
 		plain_tie(f, t->pos, t->len, t->num);
@@ -81,13 +81,13 @@ static __noinline int plain_wrote(struct socket *s, struct flight *f, u32 start,
 		return 0;
 	}
 	t->sk = s->sk;
+	t->other = 0;
 	if (t->more_len) { /* goes out with the next write */
 		t->first = t->more_first;
 		t->pos = t->more_pos;
 		t->num = t->more_num;
 		t->len = t->more_len;
 		t->more_len = 0;
-		t->again = 0;
 		return 0;
 	}
 	t->state = THREAD_WROTE;

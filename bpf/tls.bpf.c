@@ -4,7 +4,7 @@
 /* Plaintext where TLS libraries take it and give it (uprobe.multi, Linux 6.6): SSL_write and SSL_read and their _ex forms of OpenSSL and
  * BoringSSL, and crypto/tls's (*Conn).Write of Go. x86-64: arguments are where its ABI, or Go's, has them.
  */
-#include "c/plain.h"
+#include "c/frames.h"
 
 /* In the namespaces that are left out of TLS probing nothing is copied: a bit for the low 14 bits of each one's inode number. */
 u64 mw_tls_off[(1 << 14) / 64] SHARED(mw_tls_off) = {};
@@ -16,127 +16,24 @@ static __always_inline u32 task_netns(void)
 	return task->nsproxy->net_ns->ns.inum;
 }
 
-#define FRAME_HEADER 9
-#define PREFACE_START 0x20495250 /* "PRI " */
-#define PREFACE 24
-#define TYPE_HEADERS 1
-#define FRAME_START 64 /* of a DATA frame: its header, and that of a gRPC message */
-#define FRAME_REST 8   /* of a write within one: the rest of that header */
-#define FRAMES_WALKED 4096 /* in one write: smaller ones than fit */
-
-/* One write of a connection that carries HTTP/2. */
-struct write {
-	u64 first;	   /* its first eight bytes */
-	struct object *of; /* 0: it is no such connection's, or its read */
-	u32 num;
-	u32 at;	 /* where the next frame begins; more than num: in a later write */
-	u32 pos; /* of the copy in `heads` */
-	u32 copied;
-};
-
-/* Whether bytes begin a connection: its preface, or the server's SETTINGS. */
-static __always_inline int connection_begins(const u8 *buf, u32 num, u64 first)
-{
-	u8 stream = 0xff;
-
-	if ((u32)first == PREFACE_START)
-		return 1;
-	if (num < FRAME_HEADER || first >> 24 != 4 || !frame_begins(first)) /* SETTINGS without flags, of stream 0 */
-		return 0;
-	return !bpf_probe_read_user(&stream, 1, buf + 8) && !stream;
-}
-
-/* A frame's length with its header, of which `first` has four bytes. */
-static __always_inline u32 frame_length(u32 first)
-{
-	return FRAME_HEADER + (first >> 8);
-}
-
-/* How much of a write is worth copying: all frames that stand in it; but of a DATA frame that is the last, its beginning. Sets
- * w->at behind what need not be looked at any more.
- */
-static __always_inline u32 frames_wanted(struct write *w)
-{
-	struct object *o = w->of;
-	u32 start = o->start, have = o->have;
-
-	w->at = 0;
-	if (o->known && o->rest) {
-		w->at = o->rest;
-		return w->at < w->num || !o->body ? FRAMES_BYTES : FRAME_REST;
-	}
-	o->have = 0;
-	o->start = 0;
-	if (!o->known || w->num < FRAME_HEADER) {
-		o->known = 0;
-		return FRAMES_BYTES;
-	}
-	if (have < 4)
-		start |= bpf_ntohl((u32)w->first) >> 8 * have;
-	w->at = frame_length(start) - have;
-	o->body = !(start & 0xff);
-	return w->at < w->num || !o->body ? FRAMES_BYTES : FRAME_START;
-}
-
-/* Goes on to the next frame. Callback of bpf_loop; 1 ends it. */
-static long frame_walk(u32 i, void *ctx)
-{
-	struct write *w = ctx;
-	struct object *o = w->of;
-	u32 at = w->at, left = w->num - at, start;
-	const u8 *b;
-
-	if (at >= w->num || at + (left < 4 ? left : 4) > w->copied || !o)
-		return 1;
-	b = (const u8 *)section(mw_heads) + (w->pos & (HEADS_SIZE - 1));
-	asm volatile("" : "+r"(at)); /* the verifier sees this check alone */
-	if (at > FRAMES_BYTES - 8)
-		return 1;
-	b += at;
-	start = (u32)b[0] << 24 | (left > 1 ? (u32)b[1] << 16 : 0) | (left > 2 ? (u32)b[2] << 8 : 0) | (left > 3 ? b[3] : 0);
-	if (left < FRAME_HEADER) {
-		o->have = left;
-		o->start = start;
-		w->at = w->num;
-		return 1;
-	}
-	if (!o->known && !frame_begins((u64)b[4] << 32 | bpf_ntohl(start)))
-		return 1;
-	w->at = at + frame_length(start);
-	o->body = !(start & 0xff);
-	return 0;
-}
-
-/* Notes where the next write's first frame begins. */
-static __noinline int frames_follow(struct write *w)
-{
-	struct object *o = w->of;
-
-	if (!o || (!o->known && (w->first >> 24 & 0xff) != TYPE_HEADERS))
-		return 0;
-	bpf_loop(FRAMES_WALKED, frame_walk, w, 0);
-	o->known = w->at >= w->num;
-	o->rest = o->known ? w->at - w->num : 0;
-	return 0;
-}
-
 /* How much of a write is worth copying: a head, or HTTP/2's frames. object is the connection's; 0: it is a read. */
 static __always_inline u32 plain_wanted(u64 object, const u8 *buf, struct write *w)
 {
-	u32 kind = kind_of(w->first);
+	u32 kind = kind_of(w->first), begins;
 	struct object *o;
 
 	if (!object)
 		return kind == FLIGHT_FRAMES ? FRAMES_BYTES : HEAD_BYTES;
+	begins = kind == FLIGHT_FRAMES && connection_begins(buf, w->num, w->first);
 	o = (struct object *)section(mw_objects) + (object_hash(object) & (OBJECTS - 1));
-	if (o->object != object || connection_begins(buf, w->num, w->first)) {
+	if (o->object != object || begins) {
 		if (kind != FLIGHT_FRAMES)
 			return HEAD_BYTES;
 		o->object = object;
 		o->rest = 0;
 		o->have = 0;
 		o->start = 0;
-		o->known = connection_begins(buf, w->num, w->first);
+		o->known = begins;
 		w->of = o;
 		w->at = (u32)w->first == PREFACE_START ? PREFACE : 0;
 		return FRAMES_BYTES;
@@ -243,17 +140,21 @@ static __always_inline u32 begins_with(u64 first)
 	return (u32)first ^ (u32)(first >> 32) * 0x9e3779b1;
 }
 
-/* The thread makes another call. Has the latest one not written all, then it will be made again; but by Go, which waits within a call. */
+/* The thread makes another call. Has the latest one not written all, then it will be made again. Not by Go, which waits within a call; and
+ * not if something was written that was not tied: that was it.
+ */
 static __noinline int plain_stalls(struct thread *t)
 {
 	struct stalled *k = stalled_at(t->object);
 
 	if (t->state != THREAD_WRITES && (t->state != THREAD_WROTE || !t->blocked))
 		return 0;
-	if (t->go || (k->object && k->object != t->object))
+	if (t->go || t->other) {
 		lose(LOSS_PLAIN_TIE);
-	if (t->go)
 		return 0;
+	}
+	if (k->object && k->object != t->object)
+		lose(LOSS_PLAIN_TIE);
 	k->first = t->first;
 	k->num = t->num;
 	k->len = t->len;
@@ -321,9 +222,9 @@ static __always_inline int plain_given(u64 addr, const void *buf, u64 num, u64 g
 	plain_stalls(t);
 	t->state = THREAD_BEGINS;
 	t->blocked = 0;
+	t->other = 0;
 	t->more_len = 0;
 	k = plain_again(object, num, begins_with(w.first));
-	t->again = !!k;
 	if (k)
 		len = plain_more(t, k, buf, &w, &pos);
 	else

@@ -3,6 +3,8 @@
 #pragma once
 #include "flight.h"
 
+#define PREFACE_START 0x20495250 /* "PRI ", HTTP/2's preface (RFC 9113 §3.4) */
+
 /* Whether eight bytes may begin an HTTP/2 frame: length, which the default limit keeps within 2^14, type, and flags (RFC 9113 §4.1, §6).
  * An empty DATA frame does nothing but end its stream: payloads of zeros are common, and are none. */
 static __always_inline u32 frame_begins(u64 b)
@@ -48,7 +50,7 @@ static __noinline u32 kind_of(u64 bytes)
 	case 0x43415254: /* "TRAC" */
 	case 0x50545448: /* "HTTP" */
 		return FLIGHT_HTTP;
-	case 0x20495250: /* "PRI ", HTTP/2's preface */
+	case PREFACE_START:
 		return FLIGHT_FRAMES;
 	}
 	/* A TLS record header: type 20 to 23, legacy version 3.0 to 3.4 (RFC 8446 §5.1). */

@@ -23,7 +23,7 @@ struct thread {
 	u16 binary; /* whose probe it was: index of mw_tls */
 	u8 state;   /* enum thread_state */
 	u8 blocked; /* what is tied has not all been written: the call will be made again, with the same plaintext */
-	u8 again;   /* it was made again */
+	u8 other;   /* it has written something to a socket with TLS that was not tied */
 	u8 pad[3];
 	u16 more_len; /* of a call that was made again with more: captured of that, which is written after what the first one had */
 	union {

@@ -201,15 +201,21 @@ func TestHTTP2Losses(t *testing.T) {
 	}
 }
 
-// Bytes are skipped beyond the frame under way: the end of a stream may have been among them, so that it is not waited for without end.
-func TestHTTP2EndNotSeen(t *testing.T) {
-	w := newWorld(t)
-	c := w.conn(1, 2)
-	client, server := c.talks(false)
+// halfAnswered is a call of stream 1 whose response has begun.
+func halfAnswered(t *testing.T) (w *world, c *conn, client, server *talk) {
+	w = newWorld(t)
+	c = w.conn(1, 2)
+	client, server = c.talks(false)
 	client.ask(1, "/a", uuid(1))
 	client.send()
 	server.head(1, false, ":status", "200")
 	server.send()
+	return w, c, client, server
+}
+
+// Bytes are skipped beyond the frame under way: the end of a stream may have been among them, so that it is not waited for without end.
+func TestHTTP2EndNotSeen(t *testing.T) {
+	w, c, client, server := halfAnswered(t)
 	c.seq[1] += 100 // no flight has these: a frame, and the end
 	client.ask(3, "/b", uuid(2))
 	client.send()
@@ -394,13 +400,7 @@ func TestGRPC(t *testing.T) {
 // A client that wants no more of a call may be seen before the end that it has read: the call waits for that, but not for ever.
 func TestHTTP2Enough(t *testing.T) {
 	for _, ends := range []bool{true, false} {
-		w := newWorld(t)
-		c := w.conn(1, 2)
-		client, server := c.talks(false)
-		client.ask(1, "/a", uuid(1))
-		client.send()
-		server.head(1, false, ":status", "200")
-		server.send()
+		w, c, client, server := halfAnswered(t)
 		_ = client.WriteRSTStream(1, http2.ErrCodeNo) //nolint:errcheck // to memory
 		client.send()
 		if calls := w.j.halves[c.socks[0]].leg.multi.calls; len(calls) != 1 {
