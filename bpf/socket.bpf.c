@@ -34,27 +34,84 @@ static __noinline struct thread *goroutine_find(void)
 	return t && t->go == g ? t : 0;
 }
 
-/* The calling thread has written wire bytes to a socket, from sequence number start on. f is the socket's latest flight; queued says that nothing
- * of the write has left. */
-static __noinline int plain_wrote(struct socket *s, struct flight *f, u32 start, u32 wire, u32 queued)
+/* Has a thread plaintext for this write? */
+static __always_inline struct thread *plain_writer(struct thread *t)
 {
+	if ((!t || t->state != THREAD_WRITES) && *(volatile u32 *)&mw_control.tls & TLS_GO)
+		t = goroutine_find();
+	return t && t->state == THREAD_WRITES ? t : 0;
+}
+
+/* Plaintext of HTTP/2 waits for the window, or has left in the middle of a packet: no flight need begin with it. It becomes a record of its
+ * own, which says where in the stream it is. */
+static __noinline void plain_tell(const struct thread *t, const struct socket *s, const struct sock *sk, u32 start, u32 wire)
+{
+	u64 id, who = bpf_get_current_pid_tgid();
+	struct flight *f = flight_notice(bpf_ktime_get_ns(), &id);
+
+	f->seq = start;
+	f->end = f->recv_upto = start + wire;
+	f->flags = FLIGHT_TEXT | FLIGHT_OPAQUE | FLIGHT_PLAIN | FLIGHT_HEAD_END;
+	f->head_pos = t->pos;
+	f->head_len = t->len;
+	f->plain_len = t->num;
+	f->send_port = sk->__sk_common.skc_num;
+	f->send_peer = bpf_ntohs(sk->__sk_common.skc_dport);
+	f->send_pid = who >> 32;
+	f->send_tid = (u32)who;
+	f->prev = s->out_id;
+	f->send_sk = s->sk;
+	flight_publish(f, id);
+	tied(t->binary);
+}
+
+/* What was written waits for the window. told: its plaintext has a record. */
+static __always_inline void plain_park(const struct thread *t, const struct socket *s, u32 start, u32 wire, int told)
+{
+	struct parked *k = parked_at(start);
+	u64 who = bpf_get_current_pid_tgid();
+
+	if (k->sk && k->len)
+		lose(LOSS_PLAIN_TIE);
+	k->seq = start;
+	k->pos = t->pos;
+	k->num = t->num;
+	k->wire = wire;
+	k->pid = who >> 32;
+	k->tid = (u32)who;
+	k->len = told ? 0 : t->len;
+	k->binary = t->binary;
+	k->sk = s->sk;
+}
+
+/* What the calling thread has written to a socket. */
+struct wrote {
+	struct sock *sk;
+	struct socket *s;
+	struct flight *f; /* the socket's latest */
+	u32 start;
+	u32 wire;   /* bytes */
+	int queued; /* nothing of it has left */
+};
+
+static __noinline int plain_wrote(const struct wrote *w)
+{
+	struct socket *s = w->s;
+	struct flight *f = w->f;
+	u32 start = w->start, wire = w->wire;
+	int queued = w->queued;
 	struct thread *t = thread_find((u32)bpf_get_current_pid_tgid());
-	struct parked *k;
+	int opaque = f && f->flags & FLIGHT_OPAQUE, told;
 	u32 part;
-	u64 who;
 
 	if (t && t->state == THREAD_WROTE && t->sk == s->sk)
 		t->blocked = 0; /* the call goes on */
-	if (!queued && !(f && f->seq == start && f->flags & FLIGHT_OPAQUE)) {
-		if (t && t->state == THREAD_WRITES && f && f->flags & FLIGHT_OPAQUE)
-			t->other = 1;
+	if (!queued && !opaque)
 		return 0;
-	}
-	if ((!t || t->state != THREAD_WRITES) && *(volatile u32 *)&mw_control.tls & TLS_GO)
-		t = goroutine_find();
-	if (!t || t->state != THREAD_WRITES)
+	t = plain_writer(t);
+	if (!t)
 		return 0;
-	if (f && f->seq == start && f->flags & FLIGHT_OPAQUE) {
+	if (opaque && f->seq == start) {
 		if (f->flags & FLIGHT_PLAIN || !record_fits(f, t->num)) {
 			t->other = 1; /* a handshake's */
 			return 0;
@@ -63,22 +120,16 @@ static __noinline int plain_wrote(struct socket *s, struct flight *f, u32 start,
 		plain_tie(f, t->pos, t->len, t->num);
 		tied(t->binary);
 		t->blocked = part && !t->go;
-	} else if (queued) {
-		k = parked_at(start);
-		if (k->sk)
-			lose(LOSS_PLAIN_TIE);
-		k->seq = start;
-		k->pos = t->pos;
-		k->num = t->num;
-		k->wire = wire;
-		who = bpf_get_current_pid_tgid();
-		k->pid = who >> 32;
-		k->tid = (u32)who;
-		k->len = t->len;
-		k->binary = t->binary;
-		k->sk = s->sk;
 	} else {
-		return 0;
+		told = object_at(t->object)->object == t->object && wire <= t->num + RECORD_HEADER + RECORD_OVERHEAD_MAX;
+		if (!queued && !told) {
+			t->other = 1;
+			return 0;
+		}
+		if (told)
+			plain_tell(t, s, w->sk, start, wire);
+		if (queued)
+			plain_park(t, s, start, wire, told);
 	}
 	t->sk = s->sk;
 	t->other = 0;
@@ -156,8 +207,11 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 	upto = tp->write_seq;
 	start = upto - ret;
 	f = flight_by_id(s->out_id);
-	if (unlikely(tls_probed())) /* ahead of the mark that the write has returned: then the record can be read */
-		plain_wrote(s, f, start, ret, start == s->next && seq_diff(tp->snd_nxt, start) <= 0);
+	if (unlikely(tls_probed())) { /* ahead of the mark that the write has returned: then the record can be read */
+		struct wrote w = {sk, s, f, start, ret, start == s->next && seq_diff(tp->snd_nxt, start) <= 0};
+
+		plain_wrote(&w);
+	}
 	if (f && !(f->flags & FLIGHT_SYN) && seq_diff(start, f->seq) >= 0) {
 		f->end = upto; /* taken back by flight_start if another flight begins with it later */
 		if (f->seq == start || !s->turned) {

@@ -25,7 +25,7 @@ static __always_inline u32 plain_wanted(u64 object, const u8 *buf, struct write 
 	if (!object)
 		return kind == FLIGHT_FRAMES ? FRAMES_BYTES : HEAD_BYTES;
 	begins = kind == FLIGHT_FRAMES && connection_begins(buf, w->num, w->first);
-	o = (struct object *)section(mw_objects) + (object_hash(object) & (OBJECTS - 1));
+	o = object_at(object);
 	if (o->object != object || begins) {
 		if (kind != FLIGHT_FRAMES)
 			return HEAD_BYTES;

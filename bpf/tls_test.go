@@ -102,11 +102,11 @@ func probe(t *testing.T, r *Recorder, path string, points ...TLSPoint) *Probes {
 	return p
 }
 
-// plaintexts are what was captured of the flights that have plaintext, in order.
-func plaintexts(t *testing.T, r *Recorder, port uint16) (heads []string, lens []uint32) {
+// plaintexts are what was captured of those flights and writes that have plaintext.
+func plaintexts(t *testing.T, r *Recorder, flights []Flight) (heads []string, lens []uint32) {
 	t.Helper()
-	for _, f := range recorded(t, r, port, 0) {
-		if uint32(f.Flags)&FlagPlain == 0 {
+	for _, f := range flights {
+		if flags := uint32(f.Flags); flags&FlagPlain == 0 || flags&FlagJoined != 0 && f.HeadTotal == 0 { // that one's is in texts
 			continue
 		}
 		head, ok := r.Ring().Head(nil, &f)
@@ -148,7 +148,7 @@ func TestGoTLS(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	got, lens := plaintexts(t, r, port)
+	got, lens := plaintexts(t, r, recorded(t, r, port, 0))
 	if len(got) != len(want) {
 		t.Fatalf("%d writes with plaintext, want %d: %q", len(got), len(want), got)
 	}
@@ -162,25 +162,33 @@ func TestGoTLS(t *testing.T) {
 	}
 }
 
-// Of HTTP/2 all heads are captured however its frames lie in writes, and little of the bodies.
-func TestFramesOverTLS(t *testing.T) {
-	r := startEdges(t, Options{Sizes: DefaultSizes()})
+// tlsPair is a connection of Go's crypto/tls whose writes are probed.
+func tlsPair(t *testing.T, r *Recorder) (c, s *tls.Conn, port uint16) {
+	t.Helper()
 	probe(t, r, "/proc/self/exe", goWrite(t))
 	client, server, port := pair(t, "tcp", "127.0.0.1:0")
-	c := tls.Client(client, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // nobody signed it
-	s := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+	for _, conn := range []net.Conn{client, server} { // a window of some packets
+		if err := errors.Join(conn.(*net.TCPConn).SetReadBuffer(1<<14), conn.(*net.TCPConn).SetWriteBuffer(1<<17)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c = tls.Client(client, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // nobody signed it
+	s = tls.Server(server, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
 	done := make(chan error, 1)
 	go func() { done <- s.Handshake() }()
 	if err := errors.Join(c.Handshake(), <-done); err != nil {
 		t.Fatal(err)
 	}
-	rnd := mrand.New(mrand.NewPCG(1, 2)) //nolint:gosec // no secret
-	stream := []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-	var body []bool // of each byte of the stream: it is of a body
-	for len(stream) < 3<<20 {
+	return c, s, port
+}
+
+// frames are HTTP/2, at least size bytes of it. body says of each byte that it is of a body.
+func frames(rnd *mrand.Rand, size, most int) (stream []byte, body []bool) {
+	stream = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	for len(stream) < size {
 		kind, size := byte(1), 20+rnd.IntN(300) // HEADERS
 		if rnd.IntN(2) == 0 {
-			kind, size = 0, rnd.IntN(1<<rnd.IntN(18)) // DATA
+			kind, size = 0, rnd.IntN(1<<rnd.IntN(most)) // DATA
 		}
 		frame := append([]byte{byte(size >> 16), byte(size >> 8), byte(size), kind, 0, 0, 0, 0, 1}, make([]byte, size)...)
 		for i := range frame[9:] {
@@ -192,24 +200,20 @@ func TestFramesOverTLS(t *testing.T) {
 		}
 		body, stream = body[:min(len(body), len(stream)+len(frame))], append(stream, frame...)
 	}
-	buf := make([]byte, 1<<15)
-	for rest := stream; len(rest) > 0; {
-		n := min(len(rest), []int{1 + rnd.IntN(30), 1 + rnd.IntN(2000), 1 << 14, 1 + rnd.IntN(1<<15)}[rnd.IntN(4)])
-		if _, err := c.Write(rest[:n]); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(s, buf[:n]); err != nil {
-			t.Fatal(err)
-		}
-		rest = rest[n:]
-	}
-	got, lens := plaintexts(t, r, port)
-	at, copied, bodies := 0, 0, 0
+	return stream, body
+}
+
+// framesCaptured checks that of a stream all but bodies was captured, each byte once and in order. It returns how much of bodies was not.
+func framesCaptured(t *testing.T, r *Recorder, port uint16, stream []byte, body []bool) (bodies int) {
+	t.Helper()
+	flights := recorded(t, r, port, 0)
+	slices.SortFunc(flights, func(a, b Flight) int { return int(int32(a.Seq - b.Seq)) }) //nolint:gosec // a signed distance
+	got, lens := plaintexts(t, r, flights)
+	at := 0
 	for i, b := range got {
-		if string(stream[at:at+len(b)]) != b {
+		if at+len(b) > len(stream) || string(stream[at:at+len(b)]) != b {
 			t.Fatalf("write %d of %d bytes: other bytes were captured than those at %d", i, lens[i], at)
 		}
-		copied += len(b)
 		for k := at + len(b); k < at+int(lens[i]); k++ {
 			if !body[k] {
 				t.Fatalf("write %d: %d of %d bytes captured, byte %d of the stream is of no body", i, len(b), lens[i], k)
@@ -221,9 +225,77 @@ func TestFramesOverTLS(t *testing.T) {
 	if at != len(stream) {
 		t.Errorf("writes of %d bytes were seen, want %d", at, len(stream))
 	}
-	if bodies < len(stream)/5 {
-		t.Errorf("%d of %d bytes copied: all but %d", copied, len(stream), bodies)
+	return bodies
+}
+
+// Of HTTP/2 all heads are captured however its frames lie in writes, and little of the bodies.
+func TestFramesOverTLS(t *testing.T) {
+	r := startEdges(t, Options{Sizes: DefaultSizes()})
+	c, s, port := tlsPair(t, r)
+	rnd := mrand.New(mrand.NewPCG(1, 2)) //nolint:gosec // no secret
+	stream, body := frames(rnd, 3<<20, 18)
+	buf := make([]byte, 1<<15)
+	for rest := stream; len(rest) > 0; {
+		n := min(len(rest), []int{1 + rnd.IntN(30), 1 + rnd.IntN(2000), 1 << 14, 1 + rnd.IntN(1<<15)}[rnd.IntN(4)])
+		if _, err := c.Write(rest[:n]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(s, buf[:n]); err != nil {
+			t.Fatal(err)
+		}
+		rest = rest[n:]
 	}
+	if bodies := framesCaptured(t, r, port, stream, body); bodies < len(stream)/5 {
+		t.Errorf("all but %d of %d bytes were copied", bodies, len(stream))
+	}
+}
+
+// Writes that wait for the window leave together, behind the end of one of which a part has left: no packet begins with most of them.
+func TestFramesThatWait(t *testing.T) {
+	r := startEdges(t, Options{Sizes: DefaultSizes()})
+	c, s, port := tlsPair(t, r)
+	rnd := mrand.New(mrand.NewPCG(3, 4)) //nolint:gosec // no secret
+	stream, body := frames(rnd, 1<<20, 11)
+	wrote, told := 0, make(chan int, 1<<16)
+	done := make(chan error, 1)
+	go func() {
+		buf, at := make([]byte, 1<<14), 0
+		for n := range told { // reads when 40 KB wait, and then some
+			for n-at > 40<<10 || n == len(stream) && at < n {
+				k, err := s.Read(buf)
+				if err != nil {
+					done <- err
+					return
+				}
+				at += k
+			}
+		}
+		done <- nil
+	}()
+	for wrote < len(stream) {
+		n, err := c.Write(stream[wrote:min(len(stream), wrote+1+rnd.IntN(1500))])
+		if err != nil {
+			t.Fatal(err)
+		}
+		wrote += n
+		told <- wrote
+	}
+	close(told)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	framesCaptured(t, r, port, stream, body)
+	inside := 0
+	flights := recorded(t, r, port, 0)
+	for _, f := range flights {
+		if uint32(f.Flags)&FlagText != 0 && !slices.ContainsFunc(flights, func(g Flight) bool { return g.Seq == f.Seq && g.SendSk == f.SendSk && g.Id != f.Id }) {
+			inside++
+		}
+	}
+	if inside < 10 {
+		t.Errorf("%d writes left within a packet: too few to show anything", inside)
+	}
+	t.Logf("%d of %d records are of writes that left within a packet", inside, len(flights))
 }
 
 // An OpenSSL program as client: probes on its library by symbol.
@@ -244,7 +316,7 @@ func TestOpenSSL(t *testing.T) {
 	if err := <-served; err != nil {
 		t.Fatal(err)
 	}
-	heads, _ := plaintexts(t, r, uint16(port)) //nolint:gosec // a port
+	heads, _ := plaintexts(t, r, recorded(t, r, uint16(port), 0)) //nolint:gosec // a port
 	posts := 0
 	for _, h := range heads {
 		if strings.HasPrefix(h, "POST /x HTTP/1.1\r\n") {

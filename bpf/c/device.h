@@ -34,7 +34,7 @@ static __noinline int plain_sent(void *ctx, struct flight *f, u32 payload, u32 o
 	}
 	if (k->seq != f->seq || k->sk != f->send_sk)
 		return 0;
-	if (!record_fits(f, k->num)) {
+	if (k->len && !record_fits(f, k->num)) {
 		lose(LOSS_PLAIN_TIE);
 		k->sk = 0;
 		return 0;
@@ -42,7 +42,11 @@ static __noinline int plain_sent(void *ctx, struct flight *f, u32 payload, u32 o
 	f->send_pid = k->pid;
 	f->send_tid = k->tid;
 	f->send_ns = f->start_ns; /* its write returned before */
-	if (f->seq + k->wire == f->end || !plain_join(f)) {
+	if (!k->len) {
+		f->head_len = f->head_total = 0;
+		f->plain_len = 0;
+		f->flags |= FLIGHT_PLAIN | FLIGHT_HEAD_END | FLIGHT_JOINED;
+	} else if (f->seq + k->wire == f->end || !plain_join(f)) {
 		plain_tie(f, k->pos, k->len, k->num);
 		tied(k->binary);
 	}

@@ -61,8 +61,8 @@ enum flight_flag {
 	FLIGHT_FRAMES = 1 << 11, /* first bytes are HTTP/2's preface or a frame */
 	FLIGHT_PLAIN = 1 << 12,	 /* a TLS record, and the captured bytes are its plaintext */
 	FLIGHT_AWAITS = 1 << 13, /* a TLS record that a probed library has begun to read: its plaintext comes as a record with FLIGHT_TEXT */
-	FLIGHT_TEXT = 1 << 14,	 /* no message: plaintext of the one that `prev` is, or more of it */
-	FLIGHT_JOINED = 1 << 15, /* the plaintext is that of head_total writes of a TLS library, which waited for the window */
+	FLIGHT_TEXT = 1 << 14,	 /* no message: plaintext. Of the one that `prev` is, or more of it; or, if end is not seq, of a write from seq to end */
+	FLIGHT_JOINED = 1 << 15, /* the plaintext is that of head_total writes of a TLS library, which waited for the window; 0: it came as FLIGHT_TEXT */
 } __attribute__((packed)); /* 2 bytes */
 
 struct stamp {

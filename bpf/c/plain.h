@@ -111,6 +111,11 @@ static __always_inline u32 object_hash(u64 object)
 	return hash32((u32)(object >> 4) ^ (u32)(object >> 40)) >> 16;
 }
 
+static __always_inline struct object *object_at(u64 object)
+{
+	return (struct object *)section(mw_objects) + (object_hash(object) & (OBJECTS - 1));
+}
+
 static __always_inline struct stalled *stalled_at(u64 object)
 {
 	return (struct stalled *)section(mw_stalled) + (object_hash(object) & (STALLED - 1));

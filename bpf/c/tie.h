@@ -11,7 +11,7 @@ struct parked {
 	u32 seq;
 	u32 pos;
 	u32 num;
-	u16 len;
+	u16 len; /* 0: the plaintext has a record of its own */
 	u16 binary;
 	u32 wire; /* bytes of the write */
 	u32 pid, tid;

@@ -29,6 +29,7 @@ type side struct {
 	fed     bool
 	next    uint32 // in clear text: sequence after what was fed
 	records        // with TLS
+	latest  bpf.Flight
 	lost    h2.Stats
 }
 
@@ -68,7 +69,10 @@ func (l *Leg) speaksHTTP2(b []byte) bool {
 }
 
 // opaque takes a TLS record of which no plaintext was seen.
-func (x *multiplex) opaque(d uint8, f *bpf.Flight) { x.sides[d].opaque(f) }
+func (x *multiplex) opaque(d uint8, f *bpf.Flight) {
+	x.sides[d].opaque(f)
+	x.sides[d].latest = *f
+}
 
 // frames reads a flight of a leg that speaks HTTP/2.
 func (x *multiplex) frames(d uint8, f *bpf.Flight, b []byte) {
@@ -76,6 +80,7 @@ func (x *multiplex) frames(d uint8, f *bpf.Flight, b []byte) {
 	x.f, x.dir = f, d
 	if isPlain(f) && f.End != f.Seq { // what a reader took in parts has its record counted with the first
 		s.follows(f)
+		s.latest = *f
 	}
 	defer x.lose(s)
 	if st := &x.l.dirs[d]; st.gapped || s.missing {

@@ -30,6 +30,7 @@ const ms = uint64(time.Millisecond)
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, now: uint64(time.Hour)}
 	cfg := DefaultConfig(head.New(head.Config{}))
+	cfg.SelfID = 1 << 22
 	cfg.Proxy = func(pid uint32) bool { return pid >= 100 }
 	w.j = New(cfg, &w.lost, func(tree *Tree) { w.out = append(w.out, text(tree)) })
 	w.j.Tick(w.now)
@@ -516,6 +517,7 @@ func FuzzJoiner(f *testing.F) {
 func BenchmarkJoin(b *testing.B) {
 	w := &world{now: uint64(time.Hour)}
 	cfg := DefaultConfig(head.New(head.Config{}))
+	cfg.SelfID = 1 << 22
 	cfg.Proxy = func(pid uint32) bool { return pid >= 100 }
 	trees := 0
 	w.j = New(cfg, &w.lost, func(t *Tree) { trees += len(t.Exchanges) })

@@ -120,7 +120,11 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want Want) {
 		return Done
 	}
 	if flags&bpf.FlagText != 0 {
-		j.text(f, b)
+		if f.End != f.Seq {
+			j.written(f, b)
+		} else {
+			j.text(f, b)
+		}
 		return Done
 	}
 	l, d := j.leg(f)
@@ -201,6 +205,7 @@ func (j *Joiner) close(l *Leg, side uint8, f *bpf.Flight) {
 		why = "reset"
 		l.resetBy = 1 - side // who gets a reset has an error on its socket, who sends one has not
 	}
+	j.flushTexts(l)
 	delete(j.halves, f.SendSk)
 	l.closed |= 1 << side
 	// what the other end wrote may still be on its way to us, unless this end can no longer read it
@@ -225,6 +230,16 @@ func (j *Joiner) consume(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 		j.Stats.Raw++
 		return
 	}
+	if len(s.texts) > 0 || isTold(f) {
+		j.withTexts(l, d, f, b)
+		return
+	}
+	j.read(l, d, f, b)
+}
+
+// read takes what a flight has.
+func (j *Joiner) read(l *Leg, d uint8, f *bpf.Flight, b []byte) {
+	s := &l.dirs[d]
 	if isOpaque(f) {
 		j.opaque(l, d, f)
 		return

@@ -43,6 +43,7 @@ type stream struct {
 	opaque  uint8  // flights of it without, up to oneWay
 	rest    bool   // the body of a message that was given up goes on:
 	restEnd uint32 // sequence after it
+	texts   []told // whose flight has not come, in order
 	cache   Cache
 }
 
@@ -209,7 +210,7 @@ func (j *Joiner) release(l *Leg) {
 			break
 		}
 	}
-	if len(l.held) == 0 {
+	if waits := j.releaseTexts(l); !waits && len(l.held) == 0 {
 		delete(j.holding, l)
 	}
 }
@@ -248,6 +249,7 @@ func (j *Joiner) retire(l *Leg, why string) {
 		j.gap(l, h.dir, &h.f)
 		j.consume(l, h.dir, &h.f, h.head)
 	}
+	j.flushTexts(l)
 	delete(j.holding, l)
 	j.fail(l, why)
 	l.closed = bothClosed

@@ -13,7 +13,7 @@ func isOpaque(f *bpf.Flight) bool {
 // isRead says whether a flight's plaintext was taken where it was read: perhaps not all of it at once.
 func isRead(f *bpf.Flight) bool { return uint32(f.Flags)&bpf.FlagAwaits != 0 }
 
-// isJoined says whether a flight's plaintext is that of HeadTotal writes.
+// isJoined says whether a flight's plaintext is that of HeadTotal writes; of none: it is in texts.
 func isJoined(f *bpf.Flight) bool { return uint32(f.Flags)&bpf.FlagJoined != 0 }
 
 // carries is how many bytes of its message a flight has: of plaintext, where it is TLS. One call of a TLS library may make several
@@ -86,6 +86,7 @@ func (h *held) noText() { h.f.Flags &^= awaitsFlag }
 const (
 	plainFlag  = bpf.Flags(bpf.FlagPlain)
 	awaitsFlag = bpf.Flags(bpf.FlagAwaits)
+	joinedFlag = bpf.Flags(bpf.FlagJoined)
 )
 
 // opaque takes TLS without plaintext: a handshake's, or more of a message, of which one flight has the plaintext; or all of a connection
