@@ -398,48 +398,74 @@ int BPF_PROG(mw_recv, struct sock *sk, int ret, int flags)
 	return 0;
 }
 
+/* Ends a flight that nobody will read: there is nothing more to find. */
+static __noinline void flight_unread(struct flight *f, u64 now, u32 netns, u64 end)
+{
+	u64 *entry = index_entry(f->seq);
+
+	if (entry && (u32)(*entry >> 32) == (u32)f->id)
+		*entry = 0;
+	no_receiver(f, now);
+	f->recv_netns = netns;
+	f->recv_end_ns = end;
+	if (!f->send_ns)
+		f->send_ns = now;
+	barrier();
+	f->recv_ns = now;
+}
+
 /* Ends the SYN of a socket that waits no more for its answer: it has come, or nobody waits for it. */
 static __noinline void syn_over(const struct socket *s)
 {
 	struct flight *f = flight_by_id(s->out_id);
-	u64 now, *entry;
+	u64 now = bpf_ktime_get_ns();
 
 	if (!f || !(f->flags & FLIGHT_SYN) || f->recv_ns)
 		return;
-	entry = index_entry(f->seq);
-	if (entry && (u32)(*entry >> 32) == (u32)f->id)
-		*entry = 0;
-	now = bpf_ktime_get_ns();
-	no_receiver(f, now);
-	f->recv_netns = f->send_netns;
 	f->send_ns = now;
-	barrier();
-	f->recv_ns = now;
+	flight_unread(f, now, f->send_netns, now);
+}
+
+/* Ends TLS's last word, which is seldom read: as long as it is not over it takes the place of flights that go on. Of a message, and in clear
+ * text, it matters that nobody has read it. */
+static __noinline void alert_unread(struct flight *f)
+{
+	if (!f || f->recv_ns || (f->flags & (FLIGHT_OPAQUE | FLIGHT_PLAIN)) != FLIGHT_OPAQUE)
+		return;
+	f->recv_upto = f->end;
+	flight_unread(f, bpf_ktime_get_ns(), 0, 0);
 }
 
 /* Connections open and close: the state starts exact, and a recycled struct sock does not inherit any. */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(mw_state, struct sock *sk, int oldstate, int newstate)
 {
+	struct tcp_sock *tp;
 	struct socket *s;
+	u64 *entry;
 
 	if ((newstate != TCP_ESTABLISHED && newstate != TCP_CLOSE) || !enabled() || !is_tcp(sk))
 		return 0;
 	s = socket_find(sock_id(sk));
+	tp = CAST(sk, struct tcp_sock);
 	if (s && oldstate == TCP_SYN_SENT)
 		syn_over(s);
 	if (newstate == TCP_CLOSE) {
+		if (tp->copied_seq != tp->rcv_nxt)
+			alert_unread(socket_flight(sk, tp->copied_seq, &entry));
 		if (!s)
 			return 0;
+		if (sk->sk_err)
+			alert_unread(flight_by_id(s->out_id));
 		if (s->out_id || s->in_id)
 			flight_close(s, bpf_ktime_get_ns(), sk->sk_err != 0);
 		s->sk = 0;
 		return 0;
 	}
 	if (!s)
-		socket_make(sock_id(sk), CAST(sk, struct tcp_sock)->write_seq);
+		socket_make(sock_id(sk), tp->write_seq);
 	else
-		s->next = CAST(sk, struct tcp_sock)->write_seq;
+		s->next = tp->write_seq;
 	return 0;
 }
 
