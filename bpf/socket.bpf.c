@@ -104,13 +104,19 @@ static __noinline int plain_wrote(const struct wrote *w)
 	int opaque = f && f->flags & FLIGHT_OPAQUE, told;
 	u32 part;
 
-	if (t && t->state == THREAD_WROTE && t->sk == s->sk)
-		t->blocked = 0; /* the call goes on */
+	if (t && t->state == THREAD_WROTE && t->sk == s->sk) { /* the call goes on */
+		t->blocked = 0;
+		t->left -= wire < t->left ? wire : t->left;
+	}
 	if (!queued && !opaque)
 		return 0;
 	t = plain_writer(t);
 	if (!t)
 		return 0;
+	if (unlikely(t->left)) { /* it is made again, and this is of what is tied */
+		t->left -= wire < t->left ? wire : t->left;
+		return 0;
+	}
 	if (opaque && f->seq == start) {
 		if (f->flags & FLIGHT_PLAIN || !record_fits(f, t->num)) {
 			t->other = 1; /* a handshake's */
@@ -133,8 +139,11 @@ static __noinline int plain_wrote(const struct wrote *w)
 	}
 	t->sk = s->sk;
 	t->other = 0;
+	part = t->num + RECORD_HEADER + RECORD_OVERHEAD;
+	part -= wire < part ? wire : part;
+	t->left = part < 0xffff ? part : 0xffff;
 	if (t->more_len) { /* goes out with the next write */
-		t->first = t->more_first;
+		t->before = t->num;
 		t->pos = t->more_pos;
 		t->num = t->more_num;
 		t->len = t->more_len;
