@@ -109,7 +109,7 @@ func TestArchitectureMaps(t *testing.T) {
 		"mw_excluded": "256 × 8 B",
 		"mw_threads":  "4,096 × 64 B",
 		"mw_parked":   "2,048 × 40 B",
-		"mw_stalled":  "512 × 24 B",
+		"mw_stalled":  "512 × 40 B",
 		"mw_objects":  "8,192 × 24 B",
 		"mw_tls":      "256 × 16 B",
 		"mw_tls_off":  "256 × 8 B",
