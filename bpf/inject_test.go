@@ -47,16 +47,7 @@ func newSidecar(t *testing.T, network, addr string) *sidecar {
 // dial opens a connection to it, in the test's namespace, and both ends of it.
 func (s *sidecar) dial(t *testing.T) (client, server net.Conn) {
 	t.Helper()
-	client, err := net.Dial("tcp", s.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err = s.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close(); server.Close() })
-	return client, server
+	return s.dialTo(t, s.Addr().String())
 }
 
 var injectedLine = regexp.MustCompile(`^X-Request-ID: [0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\r\n$`)
