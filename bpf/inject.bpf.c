@@ -41,6 +41,7 @@ enum outcome {
 	OUTCOME_PIPELINED,    /* a write goes on behind its first request */
 	OUTCOME_TUNNEL,	      /* CONNECT, or an upgrade */
 	OUTCOME_LOST_TRACK,   /* bytes were written past the end of a request */
+	OUTCOME_BLOCKING,     /* of a connection to the own sidecar: reads of its socket wait in the kernel */
 	OUTCOME_FULL,	      /* of a connection to the own sidecar: there are too many */
 	OUTCOME_MAX,
 };
@@ -75,6 +76,15 @@ struct {
 	__type(key, u64);
 	__type(value, u64);
 } mw_sidecar SEC(".maps");
+
+/* Cookies of sockets that are left alone, for Go to take out of mw_sidecar, which no program of this kind may do. When full the oldest
+ * stays there until it closes.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 4096);
+	__type(value, u64);
+} mw_left SEC(".maps");
 
 /* enum outcome → count. */
 struct {
@@ -136,6 +146,14 @@ static __noinline int syn_came(const struct sock *req)
 	return 0;
 }
 
+/* Whether calls of a socket wait in the kernel. A read of one in a sockhash that a signal interrupts returns EAGAIN, where it would go on,
+ * or return EINTR, without (tcp_bpf_recvmsg): who does not wait knows EAGAIN.
+ */
+static __always_inline int blocks(const struct sock *sk)
+{
+	return !(sk->sk_socket->file->f_flags & O_NONBLOCK);
+}
+
 /* A socket that opened a connection is connected. */
 static __noinline int connected(struct bpf_sock_ops *ctx)
 {
@@ -145,19 +163,22 @@ static __noinline int connected(struct bpf_sock_ops *ctx)
 	struct bpf_sock *sk = ctx->sk;
 	const struct syn *s = syn_at(seq);
 	struct conn *c;
-	u64 cookie;
 
 	if (s->netns != netns || s->seq != seq || s->ack != ack || !sk || tp->is_mptcp || tp->write_seq != seq)
 		return 0;
 	if (!bpf_map_lookup_elem(&mw_pods, &netns))
 		return 0;
+	if (blocks(kern->sk)) {
+		count(OUTCOME_BLOCKING);
+		return 0;
+	}
 	c = bpf_sk_storage_get(&mw_conns, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!c)
 		return 0;
 	c->next = seq;
 	c->netns = netns;
-	cookie = bpf_get_socket_cookie(ctx);
-	count(bpf_sock_hash_update(ctx, &mw_sidecar, &cookie, BPF_ANY) ? OUTCOME_FULL : OUTCOME_CONNECTION);
+	c->cookie = bpf_get_socket_cookie(ctx);
+	count(bpf_sock_hash_update(ctx, &mw_sidecar, &c->cookie, BPF_ANY) ? OUTCOME_FULL : OUTCOME_CONNECTION);
 	return 0;
 }
 
@@ -423,11 +444,17 @@ static __noinline int insert_line(struct sk_msg_md *ctx, u32 line)
 }
 
 /* Leaves a connection alone from now on. */
-static __noinline int leave(struct conn *c, enum outcome why)
+static __noinline int leave_alone(struct conn *c)
 {
 	c->done = 1;
-	count(why);
+	bpf_map_push_elem(&mw_left, &c->cookie, BPF_EXIST);
 	return SK_PASS;
+}
+
+static __always_inline int leave(struct conn *c, enum outcome why)
+{
+	count(why);
+	return leave_alone(c);
 }
 
 /* Whether the kernel takes the first LINE_LIMIT bytes of what is written now: nothing waits in front of it, and the socket is open. Else
@@ -476,10 +503,8 @@ int mw_msg(struct sk_msg_md *ctx)
 	c = bpf_sk_storage_get(&mw_conns, ctx->sk, 0, 0);
 	if (!c || c->done)
 		return SK_PASS;
-	if (!injecting() || !bpf_map_lookup_elem(&mw_pods, &c->netns)) {
-		c->done = 1;
-		return SK_PASS;
-	}
+	if (!injecting() || !bpf_map_lookup_elem(&mw_pods, &c->netns))
+		return leave_alone(c);
 	at = CAST(((struct sk_msg *)bpf_cast_to_kern_ctx(ctx))->sk, struct tcp_sock)->write_seq;
 	if (at != c->next)
 		return seq_diff(at, c->next) < 0 ? SK_PASS : leave(c, OUTCOME_LOST_TRACK); /* a body, or no longer one */
@@ -491,7 +516,7 @@ int mw_msg(struct sk_msg_md *ctx)
 		return leave(c, OUTCOME_BODY_UNKNOWN);
 	more = request(ctx, s);
 	if (more < 0) {
-		c->done = 1;
+		leave_alone(c);
 		return SK_DROP;
 	}
 	c->added = more != 0;

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // RequestIDHeader is the field that an Inject puts into requests.
@@ -27,6 +28,7 @@ type Inject struct {
 	objs struct {
 		injectPrograms
 		MwInjections *ebpf.Map `ebpf:"mw_injections"`
+		MwLeft       *ebpf.Map `ebpf:"mw_left"`
 		MwPods       *ebpf.Map `ebpf:"mw_pods"`
 		MwSidecar    *ebpf.Map `ebpf:"mw_sidecar"`
 	}
@@ -57,6 +59,7 @@ var missedReasons = [...]string{
 	injectOutcomeOUTCOME_PIPELINED:    "pipelined",
 	injectOutcomeOUTCOME_TUNNEL:       "tunnel",
 	injectOutcomeOUTCOME_LOST_TRACK:   "lost-track",
+	injectOutcomeOUTCOME_BLOCKING:     "blocking-socket",
 	injectOutcomeOUTCOME_FULL:         "too-many-connections",
 }
 
@@ -163,6 +166,23 @@ func (i *Inject) Select(ports map[uint32][]uint16) error {
 // Switch stops it, for good on the connections that there are, or has it begin with those that will be opened. Programs stay attached.
 func (i *Inject) Switch(on bool) { store(&i.control.Inject, on) }
 
+// Release has the kernel treat connections that are left alone as if they had never been looked at. It is to be called now and then.
+func (i *Inject) Release() error {
+	for {
+		var cookie uint64
+		err := i.objs.MwLeft.LookupAndDelete(nil, &cookie)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read which connections are left alone: %w", err)
+		}
+		if err := i.objs.MwSidecar.Delete(cookie); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) && !errors.Is(err, unix.EINVAL) { // it is closed
+			return fmt.Errorf("leave a connection alone: %w", err)
+		}
+	}
+}
+
 // Outcomes are since load: a map look-up for each.
 func (i *Inject) Outcomes() (o Outcomes, err error) {
 	o.Missed = make(map[string]uint64, len(missedReasons))
@@ -196,7 +216,7 @@ func (i *Inject) Close() error {
 	}
 	store(&i.control.Inject, false)
 	errs := []error{closeAll(i.links)}
-	for _, c := range []interface{ Close() error }{&i.objs.injectPrograms, i.objs.MwInjections, i.objs.MwPods, i.objs.MwSidecar} {
+	for _, c := range []interface{ Close() error }{&i.objs.injectPrograms, i.objs.MwInjections, i.objs.MwLeft, i.objs.MwPods, i.objs.MwSidecar} {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)

@@ -3,6 +3,7 @@ package bpf
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,37 +17,45 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const helperPort = "MESHWATCH_TEST_INJECT_PORT"
 
-// TestInjectHelper is no test: another one runs it as a process that gives requests ids in its namespace, until its input ends.
-func TestInjectHelper(t *testing.T) {
+// TestMain is also the process that gives requests ids in the network namespace it is started in, until its input ends.
+func TestMain(m *testing.M) {
 	port, err := strconv.ParseUint(os.Getenv(helperPort), 10, 16)
 	if err != nil {
-		t.Skip("not run as a process of its own")
+		os.Exit(m.Run())
+	}
+	if err := help(uint16(port)); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+}
+
+func help(port uint16) error {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
+		return err
 	}
 	r, err := Load(Options{Sizes: DefaultSizes(), Inject: []string{}})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if err := r.Inject.Select(map[uint32][]uint16{ownNetns(t): {uint16(port)}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Inject.Attach(); err != nil {
-		t.Fatal(err)
+	if err := errors.Join(r.Inject.Select(map[uint32][]uint16{uint32(st.Ino): {port}}), r.Inject.Attach()); err != nil {
+		return err
 	}
 	fmt.Println("ready")
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return errors.Join(err, r.Close())
 }
 
 // helper starts one in the test's namespace, and returns once it works.
 func helper(t *testing.T, port uint16) (cmd *exec.Cmd, stop io.Closer) {
 	t.Helper()
-	cmd = exec.Command(os.Args[0], "-test.run=^TestInjectHelper$")
+	cmd = exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", helperPort, port))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, err := cmd.StdinPipe()

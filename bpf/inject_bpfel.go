@@ -30,8 +30,9 @@ const (
 	injectOutcomeOUTCOME_PIPELINED    injectOutcome = 11
 	injectOutcomeOUTCOME_TUNNEL       injectOutcome = 12
 	injectOutcomeOUTCOME_LOST_TRACK   injectOutcome = 13
-	injectOutcomeOUTCOME_FULL         injectOutcome = 14
-	injectOutcomeOUTCOME_MAX          injectOutcome = 15
+	injectOutcomeOUTCOME_BLOCKING     injectOutcome = 14
+	injectOutcomeOUTCOME_FULL         injectOutcome = 15
+	injectOutcomeOUTCOME_MAX          injectOutcome = 16
 )
 
 type injectPod struct {
@@ -45,6 +46,7 @@ type injectPod struct {
 const (
 	injectMapMwConns      = "mw_conns"
 	injectMapMwInjections = "mw_injections"
+	injectMapMwLeft       = "mw_left"
 	injectMapMwLosses     = "mw_losses"
 	injectMapMwPods       = "mw_pods"
 	injectMapMwSidecar    = "mw_sidecar"
@@ -123,6 +125,7 @@ type injectProgramSpecs struct {
 type injectMapSpecs struct {
 	MwConns      *ebpf.MapSpec `ebpf:"mw_conns"`
 	MwInjections *ebpf.MapSpec `ebpf:"mw_injections"`
+	MwLeft       *ebpf.MapSpec `ebpf:"mw_left"`
 	MwLosses     *ebpf.MapSpec `ebpf:"mw_losses"`
 	MwPods       *ebpf.MapSpec `ebpf:"mw_pods"`
 	MwSidecar    *ebpf.MapSpec `ebpf:"mw_sidecar"`
@@ -175,6 +178,7 @@ func (o *injectObjects) Close() error {
 type injectMaps struct {
 	MwConns      *ebpf.Map `ebpf:"mw_conns"`
 	MwInjections *ebpf.Map `ebpf:"mw_injections"`
+	MwLeft       *ebpf.Map `ebpf:"mw_left"`
 	MwLosses     *ebpf.Map `ebpf:"mw_losses"`
 	MwPods       *ebpf.Map `ebpf:"mw_pods"`
 	MwSidecar    *ebpf.Map `ebpf:"mw_sidecar"`
@@ -184,6 +188,7 @@ func (m *injectMaps) Close() error {
 	return _InjectClose(
 		m.MwConns,
 		m.MwInjections,
+		m.MwLeft,
 		m.MwLosses,
 		m.MwPods,
 		m.MwSidecar,

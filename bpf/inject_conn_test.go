@@ -176,3 +176,77 @@ func (s *sidecar) dialTo(t *testing.T, to string) (client, server net.Conn) {
 	t.Cleanup(func() { client.Close(); server.Close() })
 	return client, server
 }
+
+// queued is what a socket says it has to be read, once it has some; none in a sockhash.
+func queued(t *testing.T, fd int) (n int) {
+	t.Helper()
+	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// A connection that is left alone is as if it had never been looked at, soon. That says how much there is to read, which one that is
+// looked at does not.
+func TestInjectLetsGo(t *testing.T) {
+	r, s := startInject(t)
+	client, server := s.dial(t)
+	if _, err := io.WriteString(client, plainGet); err != nil {
+		t.Fatal(err)
+	}
+	without(t, read(t, server, len(plainGet)+InjectedBytes))
+	for _, step := range []struct {
+		say  string
+		want int
+	}{{"", 0}, {"\x16\x03\x01", 3}} {
+		if step.say != "" {
+			say(t, client, server, step.say)
+		}
+		if err := r.Inject.Release(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(server, "abc"); err != nil {
+			t.Fatal(err)
+		}
+		raw(t, client.(*net.TCPConn), func(fd int) {
+			if n := queued(t, fd); n != step.want {
+				t.Errorf("after %q: %d bytes to read, want %d", step.say, n, step.want)
+			}
+		})
+		if got := read(t, client, 3); got != "abc" {
+			t.Errorf("%q", got)
+		}
+	}
+	say(t, client, server, plainGet)
+}
+
+// A socket whose reads wait in the kernel is left alone: there a signal would end them with an error that such a reader does not know.
+func TestInjectNotBlocking(t *testing.T) {
+	r, s := startInject(t)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(s.port), Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	server, err := s.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	if _, err := unix.Write(fd, []byte(plainGet)); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, server, len(plainGet)); got != plainGet {
+		t.Errorf("%q came", got)
+	}
+	if got := outcomes(t, r); got["blocking-socket"] != 1 || got["injected"] != 0 {
+		t.Errorf("%v", got)
+	}
+}

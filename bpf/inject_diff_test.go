@@ -441,6 +441,22 @@ func strip(h *heard, may []bool, whole bool) (had int, err error) {
 	return had, nil
 }
 
+// release lets go of what is left alone all the time: while it is written to.
+func release(r *Recorder, done chan struct{}) error {
+	tick := time.NewTicker(time.Millisecond / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-tick.C:
+		}
+		if err := r.Inject.Release(); err != nil {
+			return err
+		}
+	}
+}
+
 // Requests of all kinds, whole and broken, written in all ways, on connections with and without: what is written, what comes, what is
 // answered and what fails is the same, but for the lines.
 func TestInjectChangesNothingElse(t *testing.T) {
@@ -449,6 +465,8 @@ func TestInjectChangesNothingElse(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	d := rand.New(rand.NewPCG(seed, 0))
 	var sent, had, may int
+	done, releasing := make(chan struct{}), make(chan error)
+	go func() { releasing <- release(r, done) }()
 	for sent < *differences {
 		k := drawTalk(d)
 		a, b := k.hold(t, with), k.hold(t, without)
@@ -473,6 +491,10 @@ func TestInjectChangesNothingElse(t *testing.T) {
 		if x, y := bytes.Join(a.writes, nil), bytes.Join(b.writes, nil); !bytes.Equal(x, y) || !bytes.Equal(a.answers, b.answers) || fmt.Sprint(a.errs) != fmt.Sprint(b.errs) {
 			t.Fatalf("seed %d: with: %d bytes written, %d answered, %v; without: %d, %d, %v", seed, len(x), len(a.answers), a.errs, len(y), len(b.answers), b.errs)
 		}
+	}
+	close(done)
+	if err := <-releasing; err != nil {
+		t.Error(err)
 	}
 	o, err := r.Inject.Outcomes()
 	if err != nil {

@@ -113,6 +113,7 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 		if err := a.injects.Start(); err != nil {
 			return nil, fmt.Errorf("give requests ids: %w", err)
 		}
+		a.background.Go(func() { a.injects.Run(ctx) })
 	}
 	a.wanted.Store(true)
 	a.gate(time.Now())

@@ -38,6 +38,7 @@ struct scan {
 };
 
 struct conn {
+	u64 cookie; /* of the socket */
 	u32 next;  /* sequence number at which the next request begins */
 	u32 netns; /* inode number */
 	u32 at;	   /* where the latest write began that has a line more than its writer knows */

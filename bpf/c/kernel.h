@@ -26,6 +26,7 @@ typedef u16 __sum16;
 #define AF_INET6 10	  /* linux/socket.h */
 #define IPPROTO_TCP 6	  /* linux/in.h */
 #define MSG_PEEK 2	  /* linux/socket.h */
+#define O_NONBLOCK 04000  /* asm-generic/fcntl.h */
 #define EAGAIN 11	  /* asm-generic/errno-base.h */
 #define TCP_ESTABLISHED 1 /* net/tcp_states.h */
 #define TCP_SYN_SENT 2
@@ -47,6 +48,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_SOCKHASH = 18,
+	BPF_MAP_TYPE_QUEUE = 22,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 };
 
@@ -56,7 +58,7 @@ enum {
 	BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB = 4,
 };
 #define BPF_ANY 0
-#define BPF_NOEXIST 1
+#define BPF_EXIST 2
 #define BPF_F_NO_PREALLOC 1
 #define BPF_SK_STORAGE_GET_F_CREATE 1
 
@@ -90,8 +92,15 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 };
+struct file {
+	unsigned int f_flags;
+};
+struct socket___kernel { /* struct socket: the recorder has one of its own */
+	struct file *file;
+};
 struct sock {
 	struct sock_common __sk_common;
+	struct socket___kernel *sk_socket;
 	u8 sk_shutdown;
 	u16 sk_protocol;
 	int sk_err;

@@ -3,12 +3,14 @@
 package inject
 
 import (
+	"context"
 	"log/slog"
 	"net/netip"
 	"path"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
@@ -53,6 +55,26 @@ func New(i *bpf.Inject, o Options) *Manager {
 
 // Start attaches the programs.
 func (m *Manager) Start() error { return m.inject.Attach() }
+
+// releaseEvery is how long a connection that is left alone goes on through the programs.
+const releaseEvery = 100 * time.Millisecond
+
+// Run lets go of connections that are left alone, until ctx ends.
+func (m *Manager) Run(ctx context.Context) {
+	tick := time.NewTicker(releaseEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := m.inject.Release(); err != nil {
+			m.failed.Add(1)
+			m.opts.Log.Warn("cannot let go of a connection that is given no more ids", "error", err)
+		}
+	}
+}
 
 // SetState takes a new datapath.
 func (m *Manager) SetState(s *netpath.State, now uint64) {
