@@ -95,7 +95,7 @@ struct {
 } mw_injections SEC(".maps");
 
 /* hash(sequence) → SYN. Overwritten: the connection is left alone, as is one whose entry is being written. */
-struct syn mw_syns[SYNS] SEC(".data.mw_syns") = {};
+struct syn mw_syns[SYNS] SHARED(mw_syns) = {};
 
 /* Hashes of words, set before load. */
 const volatile u64 id_fields[FIELDS] = {};
