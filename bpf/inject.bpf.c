@@ -42,7 +42,7 @@ enum outcome {
 	OUTCOME_TUNNEL,	      /* CONNECT, or an upgrade */
 	OUTCOME_LOST_TRACK,   /* bytes were written past the end of a request */
 	OUTCOME_BLOCKING,     /* of a connection to the own sidecar: reads of its socket wait in the kernel */
-	OUTCOME_FULL,	      /* of a connection to the own sidecar: there are too many */
+	OUTCOME_REFUSED,      /* the kernel does not take it: there are too many, or another program has it */
 	OUTCOME_MAX,
 };
 
@@ -68,7 +68,7 @@ struct {
 } mw_pods SEC(".maps");
 
 /* Socket cookie → socket, on which mw_msg runs. Written when a connection to the own sidecar opens; the kernel takes out what closes.
- * When full, counted, and a connection is left alone. 16 B each.
+ * When full, counted, a connection is left alone. 16 B each.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKHASH);
@@ -178,7 +178,7 @@ static __noinline int connected(struct bpf_sock_ops *ctx)
 	c->next = seq;
 	c->netns = netns;
 	c->cookie = bpf_get_socket_cookie(ctx);
-	count(bpf_sock_hash_update(ctx, &mw_sidecar, &c->cookie, BPF_ANY) ? OUTCOME_FULL : OUTCOME_CONNECTION);
+	count(bpf_sock_hash_update(ctx, &mw_sidecar, &c->cookie, BPF_ANY) ? OUTCOME_REFUSED : OUTCOME_CONNECTION);
 	return 0;
 }
 

@@ -60,7 +60,7 @@ var missedReasons = [...]string{
 	injectOutcomeOUTCOME_TUNNEL:       "tunnel",
 	injectOutcomeOUTCOME_LOST_TRACK:   "lost-track",
 	injectOutcomeOUTCOME_BLOCKING:     "blocking-socket",
-	injectOutcomeOUTCOME_FULL:         "too-many-connections",
+	injectOutcomeOUTCOME_REFUSED:      "refused-by-kernel",
 }
 
 var _ = [1]struct{}{}[len(missedReasons)-int(injectOutcomeOUTCOME_MAX)] // every reason has a name

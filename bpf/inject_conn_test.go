@@ -163,7 +163,7 @@ func prefix(addr string) *net.IPNet {
 }
 
 // dialTo opens a connection to an address from which it is redirected here.
-func (s *sidecar) dialTo(t *testing.T, to string) (client, server net.Conn) {
+func (s *sidecar) dialTo(t testing.TB, to string) (client, server net.Conn) {
 	t.Helper()
 	client, err := net.Dial("tcp", to)
 	if err != nil {

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -32,11 +33,11 @@ type sidecar struct {
 	port uint16
 }
 
-func newSidecar(t *testing.T, network, addr string) *sidecar {
+func newSidecar(t testing.TB, network, addr string) *sidecar {
 	t.Helper()
 	lc := net.ListenConfig{}
 	lc.SetMultipathTCP(false)
-	ln, err := lc.Listen(t.Context(), network, addr)
+	ln, err := lc.Listen(context.Background(), network, addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,7 @@ func newSidecar(t *testing.T, network, addr string) *sidecar {
 }
 
 // dial opens a connection to it, in the test's namespace, and both ends of it.
-func (s *sidecar) dial(t *testing.T) (client, server net.Conn) {
+func (s *sidecar) dial(t testing.TB) (client, server net.Conn) {
 	t.Helper()
 	return s.dialTo(t, s.Addr().String())
 }
