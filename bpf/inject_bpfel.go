@@ -31,7 +31,7 @@ const (
 	injectOutcomeOUTCOME_TUNNEL       injectOutcome = 12
 	injectOutcomeOUTCOME_LOST_TRACK   injectOutcome = 13
 	injectOutcomeOUTCOME_BLOCKING     injectOutcome = 14
-	injectOutcomeOUTCOME_FULL         injectOutcome = 15
+	injectOutcomeOUTCOME_REFUSED      injectOutcome = 15
 	injectOutcomeOUTCOME_MAX          injectOutcome = 16
 )
 
