@@ -93,12 +93,23 @@ func TestInjectedFlightThatWaits(t *testing.T) {
 	}
 }
 
+// untouched sends a request that is to come as it is.
+func untouched(t *testing.T, client, server net.Conn) {
+	t.Helper()
+	if _, err := io.WriteString(client, plainGet); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, server, len(plainGet)); got != plainGet {
+		t.Errorf("%q came", got)
+	}
+}
+
 // Only what the rules of the namespace itself redirect is touched, by whatever way, and nothing where no ids are wanted.
 func TestInjectOwnSidecarOnly(t *testing.T) {
 	r, s := startInject(t)
 	elsewhere := newSidecar(t, "tcp4", "127.0.0.1:0")
 	client, server := elsewhere.dial(t)
-	say(t, client, server, plainGet)
+	untouched(t, client, server)
 
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -139,7 +150,7 @@ func TestInjectOwnSidecarOnly(t *testing.T) {
 			if err := r.Inject.Select(nil); err != nil { // no longer, also on connections that there are
 				t.Fatal(err)
 			}
-			say(t, client, server, plainGet)
+			untouched(t, client, server)
 		}
 	}
 	if err := r.Inject.Select(map[uint32][]uint16{ownNetns(t): {s.port}}); err != nil {
@@ -147,9 +158,9 @@ func TestInjectOwnSidecarOnly(t *testing.T) {
 	}
 	r.Inject.Switch(false)
 	client, server = s.dial(t)
-	say(t, client, server, plainGet)
+	untouched(t, client, server)
 	r.Inject.Switch(true)
-	say(t, client, server, plainGet) // it was opened before
+	untouched(t, client, server) // it was opened before
 	client, server = s.dial(t)
 	if _, err := io.WriteString(client, plainGet); err != nil {
 		t.Fatal(err)
@@ -221,7 +232,7 @@ func TestInjectLetsGo(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 	}
-	say(t, client, server, plainGet)
+	untouched(t, client, server)
 }
 
 // A socket whose reads wait in the kernel is left alone: there a signal would end them with an error that such a reader does not know.
@@ -248,5 +259,34 @@ func TestInjectNotBlocking(t *testing.T) {
 	}
 	if got := outcomes(t, r); got["blocking-socket"] != 1 || got["injected"] != 0 {
 		t.Errorf("%v", got)
+	}
+}
+
+// Where the kernel might not take all of a request, or none, it gets no line: the writer would be told a wrong number of bytes, or
+// another error.
+func TestInjectBusyOrClosed(t *testing.T) {
+	r, s := startInject(t)
+	client, server := s.dial(t)
+	send := func(flags int) (err error) {
+		raw(t, client.(*net.TCPConn), func(fd int) { _, err = unix.SendmsgN(fd, []byte(plainGet), nil, nil, unix.MSG_NOSIGNAL|flags) })
+		return err
+	}
+	if err := send(unix.MSG_MORE); err != nil { // stays in the socket
+		t.Fatal(err)
+	}
+	if err := send(0); err != nil {
+		t.Fatal(err)
+	}
+	if got := without(t, read(t, server, 2*len(plainGet)+InjectedBytes)); got != plainGet+plainGet {
+		t.Errorf("%q came", got)
+	}
+	if got := outcomes(t, r); got["busy"] != 1 || got["injected"] != 1 {
+		t.Errorf("%v", got)
+	}
+	if err := client.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if err := send(0); err != unix.EPIPE {
+		t.Errorf("after a shutdown: %v, want %v", err, unix.EPIPE)
 	}
 }
