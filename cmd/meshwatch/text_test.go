@@ -82,7 +82,7 @@ func TestInjectState(t *testing.T) {
 	many := &inject.State{On: false, Workloads: strings.Split("abcdefghij", "")}
 	for want, s := range map[string]*inject.State{
 		"off": nil,
-		"no workload with a sidecar of its own is chosen": {On: true},
+		"no workload with a sidecar of its own is chosen":                                                       {On: true},
 		"0 of 0 requests were given an id, on 0 connections of a, b, c, d, e, f, g, h and 2 more; switched off": many,
 	} {
 		if got := injectState(s); got != want {
