@@ -20,7 +20,8 @@ type netfilterControl struct {
 	Excluding uint32
 	Since     uint32
 	Tls       netfilterTlsProbe
-	Pad0      [11]uint32
+	Inject    uint32
+	Pad0      [10]uint32
 	NextId    uint64
 	Pad1      [7]uint64
 	HeadPos   uint32

@@ -5,6 +5,7 @@
  * receiving socket, which thread read it and when. Writing and reading fire in the thread that makes the call, after the socket
  * is unlocked.
  */
+#include "c/inject.h"
 #include "c/tie.h"
 #include <bpf/bpf_tracing.h>
 
@@ -194,7 +195,15 @@ static __noinline void pieces_written(struct flight *f, u32 start)
 	bpf_loop(CONT_LIMIT + 1, piece_written, &p, 0);
 }
 
-/* A write returned: ret bytes up to write_seq. */
+/* How much longer than the writer knows a write became that seems to begin at start. */
+static __noinline u32 injected_bytes(struct sock *sk, u32 start)
+{
+	struct conn *c = bpf_sk_storage_get(&mw_conns, sk, 0, 0);
+
+	return c && c->added && c->at + INJECTED_BYTES == start ? INJECTED_BYTES : 0;
+}
+
+/* A write returned: ret bytes up to write_seq, and what inject.bpf.c has put into it. */
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 {
@@ -215,6 +224,8 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 	tp = CAST(sk, struct tcp_sock);
 	upto = tp->write_seq;
 	start = upto - ret;
+	if (unlikely(*(volatile u32 *)&mw_control.inject))
+		start -= injected_bytes(sk, start);
 	f = flight_by_id(s->out_id);
 	if (unlikely(tls_probed())) { /* ahead of the mark that the write has returned: then the record can be read */
 		struct wrote w = {sk, s, f, start, ret, start == s->next && seq_diff(tp->snd_nxt, start) <= 0};

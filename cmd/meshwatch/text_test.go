@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
 	"github.com/meshwatch/meshwatch/meshwatch/probe"
@@ -44,6 +45,7 @@ func TestStatusTable(t *testing.T) {
 			{Path: "/usr/lib/libssl.so.3", Library: "OpenSSL", Processes: 2, Writes: true, Reads: true, Stepped: true, Calls: 7, Tied: 7},
 			{Path: "/odd\x1b", Processes: 1, Problem: "BoringSSL: 0 functions report as SSL_write does"},
 		},
+		Inject: &inject.State{On: true, Workloads: []string{"demo/a\x1b", "demo/b"}, Connections: 3, Injected: 40, HadID: 10},
 		Losses: []loss.Row{{Stage: "pair", Reason: "no-response"}, {Stage: "relay", Reason: "no-id", Count: 7}},
 	}
 	var b strings.Builder
@@ -57,6 +59,7 @@ flights   12 read, 1 under way, 2 behind in a ring of 16384
 joined    6 requests, 5 responses, 4 relays, 2 journeys of which 1 kept; 9 flights of other protocols
 memory    50.0 MB resident, 6.3 MB in BPF maps
 tls       probes on 2 binaries of 3, in 5 processes
+inject    40 of 50 requests were given an id, on 3 connections of demo/a?, demo/b
 export    http://localhost:4318: connected
 topology  4 addresses of t.yaml, read 1m30s ago; the file as it is now is not used: line 1:?[2J
 proxies   3 followed, 2 told, 90 resources; demo/a: refused?
@@ -72,6 +75,19 @@ relay    no-id   7
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestInjectState(t *testing.T) {
+	many := &inject.State{On: false, Workloads: strings.Split("abcdefghij", "")}
+	for want, s := range map[string]*inject.State{
+		"off": nil,
+		"no workload with a sidecar of its own is chosen":                                                       {On: true},
+		"0 of 0 requests were given an id, on 0 connections of a, b, c, d, e, f, g, h and 2 more; switched off": many,
+	} {
+		if got := injectState(s); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 
