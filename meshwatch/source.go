@@ -38,6 +38,9 @@ func (a *Agent) Status() control.Status {
 	if a.exporter != nil {
 		s.Export.Endpoint, s.Export.State = a.exporter.State()
 	}
+	if a.said != nil {
+		s.Audit = a.said.audit.Report()
+	}
 	if a.probes != nil {
 		s.TLS = a.probes.Binaries()
 	}

@@ -382,6 +382,14 @@ func TestHAProxy(t *testing.T) {
 	counted(t, set, "too-long", 2)
 }
 
+// docs/audit.md has the log-format that is read.
+func TestLogFormatIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/audit.md")
+	if err != nil || !strings.Contains(string(page), "\nlog-format \""+LogFormat+"\"\n") {
+		t.Errorf("%v; want the line\nlog-format %q", err, LogFormat)
+	}
+}
+
 func TestLines(t *testing.T) {
 	const good = "down=10.0.0.1|1|10.0.0.2|2 up=-|-|-|- id=- method=<BADREQ> path=- host=- status=-1 flags=CR end=1 took=0 upto=-1+-1+-1"
 	e, _, ok := parseLine(good)
