@@ -20,10 +20,10 @@ func TestAuditTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `METHOD      RIGHT  WRONG  PRECISION  95 %            RECALL    95 %
-request-id  1999   1      99.950 %   99.717–99.991   99.850 %  99.560–99.949
-trace       0      0      -          -               -         -
-all         1999   1      99.950 %   99.717–99.991   99.850 %  99.560–99.949
+	want := `METHOD      RIGHT  WRONG  PRECISION  95 %           RECALL    95 %
+request-id  1999   1      99.950 %   99.717–99.991  99.850 %  99.560–99.949
+trace       0      0      -          -              -         -
+all         1999   1      99.950 %   99.717–99.991  99.850 %  99.560–99.949
 
 not joined: no-id               2
 nothing can be said: ambiguous  1
