@@ -25,7 +25,7 @@ func auditCommand() *cobra.Command {
 		case err != nil:
 			return err
 		case s.Audit == nil:
-			return errors.New("the agent listens for no access log: set access_logs.envoy or access_logs.haproxy in its configuration, and point the proxies there (docs/audit.md)")
+			return errNoAccessLog
 		case *as == "json":
 			return printJSON(os.Stdout, s.Audit)
 		}
@@ -33,6 +33,9 @@ func auditCommand() *cobra.Command {
 	}
 	return c
 }
+
+// errNoAccessLog says that there is nothing to compare with.
+var errNoAccessLog = errors.New("the agent listens for no access log: set access_logs.envoy or access_logs.haproxy in its configuration, and point the proxies there (docs/audit.md)")
 
 func auditTable(w io.Writer, r *audit.Report) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

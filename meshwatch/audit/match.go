@@ -144,12 +144,13 @@ func (a *Audit) find(e *entry) (why *loss.Counter) {
 }
 
 // speaks says whether it was the process of these connections that spoke: by its id where that is known, else by one of its own addresses.
+// Loopback's are everybody's.
 func speaks(by journey.Speaker, x, y *exchange) bool {
 	if by.Pid != 0 {
 		return by.Pid == x.server.pid
 	}
 	addr := by.Addr.Unmap()
-	return addr.IsValid() && (addr == x.server.addr || addr == y.client.addr || addr == x.redirected[0].Addr())
+	return addr.IsValid() && !addr.IsLoopback() && (addr == x.server.addr || addr == y.client.addr)
 }
 
 // askedBy are the exchanges with which the entry may begin: the proxy read them shortly before it began, and answered no later than it was over.

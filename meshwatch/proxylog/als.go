@@ -83,7 +83,7 @@ func (s *Server) entry(raw []byte, by journey.Speaker) {
 		return
 	}
 	c := e.GetCommonProperties()
-	if kind := c.GetAccessLogType(); c.GetIntermediateLogEntry() || kind != data.AccessLogType_NotSet && kind != data.AccessLogType_DownstreamEnd {
+	if kind := c.GetAccessLogType(); kind != data.AccessLogType_NotSet && kind != data.AccessLogType_DownstreamEnd {
 		s.lost.partial.Add(1)
 		return
 	}

@@ -37,7 +37,7 @@ func (s *Server) serveEnvoy(address string) error {
 	}
 	g := grpc.NewServer(
 		grpc.Creds(whoCalls{}), grpc.ForceServerCodecV2(raw{}), grpc.MaxRecvMsgSize(mostMessage), grpc.MaxConcurrentStreams(mostStreams),
-		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window), grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10), grpc.SharedWriteBuffer(true),
+		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window), grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10),
 		grpc.MaxHeaderListSize(mostHeaders), grpc.ConnectionTimeout(5*time.Second), grpc.WaitForHandlers(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 	)
