@@ -158,7 +158,7 @@ func (a *Audit) askedBy(e *entry) (list []*exchange, all bool) {
 	off := uint64(e.Error)                                  //nolint:gosec // not negative
 	from, to := e.Start, e.Start+uint64(max(e.Duration, 0)) //nolint:gosec // not negative
 	earliest := from - min(from, off+uint64(late))
-	list, all = a.asked.between(pairOf(e.Downstream), earliest, from+off)
+	list, all = a.asked.between(pairOf(e.Downstream.Local, e.Downstream.Remote), earliest, from+off)
 	return slices.DeleteFunc(list, func(x *exchange) bool {
 		switch {
 		case x.read < earliest, x.read > from+off, x.answered != 0 && (x.answered+off < from || x.answered > to+off):
@@ -175,7 +175,7 @@ func (a *Audit) asks(e *entry) (list []*exchange, all bool) {
 	off, sent := uint64(e.Error), e.Start+uint64(max(e.Upto, 0)) //nolint:gosec // not negative
 	over := e.Start + uint64(max(e.Duration, 0)) + off           //nolint:gosec // as above
 	earliest, latest := sent-min(sent, off), sent+off+uint64(late)
-	list, all = a.asking.between(pairOf(e.Upstream), earliest, latest)
+	list, all = a.asking.between(pairOf(e.Upstream.Local, e.Upstream.Remote), earliest, latest)
 	return slices.DeleteFunc(list, func(y *exchange) bool {
 		return y.began < earliest || y.began > min(latest, over) || y.ended > over || e.differs(y)
 	}), all

@@ -41,7 +41,7 @@ func checkSaid(t *testing.T, e *journey.Said) {
 		t.Errorf("addresses of %+v", e)
 	case !sound(e), e.Error <= 0, e.Start > now+uint64(2*time.Minute), now > uint64(3*longest) && e.Start < now-uint64(3*longest):
 		t.Errorf("times of %+v", e)
-	case e.Status < 0, e.Status > 999, len(e.Method) > maxMethod, len(e.Path) > maxPath, len(e.Authority) > maxAuthority, len(e.Flags) > maxFlags, len(e.RequestID) > maxPath:
+	case e.Status < 0, e.Status > 999, len(e.Method) > maxMethod, len(e.Path) > maxPath, len(e.Authority) > maxAuthority, len(e.Flags) > maxFlags, len(e.RequestID) > maxID:
 		t.Errorf("%+v", e)
 	}
 }

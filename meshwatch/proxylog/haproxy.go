@@ -68,7 +68,8 @@ func parseLine(text string) (e journey.Said, end time.Duration, ok bool) {
 	var valid [7]bool
 	e.Downstream, valid[0] = connection(seen["down"], true)
 	e.Upstream, valid[1] = connection(seen["up"], false)
-	e.RequestID, valid[2] = unescape(seen["id"], maxPath)
+	e.RequestID, valid[2] = unescape(seen["id"], mostLine)
+	e.RequestID = idOf(e.RequestID)
 	e.Path, valid[3] = unescape(seen["path"], maxPath)
 	e.Authority, valid[4] = unescape(seen["host"], maxAuthority)
 	micros, valid5 := strconv.ParseUint(seen["end"], 10, 53)
