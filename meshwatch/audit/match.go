@@ -113,9 +113,6 @@ func (a *Audit) find(e *entry) (why *loss.Counter) {
 	case len(asked) == 0 || len(asking) == 0:
 		return a.lost.unseen
 	}
-	if target := maphash.String(a.seed, e.Path); slices.ContainsFunc(asked, func(x *exchange) bool { return x.target == target }) {
-		asked = slices.DeleteFunc(asked, func(x *exchange) bool { return x.target != target })
-	}
 	if len(asked) > tooFew || len(asking) > tooFew {
 		return a.lost.ambiguous
 	}
@@ -156,12 +153,15 @@ func speaks(by journey.Speaker, x, y *exchange) bool {
 // askedBy are the exchanges with which the entry may begin: the proxy read them shortly before it began, and answered no later than it was over.
 func (a *Audit) askedBy(e *entry) (list []*exchange, all bool) {
 	off := uint64(e.Error)                                  //nolint:gosec // not negative
-	from, to := e.Start, e.Start+uint64(max(e.Duration, 0)) //nolint:gosec // not negative
+	from, to := e.Start, e.Start+uint64(max(e.Duration, 0)) //nolint:gosec // as above
 	earliest := from - min(from, off+uint64(late))
+	latest, path := to+off+uint64(late), maphash.String(a.seed, e.Path) // what is over for Envoy may not have been written yet
 	list, all = a.asked.between(pairOf(e.Downstream.Local, e.Downstream.Remote), earliest, from+off)
 	return slices.DeleteFunc(list, func(x *exchange) bool {
 		switch {
-		case x.read < earliest, x.read > from+off, x.answered != 0 && (x.answered+off < from || x.answered > to+off):
+		case x.read < earliest, x.read > from+off, x.answered != 0 && (x.answered+off < from || x.answered > latest):
+			return true
+		case e.Path != "" && x.target != path:
 			return true
 		case e.Status != 0 && x.status != 0 && e.Status != x.status:
 			return true
