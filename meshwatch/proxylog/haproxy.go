@@ -27,8 +27,8 @@ const (
 )
 
 // haproxyError is by how much HAProxy's start of a request may be off: milliseconds that are cut off, and its clock, which stands still while it
-// does its work of a round.
-const haproxyError = 8 * time.Millisecond
+// does its work of a round. Too much costs ambiguity, too little would have a neighbor taken for the request that is meant.
+const haproxyError = 20 * time.Millisecond
 
 // line takes a datagram.
 func (s *Server) line(b []byte, by journey.Speaker, now time.Time) (over bool) {
