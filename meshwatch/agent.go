@@ -59,6 +59,7 @@ type Agent struct {
 	recent   *recent
 	exporter *otlp.Exporter // nil: off
 	writer   *lineWriter    // nil: off
+	said     *listener      // nil: no access log is listened for
 
 	learning   sync.Mutex      // guards latest
 	latest     *topology.Store // that was learned
@@ -102,6 +103,9 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 		return nil, err
 	}
 	if err := a.watch(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.listen(ctx); err != nil {
 		return nil, err
 	}
 	a.pipeline()
@@ -397,8 +401,11 @@ func (a *Agent) Close() error {
 		a.recorder.Ring().Enable(false)
 	}
 	a.cancel()
-	a.background.Wait()
 	var errs []error
+	if a.said != nil {
+		errs = append(errs, a.said.close())
+	}
+	a.background.Wait()
 	if a.joiner != nil {
 		a.now = monotonic()
 		a.reader.Poll(a.now)

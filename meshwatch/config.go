@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/meshwatch/meshwatch/bpf"
+	"github.com/meshwatch/meshwatch/meshwatch/audit"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/topology/kube"
@@ -30,6 +31,7 @@ type Config struct {
 	Control    Control    `yaml:"control"`
 	Namespaces Namespaces `yaml:"namespaces"`
 	TLS        TLS        `yaml:"tls"`
+	AccessLogs AccessLogs `yaml:"access_logs"`
 	Budget     Budget     `yaml:"budget"`
 
 	// How much of a message's way is recorded: `edges` (from the sending socket to the receiving one, and where it leaves), `full` (every
@@ -159,6 +161,23 @@ type TLS struct {
 	Stepped float64 `yaml:"stepped"`
 }
 
+// AccessLogs are what proxies say of themselves, with which `meshwatch audit` compares the joins that were made. No join is made of it.
+type AccessLogs struct {
+	// Where Envoy's access log service (gRPC) is served: absolute paths of unix sockets, which every user may write to, or HOST:PORT.
+	Envoy []string `yaml:"envoy"`
+	// Where lines of HAProxy's log are taken: absolute paths of unix datagram sockets, or HOST:PORT for UDP.
+	HAProxy []string `yaml:"haproxy"`
+	// Most entries that are read in one second. From 1 to 1000000.
+	PerSecond int `yaml:"per_second"`
+	// Most of them from one process (unix sockets) or address. From 1 to 1000000.
+	PerPeer int `yaml:"per_peer"`
+	// Exchanges (a request and its response on one connection) that are remembered to compare with, at about 700 B each. From 1024 to 4194304.
+	Exchanges int `yaml:"exchanges"`
+}
+
+// on says whether anybody may say anything.
+func (a *AccessLogs) on() bool { return len(a.Envoy)+len(a.HAProxy) > 0 }
+
 // The values of TLS.Probes.
 const (
 	ProbesAuto   = "auto"
@@ -223,13 +242,14 @@ func Default() Config {
 		Topology: Topology{XDS: XDS{
 			Security: xds.MTLS, RootFile: "/var/run/secrets/istio/root-cert.pem", TokenFile: "/var/run/secrets/tokens/istio-token", ClusterID: "Kubernetes", // as Istio mounts them
 		}, Kubernetes: Kubernetes{ClusterID: "Kubernetes"}},
-		TLS:     TLS{Probes: ProbesAuto, Exclude: []string{}, Stepped: 1},
-		Budget:  Budget{Agent: 0.2, Recorder: 0.2},
-		Depth:   DepthAuto,
-		Proxies: []string{"envoy", "haproxy", "nginx", "pilot-agent", "traefik"},
-		Inject:  InjectOff,
-		Output:  OutputNone,
-		Retain:  2000,
+		AccessLogs: AccessLogs{Envoy: []string{}, HAProxy: []string{}, PerSecond: 10000, PerPeer: 5000, Exchanges: audit.DefaultConfig().Exchanges},
+		TLS:        TLS{Probes: ProbesAuto, Exclude: []string{}, Stepped: 1},
+		Budget:     Budget{Agent: 0.2, Recorder: 0.2},
+		Depth:      DepthAuto,
+		Proxies:    []string{"envoy", "haproxy", "nginx", "pilot-agent", "traefik"},
+		Inject:     InjectOff,
+		Output:     OutputNone,
+		Retain:     2000,
 
 		InjectWorkloads: []string{"*"},
 	}

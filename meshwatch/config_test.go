@@ -33,6 +33,7 @@ export: {otlp: off}
 metrics: {listen: ""}
 control: {socket: /run/other.sock}
 namespaces: {exclude: ["cni-*", host]}
+access_logs: {envoy: [/run/meshwatch/als.sock, "0.0.0.0:9465"], haproxy: [/run/meshwatch/log.sock], per_second: 100, per_peer: 10, exchanges: 2048}
 proxies: []
 output: json
 retain: 0
@@ -51,6 +52,7 @@ retain: 0
 	want.Metrics.Listen = ""
 	want.Control.Socket = "/run/other.sock"
 	want.Namespaces.Exclude = []string{"cni-*", "host"}
+	want.AccessLogs = AccessLogs{Envoy: []string{"/run/meshwatch/als.sock", "0.0.0.0:9465"}, HAProxy: []string{"/run/meshwatch/log.sock"}, PerSecond: 100, PerPeer: 10, Exchanges: 2048}
 	want.Proxies = []string{}
 	want.Output, want.Retain = OutputJSON, 0
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -73,7 +75,7 @@ func TestNothingSaidIsTheDefault(t *testing.T) {
 func TestParseErrors(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"keeep: 1", "line 1: unknown key keeep: the file knows request_id_headers, capture_headers, topology, recorder, join, keep, " +
-			"export, metrics, control, namespaces, tls, budget, depth, proxies, inject, inject_workloads, output, retain"},
+			"export, metrics, control, namespaces, tls, access_logs, budget, depth, proxies, inject, inject_workloads, output, retain"},
 		{"\nkeep:\n  raito: 1", "line 3: unknown key keep.raito: keep knows ratio, per_second, slow, errors"},
 		{"keep: {ratio: lots}", "line 1: keep.ratio must be a number"},
 		{"keep: {slow: 5}", "line 1: keep.slow must be a duration with its unit, such as 200ms or 1s"},
@@ -86,7 +88,7 @@ func TestParseErrors(t *testing.T) {
 		{"retain: 1\nretain: 2", "line 2: retain is set a second time"},
 		{"- a", "line 1: the file must be a mapping of keys to values"},
 		{"a: &x {ratio: 1}\nkeep: *x", "line 1: unknown key a: the file knows request_id_headers, capture_headers, topology, recorder, join, keep, " +
-			"export, metrics, control, namespaces, tls, budget, depth, proxies, inject, inject_workloads, output, retain\nline 2: keep is an alias: write the keys out"},
+			"export, metrics, control, namespaces, tls, access_logs, budget, depth, proxies, inject, inject_workloads, output, retain\nline 2: keep is an alias: write the keys out"},
 		{"retain: 1\n---\nretain: 2", "the file has a second document: only one is allowed"},
 		{"keep: {slow: 1s", "yaml: line 1: did not find expected ',' or '}'"},
 		{"recorder: {flights: 1000}", "recorder.flights is 1000: it must be a power of two from 1024 to 1048576"},
@@ -130,6 +132,15 @@ func TestValidate(t *testing.T) {
 			`metrics.listen is "9464": it must be an address and a port, such as 127.0.0.1:9464, or empty`},
 		{func(c *Config) { c.Metrics.Listen = ":70000" },
 			`metrics.listen is ":70000": it must be an address and a port, such as 127.0.0.1:9464, or empty`},
+		{func(c *Config) { c.AccessLogs.Envoy = []string{"als.sock"} },
+			`access_logs.envoy has "als.sock": it must be an absolute path, or an address and a port, such as 127.0.0.1:9465`},
+		{func(c *Config) { c.AccessLogs.HAProxy = []string{""} },
+			`access_logs.haproxy has "": it must be an absolute path, or an address and a port, such as 127.0.0.1:9465`},
+		{func(c *Config) { c.AccessLogs.HAProxy = []string{"/" + strings.Repeat("x", 107)} },
+			"access_logs.haproxy is \"/" + strings.Repeat("x", 107) + "\": it must be an absolute path of at most 107 bytes"},
+		{func(c *Config) { c.AccessLogs.PerSecond, c.AccessLogs.PerPeer = 0, 1_000_001 },
+			"access_logs.per_second is 0: it must be from 1 to 1000000\naccess_logs.per_peer is 1000001: it must be from 1 to 1000000"},
+		{func(c *Config) { c.AccessLogs.Exchanges = 1 }, "access_logs.exchanges is 1: it must be from 1024 to 4194304"},
 		{func(c *Config) { c.Control.Socket = "" }, `control.socket is "": it must be an absolute path of at most 107 bytes`},
 		{func(c *Config) { c.Control.Socket = "mw.sock" }, `control.socket is "mw.sock": it must be an absolute path of at most 107 bytes`},
 		{func(c *Config) { c.Topology.File, c.Topology.XDS.Address = "w.yaml", "istiod:15012" }, "topology has file and xds.address: give one of them, as an address that both name is nobody's"},

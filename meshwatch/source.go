@@ -42,6 +42,9 @@ func (a *Agent) Status() control.Status {
 		state := a.injects.State()
 		s.Inject = &state
 	}
+	if a.said != nil {
+		s.Audit = a.said.audit.Report()
+	}
 	if a.probes != nil {
 		s.TLS = a.probes.Binaries()
 	}

@@ -35,6 +35,7 @@ func (c *Config) Validate() error {
 		socketPath("control.socket", c.Control.Socket),
 		patterns("namespaces.exclude", c.Namespaces.Exclude),
 		c.TLS.validate(),
+		c.AccessLogs.validate(),
 		c.Topology.validate(),
 		c.Budget.validate(),
 		oneOf("depth", c.Depth, DepthEdges, DepthFull, DepthAuto),
@@ -106,6 +107,31 @@ func (c *Config) validateInject() error {
 // otherIDs are the fields that carry a request id but the one that requests are given.
 func otherIDs(headers []string) []string {
 	return slices.DeleteFunc(slices.Clone(headers), func(name string) bool { return strings.EqualFold(name, bpf.RequestIDHeader) })
+}
+
+func (a *AccessLogs) validate() error {
+	return errors.Join(
+		sockets("access_logs.envoy", a.Envoy),
+		sockets("access_logs.haproxy", a.HAProxy),
+		between("access_logs.per_second", a.PerSecond, 1, 1_000_000),
+		between("access_logs.per_peer", a.PerPeer, 1, 1_000_000),
+		between("access_logs.exchanges", a.Exchanges, 1<<10, 1<<22),
+	)
+}
+
+// sockets are paths or HOST:PORT.
+func sockets(key string, list []string) error {
+	var errs []error
+	for _, where := range list {
+		if filepath.IsAbs(where) {
+			errs = append(errs, socketPath(key, where))
+			continue
+		}
+		if err := listenAddress(key, where); err != nil || where == "" {
+			errs = append(errs, fmt.Errorf("%s has %q: it must be an absolute path, or an address and a port, such as 127.0.0.1:9465", key, where))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func headers(key string, list []string, atLeast int) error {

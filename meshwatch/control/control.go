@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/meshwatch/meshwatch/meshwatch/audit"
 	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
@@ -54,6 +55,7 @@ type Status struct {
 	Export    Export    `json:"export"`
 	Topology  Topology  `json:"topology"`
 
+	Audit      *audit.Report  `json:"audit,omitempty"`      // nil: no access log is listened for
 	Kubernetes *Kubernetes    `json:"kubernetes,omitempty"` // nil: not asked
 	TLS        []probe.Binary `json:"tls"`                  // binaries with a TLS library; nil: probes are off
 	Inject     *inject.State  `json:"inject,omitempty"`     // nil: requests are not given ids

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/meshwatch/meshwatch/meshwatch/audit"
 	"github.com/meshwatch/meshwatch/meshwatch/control"
 	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/observe"
@@ -48,6 +49,16 @@ var (
 	hops   = desc("hop_seconds", "Time of a hop, or inside a process (direction processing), over all requests.",
 		"source", "destination", "hop", "kind", "class", "direction")
 )
+
+// Of the audit, where access logs are listened for.
+var (
+	auditRelays  = desc("audit_relays_total", "Joins that a proxy's access log tells the truth about, by what it says.", "method", "verdict")
+	auditMissing = desc("audit_missing_total", "Joins that were not made although a proxy's access log has them, by why.", "reason")
+	auditShare   = desc("audit_ratio", "Precision and recall of joins by a proxy's access log, and where they lie with 95 % confidence (Wilson).", "method", "of", "bound")
+	auditEntries = desc("audit_entries_total", "Entries of access logs that were compared.")
+)
+
+var ofAudit = []*prometheus.Desc{auditRelays, auditMissing, auditShare, auditEntries}
 
 var ofStatus = []metric{
 	counter("flights_total", "Messages recorded.", func(s *control.Status) uint64 { return s.Joiner.Flights }),
@@ -126,7 +137,7 @@ type collector struct{ src Source }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{losses, build, hops} {
+	for _, d := range append([]*prometheus.Desc{losses, build, hops}, ofAudit...) {
 		ch <- d
 	}
 	for _, m := range ofStatus {
@@ -144,9 +155,36 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, l := range s.Losses {
 		ch <- prometheus.MustNewConstMetric(losses, prometheus.CounterValue, float64(l.Count), l.Stage, l.Reason)
 	}
+	if s.Audit != nil {
+		collectAudit(ch, s.Audit)
+	}
 	for _, v := range c.src.HopSeries(bounds) {
 		l := v.Labels
 		ch <- prometheus.MustNewConstHistogram(hops, v.Count, v.Sum, v.Buckets,
 			text(l.Source), text(l.Destination), text(l.Hop), l.Kind, l.Class, l.Direction)
+	}
+}
+
+func collectAudit(ch chan<- prometheus.Metric, r *audit.Report) {
+	ch <- prometheus.MustNewConstMetric(auditEntries, prometheus.CounterValue, float64(r.Entries))
+	for _, m := range r.Missing {
+		ch <- prometheus.MustNewConstMetric(auditMissing, prometheus.CounterValue, float64(m.Count), m.Reason)
+	}
+	for _, m := range r.Methods {
+		method := string(m.Method)
+		ch <- prometheus.MustNewConstMetric(auditRelays, prometheus.CounterValue, float64(m.Right), method, "right")
+		ch <- prometheus.MustNewConstMetric(auditRelays, prometheus.CounterValue, float64(m.Wrong), method, "wrong")
+		collectShares(ch, &m, method)
+	}
+	collectShares(ch, &r.All, "all")
+}
+
+func collectShares(ch chan<- prometheus.Metric, m *audit.Method, method string) {
+	for of, i := range map[string]audit.Interval{"precision": m.Precision, "recall": m.Recall} {
+		for bound, value := range map[string]float64{"value": i.Share, "low": i.Low, "high": i.High} {
+			if i.Of > 0 {
+				ch <- prometheus.MustNewConstMetric(auditShare, prometheus.GaugeValue, value, method, of, bound)
+			}
+		}
 	}
 }
