@@ -112,8 +112,11 @@ func (a *asked) measure(ctx context.Context, scenario string, res *result.Result
 	if r.options, err = options(scenario, a.options); err != nil {
 		return nil, err
 	}
-	if scenario == oddities {
+	switch scenario {
+	case oddities:
 		return r.measureOddities(ctx, res)
+	case inCluster:
+		return r.measureCluster(ctx, res)
 	}
 	names, err := loads(a.loads, scenario)
 	if err != nil {

@@ -25,6 +25,7 @@ func scenarios() map[string]lab.Options {
 		"grpc":        {Sidecar: lab.SidecarEnvoy, TLS: true, GRPC: true, Records: true},
 		"haproxy-tls": {Sidecar: lab.SidecarHAProxy, TLS: true, Threads: 4},
 		oddities:      {Records: true},
+		inCluster:     {},
 	}
 }
 

@@ -1,11 +1,7 @@
 package cluster
 
 import (
-	"bytes"
-	"context"
-	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -14,8 +10,6 @@ import (
 	"time"
 
 	"github.com/meshwatch/meshwatch/meshwatch/control"
-	"github.com/meshwatch/meshwatch/meshwatch/probe"
-	"github.com/meshwatch/meshwatch/meshwatch/report"
 	"github.com/meshwatch/meshwatch/test/await"
 	"github.com/meshwatch/meshwatch/test/tree"
 )
@@ -30,23 +24,16 @@ func TestMeshwatch(t *testing.T) {
 func testMeshwatch(t *testing.T, c *Cluster) {
 	a := c.observe(t)
 	ctx := ctxWithin(t, time.Minute)
-	var last string
-	err := await.Until(ctx, func() bool {
-		s, err := a.Status(ctx)
-		last = fmt.Sprintf("%+v %+v %v", s.Topology, s.TLS, err)
-		return err == nil && s.Recording && s.Kubernetes != nil && s.Kubernetes.Ready && s.Kubernetes.Connected && s.Topology.Connected && s.Topology.Addresses > 3 &&
-			slices.ContainsFunc(s.TLS, func(b probe.Binary) bool { return b.Writes && strings.HasSuffix(b.Path, "/envoy") })
-	})
-	if err != nil {
-		log, _ := os.ReadFile(path("logs", nodeName(1)+"-meshwatch.log")) //nolint:errcheck // then there is none
-		t.Fatalf("%v: %s: %s", err, last, log[:min(len(log), 2000)])
+	if err := a.WaitReady(ctx); err != nil {
+		t.Fatal(err)
 	}
 	if s, err := a.Status(ctx); err != nil || len(s.Kubernetes.Missing) > 0 {
 		t.Errorf("%+v, %v", s.Kubernetes, err)
 	}
 	through := "frontend tls, frontend, frontend, backend tls, backend" // the gateway's first leg has no id to be joined by
+	var last string
 	var seen []string
-	err = await.Until(ctx, func() bool {
+	err := await.Until(ctx, func() bool {
 		resp, err := c.GatewayClient().Get(c.GatewayURL())
 		if err != nil {
 			last = err.Error()
@@ -54,7 +41,7 @@ func testMeshwatch(t *testing.T, c *Cluster) {
 		}
 		_, _ = io.Copy(io.Discard, resp.Body) //nolint:errcheck // what counts are journeys
 		_ = resp.Body.Close()
-		seen = c.callees(t)
+		seen = a.callees(t)
 		return slices.Contains(seen, through)
 	})
 	if err != nil {
@@ -65,7 +52,7 @@ func testMeshwatch(t *testing.T, c *Cluster) {
 }
 
 // testTopology asks as `meshwatch topology` does: who has an address, what is behind a service, and what a sidecar was told.
-func (c *Cluster) testTopology(t *testing.T, a *control.Client) {
+func (c *Cluster) testTopology(t *testing.T, a *Agent) {
 	t.Helper()
 	ctx := ctxWithin(t, time.Minute)
 	pod, err := c.Pod(ctx, "demo", "app=frontend")
@@ -91,7 +78,7 @@ func (c *Cluster) testTopology(t *testing.T, a *control.Client) {
 }
 
 // observe runs the agent on the first node until the cluster is taken down.
-func (c *Cluster) observe(t *testing.T) *control.Client {
+func (c *Cluster) observe(t *testing.T) *Agent {
 	t.Helper()
 	root, err := tree.Root()
 	if err != nil {
@@ -104,33 +91,19 @@ func (c *Cluster) observe(t *testing.T) *control.Client {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	istiod, err := c.Pod(context.Background(), "istio-system", "app=istiod")
+	a, err := c.StartAgent(t.Context(), bin, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket, file := filepath.Join(dir, "sock"), filepath.Join(dir, "agent.yaml")
-	config := fmt.Sprintf("topology: {xds: {address: \"%s:15010\", security: plaintext, proxies: true}, kubernetes: {enabled: true, kubeconfig: %s, node: %s}}\ncontrol: {socket: %s}\nmetrics: {listen: \"\"}\noutput: json\nbudget: {agent: 0, recorder: 0}\n",
-		istiod.IP, kubeconfig("admin"), nodeName(1), socket)
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.serve(1, "meshwatch", bin, "agent", "--config", file); err != nil {
-		t.Fatal(err)
-	}
-	return control.NewClient(socket)
+	return a
 }
 
 // callees are who was asked on the legs of each journey so far, by the name of their spans.
-func (c *Cluster) callees(t *testing.T) (out []string) {
+func (a *Agent) callees(t *testing.T) (out []string) {
 	t.Helper()
-	log, err := os.ReadFile(path("logs", nodeName(1)+"-meshwatch.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range bytes.Lines(log) {
-		j, err := report.Decode(line)
+	for j, err := range a.Journeys() {
 		if err != nil {
-			continue // the log's, or not whole yet
+			t.Fatal(err)
 		}
 		var names []string
 		for _, e := range j.Exchanges {

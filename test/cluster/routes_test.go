@@ -424,13 +424,6 @@ func (c *Cluster) sendVaried(t *testing.T, pods []Pod) (sent int) {
 	return sent
 }
 
-// score counts the lines of access logs whose route, or cluster, was said.
-type score struct{ lines, said, wrong int }
-
-func (s *score) String() string {
-	return fmt.Sprintf("%d of %d lines said (%.1f %%), %d wrong", s.said, s.lines, 100*float64(s.said)/float64(max(s.lines, 1)), s.wrong)
-}
-
 // compare looks up each line of the access logs.
 func (c *Cluster) compare(t *testing.T, client *xds.Client, pods []Pod, begun time.Time, sent int) {
 	t.Helper()
@@ -461,7 +454,7 @@ func (c *Cluster) compare(t *testing.T, client *xds.Client, pods []Pod, begun ti
 	}
 	for name, s := range scores {
 		t.Logf("%s: routes: %s; clusters: %s", name, s.routes.String(), s.clusters.String())
-		if least := 0.5; float64(s.routes.said) < least*float64(s.routes.lines) {
+		if least := 0.5; float64(s.routes.Said) < least*float64(s.routes.Lines) {
 			t.Errorf("%s: too little is said", name)
 		}
 	}
@@ -499,30 +492,18 @@ func requestOf(a Access, d proxy.Direction) *proxy.Request {
 }
 
 // tally counts for a kind of proxy what is said of routes and of clusters.
-type tally struct{ routes, clusters score }
+type tally struct{ routes, clusters Score }
 
 // add counts a line, and says whether the answer to it is wrong.
 func (y *tally) add(a Access, answer proxy.Answer) (wrong bool) {
 	if answer.Route != nil {
-		wrong = y.routes.add(answer.Route.Name, a.Route)
+		wrong = y.routes.Add(answer.Route.Name, a.Route)
 	} else {
-		y.routes.lines++
+		y.routes.Lines++
 	}
 	if answer.Cluster != nil {
-		return y.clusters.add(answer.Cluster.Name, a.Cluster) || wrong
+		return y.clusters.Add(answer.Cluster.Name, a.Cluster) || wrong
 	}
-	y.clusters.lines++
+	y.clusters.Lines++
 	return wrong
-}
-
-func (s *score) add(said, is string) (wrong bool) {
-	s.lines++
-	if said == "" {
-		return false
-	}
-	s.said++
-	if said != is {
-		s.wrong++
-	}
-	return said != is
 }
