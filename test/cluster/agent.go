@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,8 +25,9 @@ import (
 // it is stopped or the cluster is taken down.
 type Agent struct {
 	*control.Client
-	pid  int
-	node string
+	program, socket string
+	pid             int
+	node            string
 }
 
 // agentConfig takes istiod's address, a kubeconfig, the node's name, headers to capture, a socket and the address of metrics.
@@ -55,7 +57,7 @@ func (c *Cluster) StartAgent(ctx context.Context, program, dir string, captures 
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, fmt.Errorf("write the agent's configuration: %w", err)
 	}
-	a := &Agent{Client: control.NewClient(socket), node: nodeName(1)}
+	a := &Agent{Client: control.NewClient(socket), program: program, socket: socket, node: nodeName(1)}
 	if err := c.serve(1, agentName, program, "agent", "--config", file); err != nil {
 		return nil, err
 	}
@@ -109,23 +111,21 @@ func (a *Agent) WaitFollowed(ctx context.Context, pods []Pod) error {
 	return nil
 }
 
+// Ask runs a command of meshwatch's that asks the agent, and returns what it says to people.
+func (a *Agent) Ask(ctx context.Context, command ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, a.program, append(command, "--control", a.socket)...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("ask the agent: %s: %w: %s", strings.Join(command, " "), err, out)
+	}
+	return string(out), nil
+}
+
 // Log is the file to which the agent writes journeys, and its log.
 func (a *Agent) Log() string { return path("logs", a.node+"-"+agentName+".log") }
 
 // Stop ends the agent in order, and waits for that: then all of its journeys are written.
 func (a *Agent) Stop(ctx context.Context) error {
-	proc, err := os.FindProcess(a.pid)
-	if err != nil {
-		return fmt.Errorf("stop the agent: %w", err)
-	}
-	defer func() { _ = proc.Release() }()
-	if err := proc.Signal(syscall.SIGTERM); err != nil {
-		return fmt.Errorf("stop the agent: %w", err)
-	}
-	if err := await.Until(ctx, func() bool { _, err := processOf(a.node + "-" + agentName); return err != nil }); err != nil {
-		return fmt.Errorf("stop the agent: %w", err)
-	}
-	return nil
+	return end(ctx, a.pid, a.node+"-"+agentName, syscall.SIGTERM)
 }
 
 // Journeys reads those that the agent has written so far, and nothing else of its log.

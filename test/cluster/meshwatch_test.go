@@ -78,7 +78,7 @@ func (c *Cluster) testTopology(t *testing.T, a *Agent) {
 }
 
 // observe runs the agent on the first node until the cluster is taken down.
-func (c *Cluster) observe(t *testing.T) *Agent {
+func (c *Cluster) observe(t *testing.T, captures ...string) *Agent {
 	t.Helper()
 	root, err := tree.Root()
 	if err != nil {
@@ -91,7 +91,7 @@ func (c *Cluster) observe(t *testing.T) *Agent {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	a, err := c.StartAgent(t.Context(), bin, dir)
+	a, err := c.StartAgent(t.Context(), bin, dir, captures...)
 	if err != nil {
 		t.Fatal(err)
 	}
