@@ -81,6 +81,15 @@ type Moment struct {
 // for 10 s (PILOT_DEBOUNCE_MAX) when there are many.
 const Lateness = uint64(10e9)
 
+// First is when what a source says first was so: always, unless it comes so late that somebody else may have had the addresses since
+// the source was first asked. Then it counts from now on, and nobody is sure to have had them before.
+func First(now, asked uint64) Moment {
+	if now-min(asked, now) <= Lateness {
+		return Moment{}
+	}
+	return Moment{At: now}
+}
+
 // version is who had an address from a time on, until the next version.
 type version struct {
 	from   uint64

@@ -136,8 +136,10 @@ func (j *meshJudge) pairs(l *meshLeg, e *journey.Exchange) [aspectCount][]pair {
 	policy := ""
 	if at := l.governed; at != nil {
 		rule = j.routes[at.Route]
-		is = journey.Governance{Route: at.Route, Cluster: at.Cluster, Service: hostOf(at.Cluster), Defined: rule.resource}
-		is.Destination = j.rules[is.Service]
+		is = journey.Governance{Route: at.Route, Cluster: at.Cluster, Service: hostOf(l), Defined: rule.resource}
+		if is.Destination = j.rules[is.Service]; at.Inbound() {
+			is.Destination = appliedAtServer()[is.Service]
+		}
 		if rule.resource != (journey.Resource{}) {
 			policy = rule.policy()
 		}

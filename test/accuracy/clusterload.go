@@ -41,8 +41,8 @@ func (l *meshLoad) ours(id string) string {
 	return id
 }
 
-// sendMesh sends all requests from the first node, where no sidecar is. Each has a truth id, and a request id as clients have that take
-// part in tracing.
+// sendMesh sends all requests from the first node, where no sidecar is. Each has a truth id, and as clients have that take part in tracing
+// a request id, which a gateway replaces by its own, and a trace context, which it hands on.
 func sendMesh(ctx context.Context, c *cluster.Cluster) (meshLoad, error) {
 	var run [4]byte
 	if _, err := rand.Read(run[:]); err != nil {
@@ -79,8 +79,10 @@ func (l *meshLoad) ask(ctx context.Context, client *http.Client, gateway string,
 	if err != nil {
 		return false, err
 	}
-	req.Header.Set("x-truth-id", fmt.Sprintf("%s-%d", l.Run, n))
-	req.Header.Set("x-request-id", uuid.NewString())
+	req.Header.Set(truthHeader, fmt.Sprintf("%s-%d", l.Run, n))
+	trace := uuid.New()
+	req.Header.Set("x-request-id", trace.String())
+	req.Header.Set("traceparent", fmt.Sprintf("00-%x-%016x-01", trace[:], n))
 	resp, err := client.Do(req)
 	if err != nil {
 		return false, err

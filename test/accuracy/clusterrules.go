@@ -50,6 +50,12 @@ func appliedDestinations() map[string]journey.Resource {
 	}
 }
 
+// appliedAtServer are those that Istio's sidecars of the service itself go by, too: connection pools limit both sides.
+func appliedAtServer() map[string]journey.Resource {
+	const host = "frontend.demo.svc.cluster.local"
+	return map[string]journey.Resource{host: appliedDestinations()[host]}
+}
+
 // policy is what is compared of a journey's policy.
 func (a applied) policy() string { return fmt.Sprint(a.timeout, a.retries, a.perTry) }
 
@@ -60,11 +66,10 @@ func policyOf(p *journey.Policy) string {
 	return fmt.Sprint(p.Timeout, p.Retries, p.PerTry)
 }
 
-// hostOf is the service that a cluster of Envoy's is of: outbound|PORT|SUBSET|HOST.
-func hostOf(cluster string) string {
-	const parts = 4
-	if p := strings.Split(cluster, "|"); len(p) == parts {
-		return p[parts-1]
+// hostOf is the service that was asked for: of the cluster outbound|PORT|SUBSET|HOST, or of the app that a sidecar is beside.
+func hostOf(l *meshLeg) string {
+	if l.governed.Inbound() {
+		return l.server.Labels["app"] + "." + l.server.Namespace + ".svc.cluster.local"
 	}
-	return ""
+	return l.governed.Cluster[strings.LastIndex(l.governed.Cluster, "|")+1:]
 }
