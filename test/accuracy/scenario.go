@@ -37,6 +37,9 @@ func options(scenario string, asked lab.Options) (lab.Options, error) {
 	if !ok {
 		return o, fmt.Errorf("--scenario %s: it must be one of %s", scenario, strings.Join(scenarioNames(), ", "))
 	}
+	if scenario == inCluster && asked != (lab.Options{}) {
+		return o, fmt.Errorf("--sidecar, --ipv6: the scenario %s is as Istio makes it", scenario)
+	}
 	if asked.Sidecar != "" {
 		if o.Sidecar != "" {
 			return o, fmt.Errorf("--sidecar: the scenario %s says which it has", scenario)

@@ -52,7 +52,9 @@ func testAway(t *testing.T, c *Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.awaitLost(t, a, "istiod", func(s *control.Status) bool { return !s.Topology.Connected && s.Topology.Addresses == first.Topology.Addresses })
+	c.awaitLost(t, a, "istiod", func(s *control.Status) bool {
+		return !s.Topology.Connected && s.Topology.Addresses == first.Topology.Addresses
+	})
 	l.stay(t, istiodAway-time.Since(began))
 	sayAge(t, a, "topology")
 	if err := lift(ctxWithin(t, 2*time.Minute)); err != nil {
