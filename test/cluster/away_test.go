@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"testing"
@@ -52,6 +53,7 @@ func testAway(t *testing.T, c *Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = lift(context.WithoutCancel(t.Context())) }() // also when the test ends here
 	c.awaitLost(t, a, "istiod", func(s *control.Status) bool {
 		return !s.Topology.Connected && s.Topology.Addresses == first.Topology.Addresses
 	})
@@ -65,14 +67,15 @@ func testAway(t *testing.T, c *Cluster) {
 	})
 
 	l.phase.Store(phaseAPI)
-	lift, err = c.StopAPIServer(t.Context())
+	liftAPI, err := c.StopAPIServer(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.awaitLost(t, a, "the API server", func(s *control.Status) bool { return !s.Kubernetes.Connected && s.Topology.Addresses > 0 })
+	defer func() { _ = liftAPI(context.WithoutCancel(t.Context())) }()
+	c.awaitLost(t, a, "the API server", func(s *control.Status) bool { return !s.Kubernetes.Connected && s.Topology.Addresses >= len(pods) })
 	l.stay(t, apiAway)
 	sayAge(t, a, "kubernetes")
-	if err := lift(ctxWithin(t, 2*time.Minute)); err != nil {
+	if err := liftAPI(ctxWithin(t, 2*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	awaitBack(t, a, "the API server", func(s *control.Status) bool { return s.Kubernetes.Connected && s.Kubernetes.Ready })
