@@ -195,6 +195,19 @@ func (s *Store) Has(addr netip.Addr) bool {
 	return s != nil && len(s.byAddr[plain(addr)]) > 0
 }
 
+// Gone says whether an address was somebody's, as far as is remembered, and was nobody's at a time.
+func (s *Store) Gone(addr netip.Addr, at uint64) bool {
+	if s == nil {
+		return false
+	}
+	versions := s.byAddr[plain(addr)]
+	i := len(versions) - 1
+	for i >= 0 && versions[i].from > at {
+		i--
+	}
+	return i > 0 && len(versions[i].owners) == 0
+}
+
 // ServicesAt are the services with this virtual address.
 func (s *Store) ServicesAt(addr netip.Addr) []*Service {
 	if s == nil {

@@ -3,6 +3,7 @@ package observe
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
+	"github.com/meshwatch/meshwatch/netpath"
 	"github.com/meshwatch/meshwatch/topology/proxy"
 )
 
@@ -24,11 +26,13 @@ type Observer struct {
 	all   map[Labels]*Series
 	paths map[way]*path
 
-	processes map[processKey]*Series // the observing goroutine's, as what follows
-	made      known                  // what processes and paths were made from
-	waits     []interval             // scratch of processing
-	times     []uint64               // scratch of compare
-	left      map[uint32]struct{}    // namespaces, see Left; counting guards it
+	processes map[processKey]*Series            // the observing goroutine's, as what follows
+	made      known                             // what processes and paths were made from
+	waits     []interval                        // scratch of processing
+	times     []uint64                          // scratch of compare
+	homes     map[netip.Addr]*netpath.Namespace // see home
+	homesOf   *netpath.State                    // what homes was made from
+	left      map[uint32]struct{}               // namespaces, see Left; counting guards it
 
 	counting sync.Mutex // guards what every Series has counted and every path has pending; taken before mu
 }

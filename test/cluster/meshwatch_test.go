@@ -49,6 +49,7 @@ func testMeshwatch(t *testing.T, c *Cluster) {
 	}
 	c.testGoverned(t, a)
 	c.testTopology(t, a)
+	c.testEdges(t, a)
 }
 
 // testTopology asks as `meshwatch topology` does: who has an address, what is behind a service, and what a sidecar was told.
