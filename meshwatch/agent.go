@@ -170,7 +170,7 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 		})
 		if a.cfg.Topology.XDS.Proxies {
 			a.governor = newGovernor(a.xds)
-			a.observer.Govern(a.governor)
+			a.observer.Govern(a.governor, a.losses)
 		}
 		a.background.Go(func() { a.xds.Run(ctx) })
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
+	"github.com/meshwatch/meshwatch/meshwatch/loss"
 	"github.com/meshwatch/meshwatch/netpath"
 	"github.com/meshwatch/meshwatch/topology/proxy"
 )
@@ -21,6 +22,8 @@ type Observer struct {
 	captures []string                             // lower case, as configured
 	governor Governor                             // nil: nobody is asked
 	said     map[proxy.Answer]*journey.Governance // by Govern
+	unsaid   map[proxy.Reason]*loss.Counter       // of what Govern could not say
+	unclear  *loss.Counter                        // requests that it cannot be asked about
 
 	mu    sync.RWMutex // guards all and paths
 	all   map[Labels]*Series
@@ -45,7 +48,7 @@ type processKey struct{ pid, netns uint32 }
 
 // New makes an Observer. captures are the configured header names.
 func New(names *Names, captures []string) *Observer {
-	return &Observer{names: names, captures: captures, all: map[Labels]*Series{}, paths: map[way]*path{}, processes: map[processKey]*Series{}, left: map[uint32]struct{}{}, said: map[proxy.Answer]*journey.Governance{}}
+	return &Observer{names: names, captures: captures, all: map[Labels]*Series{}, paths: map[way]*path{}, processes: map[processKey]*Series{}, left: map[uint32]struct{}{}, said: map[proxy.Answer]*journey.Governance{}, unsaid: map[proxy.Reason]*loss.Counter{}}
 }
 
 // maxSeries bounds memory (each about 4 KB when used) when there are very many workloads; the rest is counted as "other".
