@@ -191,7 +191,7 @@ func (o *Observer) processSeries(x *join.Exchange) *Series {
 		return s
 	}
 	end := o.end(x.Req.Flight, false)
-	s := o.series(Labels{end.Name(), end.Name(), "process " + end.Process, "process", string(classOfRole(end.Role)), "processing"})
+	s := o.series(Labels{end.Name(), end.Name(), "process " + end.Process, "process", string(classOfRole(end.Role)), "processing", ""})
 	o.processes[key] = s
 	return s
 }
