@@ -11,13 +11,6 @@ import (
 	"github.com/meshwatch/meshwatch/test/await"
 )
 
-// TestAway takes istiod away for a minute and then the API server, under load: the agent goes on with what it knows, says how old that
-// is, and follows both again when they are back.
-func TestAway(t *testing.T) {
-	want(t)
-	testAway(t, begin(t, Options{Nodes: 1}))
-}
-
 // The phases of the load: each request says in which it was sent.
 const (
 	phaseBefore = "before"
@@ -31,6 +24,8 @@ const (
 	apiAway    = 15 * time.Second
 )
 
+// testAway takes istiod away for a minute and then the API server, under load: the agent goes on with what it knows, says how old that
+// is, and follows both again when they are back.
 func testAway(t *testing.T, c *Cluster) {
 	a := c.observe(t, "x-truth-id")
 	if err := a.WaitReady(ctxWithin(t, time.Minute)); err != nil {

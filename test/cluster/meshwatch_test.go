@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"io"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +19,9 @@ import (
 // last app, and named by what a real istiod and a real API server say, which is one pod for both.
 func TestMeshwatch(t *testing.T) {
 	want(t)
-	testMeshwatch(t, begin(t, Options{Nodes: 1}))
+	c := begin(t, Options{Nodes: 1})
+	t.Run("journeys and topology", func(t *testing.T) { testMeshwatch(t, c) })
+	t.Run("away and back", func(t *testing.T) { testAway(t, c) })
 }
 
 func testMeshwatch(t *testing.T, c *Cluster) {
@@ -78,7 +81,7 @@ func (c *Cluster) testTopology(t *testing.T, a *Agent) {
 	}
 }
 
-// observe runs the agent on the first node until the cluster is taken down.
+// observe runs the agent on the first node until the test ends.
 func (c *Cluster) observe(t *testing.T, captures ...string) *Agent {
 	t.Helper()
 	root, err := tree.Root()
@@ -96,6 +99,13 @@ func (c *Cluster) observe(t *testing.T, captures ...string) *Agent {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), soon)
+		defer cancel()
+		if err := a.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 	return a
 }
 
