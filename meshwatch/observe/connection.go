@@ -19,6 +19,11 @@ const pilotAgent = "pilot-agent"
 // Connection is what the first flight seen on a connection says of it; of a SYN, which may be all there is, only if it goes where nobody
 // is. False: it is none of the mesh's, as it stays inside of a network namespace, or a SYN that may be answered.
 func (o *Observer) Connection(f *bpf.Flight, b join.Bytes) (edges.Connection, bool) {
+	flags := uint32(f.Flags)
+	syn := flags&bpf.FlagSYN != 0
+	if syn && !o.names.Store().Gone(addrOf(&f.SendPaddr, flags&bpf.FlagIPv6 != 0, 0).Addr(), f.StartNs) {
+		return edges.Connection{}, false
+	}
 	client, server := o.end(f, true), o.end(f, false)
 	if server.Known && client.Netns == server.Netns {
 		return edges.Connection{}, false
@@ -44,7 +49,7 @@ func (o *Observer) Connection(f *bpf.Flight, b join.Bytes) (edges.Connection, bo
 		c.Port = o.target(to)
 	}
 	c.Gone = c.Server.Workload == "" && o.names.Store().Gone(c.Server.Addr, f.StartNs)
-	return c, c.Gone || uint32(f.Flags)&bpf.FlagSYN == 0
+	return c, c.Gone || !syn
 }
 
 // edgeEnd is an end of an edge. addr is by what the other end knows it, if its socket was not seen.
