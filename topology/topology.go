@@ -205,7 +205,7 @@ func (s *Store) Gone(addr netip.Addr, at uint64) bool {
 	for i >= 0 && versions[i].from > at {
 		i--
 	}
-	return i > 0 && len(versions[i].owners) == 0
+	return i >= 0 && len(versions[i].owners) == 0
 }
 
 // ServicesAt are the services with this virtual address.
