@@ -79,7 +79,7 @@ func (j *Judged) configured(server *topology.Entry, m Mesh) {
 			j.Services = append(j.Services, host)
 		}
 	}
-	if m.Hosts == nil || j.Client.Role != journey.RoleSidecar && j.Client.Role != journey.RoleGateway || len(j.Services) == 0 {
+	if m.Hosts == nil || j.Client.Role != journey.RoleSidecar && j.Client.Role != journey.RoleGateway || len(j.Services) == 0 || ofIstio(j.Port) {
 		return
 	}
 	if hosts := m.Hosts(j.Client.name()); hosts != nil {
@@ -99,16 +99,24 @@ func (j *Judged) bypass(client, server *topology.Entry) {
 		if by := excluded(server, "Inbound", j.Port); by != "" {
 			j.finding(Excluded, "the server's app was asked past its sidecar, as its annotation says: %s", by)
 		} else {
-			j.finding(Bypass, "the server's app was asked past its sidecar: no policy or telemetry of the mesh applies")
+			j.finding(Bypass, "the server's app was asked past its sidecar: no policy or telemetry of the mesh applies%s", unknown(server))
 		}
 	}
 	if j.Client.Sidecar && j.Client.Role == journey.RoleApp {
 		if by := excluded(client, "Outbound", j.Port); by != "" {
 			j.finding(Excluded, "the client's app asks past its sidecar, as its annotation says: %s", by)
 		} else {
-			j.finding(Bypass, "the client's app asks past its sidecar: no route, retry or mutual TLS of the mesh applies")
+			j.finding(Bypass, "the client's app asks past its sidecar: no route, retry or mutual TLS of the mesh applies%s", unknown(client))
 		}
 	}
+}
+
+// unknown says that annotations of a pod could not be looked at.
+func unknown(e *topology.Entry) string {
+	if e == nil {
+		return "; the topology does not have the pod, or not any more: its annotations may say why"
+	}
+	return ""
 }
 
 // excluded is the annotation that takes a port from a sidecar, "" if none does.

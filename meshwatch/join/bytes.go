@@ -9,6 +9,7 @@ type Bytes uint8
 const (
 	BytesUnknown Bytes = iota // its beginning was not seen
 	BytesPlain
+	BytesAnswer // in clear text, and the first that was seen of it is an answer: its sender is the server
 	BytesTLS
 )
 
@@ -21,6 +22,8 @@ func bytesOf(f *bpf.Flight, b []byte, opened bool) Bytes {
 		return BytesTLS
 	case len(b) >= minRecord && b[0] >= firstType && b[0] <= lastType && b[1] == major:
 		return BytesTLS
+	case startsMessage(b) && string(b[:4]) == "HTTP":
+		return BytesAnswer
 	case len(b) >= minRecord && opened && uint32(f.Flags)&bpf.FlagCont == 0, startsMessage(b):
 		return BytesPlain
 	}

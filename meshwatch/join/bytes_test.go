@@ -15,6 +15,7 @@ func TestBytesOf(t *testing.T) {
 		want   Bytes
 	}{
 		"a request":                    {flags(0), "GET / HTTP/1.1\r\n", false, BytesPlain},
+		"an answer":                    {flags(0), "HTTP/1.1 200 OK\r\n", false, BytesAnswer},
 		"ClientHello":                  {flags(0), "\x16\x03\x01\x02", true, BytesTLS},
 		"application data":             {flags(0), "\x17\x03\x03\x02", false, BytesTLS},
 		"plaintext of TLS":             {flags(bpf.FlagPlain), "GET / HTTP/1.1\r\n", true, BytesTLS},

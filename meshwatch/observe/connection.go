@@ -29,16 +29,22 @@ func (o *Observer) Connection(f *bpf.Flight, b join.Bytes) (edges.Connection, bo
 		return edges.Connection{}, false
 	}
 	from, to := client.Local, client.Peer
-	if from.Port() < ephemeral && to.Port() >= ephemeral { // the server spoke first, or its client was not heard
+	low, lowPeer := from.Port() < ephemeral, to.Port() < ephemeral
+	switch {
+	case from.Addr() == to.Addr(), to.Addr().IsLoopback():
+		return edges.Connection{}, false // the node's own, whose other end was not seen
+	case b == join.BytesAnswer, low && !lowPeer: // the server spoke first, or its client was not heard
 		client, server = server, client
 		from, to = to, from
+	case low == lowPeer && b == join.BytesUnknown && !syn:
+		return edges.Connection{}, false // nobody knows which is the server
 	}
 	if !server.Known && o.redirected(client.Netns) && !o.leaves(f) {
 		return edges.Connection{}, false // to its sidecar, which has not read it
 	}
 	c := edges.Connection{At: f.StartNs, Client: o.edgeEnd(&client, from.Addr(), f.StartNs), Server: o.edgeEnd(&server, to.Addr(), f.StartNs)}
 	switch b {
-	case join.BytesPlain:
+	case join.BytesPlain, join.BytesAnswer:
 		c.Security = edges.Plain
 	case join.BytesTLS:
 		c.Security = edges.TLS

@@ -25,6 +25,8 @@ func TestConnection(t *testing.T) {
 	toApp := side{pidClient, pidClient, nsClient, 5, at("10.9.0.2:40001"), at("10.9.0.3:9090")}
 	appOut := side{pidApp, pidApp, nsPod, 7, at("10.9.0.3:40002"), at("10.9.7.7:3306")}
 	nobody := side{}
+	lowPort, straightTo := toApp, straight // a masqueraded port may be any
+	lowPort.addr, straightTo.peer = at("10.9.0.2:2610"), at("10.9.0.2:2610")
 	up, down := overBridge(nsClient, 11, 12, nsPod), overBridge(nsPod, 12, 11, nsClient)
 	shop := edges.End{Namespace: "demo", Workload: "shop", Service: "shop", Addr: at("10.9.0.2:1").Addr(), Process: "fortio", Role: journey.RoleApp}
 	front := func(process string, role journey.Role) edges.End {
@@ -35,31 +37,37 @@ func TestConnection(t *testing.T) {
 		wait  uint64
 		marks []mark
 		want  *edges.Edge
+		msg   string // "": request
 	}{
-		"to a sidecar":                  {client, sidecarIn, 30, up, &edges.Edge{Client: shop, Server: front("envoy", journey.RoleSidecar), Port: 8080}},
-		"past a sidecar":                {toApp, straight, 30, up, &edges.Edge{Client: shop, Server: front("app", journey.RoleApp), Port: 9090}},
-		"the server's word comes first": {straight, toApp, 30, down, &edges.Edge{Client: shop, Server: front("app", journey.RoleApp), Port: 9090}},
-		"a sidecar that does not read":  {client, nobody, 0, up, &edges.Edge{Client: shop, Server: front("", ""), Port: 8080}},
-		"inside of a pod":               {sidecarOut, app, 30, onLoopback(nsPod), nil},
-		"an app to another node":        {appOut, nobody, 0, down, &edges.Edge{Client: front("app", journey.RoleApp), Server: edges.End{Namespace: "demo", Workload: "far", Service: "far", Addr: at("10.9.7.7:1").Addr()}, Port: 3306}},
-		"an app to its sidecar, unread": {appOut, nobody, 0, onLoopback(nsPod), nil},
+		"to a sidecar":                  {client, sidecarIn, 30, up, &edges.Edge{Client: shop, Server: front("envoy", journey.RoleSidecar), Port: 8080}, ""},
+		"past a sidecar":                {toApp, straight, 30, up, &edges.Edge{Client: shop, Server: front("app", journey.RoleApp), Port: 9090}, ""},
+		"the server's word comes first": {straight, toApp, 30, down, &edges.Edge{Client: shop, Server: front("app", journey.RoleApp), Port: 9090}, ""},
+		"a sidecar that does not read":  {client, nobody, 0, up, &edges.Edge{Client: shop, Server: front("", ""), Port: 8080}, ""},
+		"the answer is seen first":      {straight, toApp, 30, down, &edges.Edge{Client: shop, Server: front("app", journey.RoleApp), Port: 9090}, answer},
+		"it is, to a low port":          {straightTo, lowPort, 30, down, &edges.Edge{Client: shop, Server: front("app", journey.RoleApp), Port: 9090}, answer},
+		"from a low port":               {lowPort, straightTo, 30, up, &edges.Edge{Client: shop, Server: front("app", journey.RoleApp), Port: 9090}, ""},
+		"one of two low ports":          {straightTo, lowPort, 30, down, nil, "\x01\x02\x03\x04\x05"},
+		"inside of a pod":               {sidecarOut, app, 30, onLoopback(nsPod), nil, ""},
+		"an app to another node":        {appOut, nobody, 0, down, &edges.Edge{Client: front("app", journey.RoleApp), Server: edges.End{Namespace: "demo", Workload: "far", Service: "far", Addr: at("10.9.7.7:1").Addr()}, Port: 3306}, ""},
+		"an app to its sidecar, unread": {appOut, nobody, 0, onLoopback(nsPod), nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.names.SetStore(store(t, edgeWorkloads))
 			table := edges.New(hour, func() { t.Error("lost") })
 			w.cfg.Began = func(f *bpf.Flight, b join.Bytes) {
-				if b != join.BytesPlain {
-					t.Errorf("bytes: %d", b)
-				}
 				if c, ok := w.Connection(f, b); ok {
 					table.Add(&c)
 				}
 			}
 			w.begin()
 			w.seen = func(*join.Tree) {}
+			msg := c.msg
+			if msg == "" {
+				msg = request
+			}
 			for i := range uint32(2) { // the second is of the same connection
-				w.say(c.a, c.b, 100+200*i, 200, uint64(i)*100, c.wait, c.marks, request)
+				w.say(c.a, c.b, 100+200*i, 200, uint64(i)*100, c.wait, c.marks, msg)
 			}
 			got := table.List()
 			if c.want == nil {

@@ -56,6 +56,13 @@ func (c *Cluster) testEdges(t *testing.T, a *Agent) {
 	if err := curl(open); err != nil {
 		t.Error(err)
 	}
+	excluded := wantedEdge{"bare", open.Name, edges.Plain, []edges.Kind{edges.Excluded, edges.Plaintext}, ""}
+	if err := await.Until(ctxWithin(t, soon), func() bool {
+		seen, err := a.Edges(t.Context())
+		return err == nil && slices.ContainsFunc(seen.Edges, func(e control.Edge) bool { return excluded.is(&e) })
+	}); err != nil {
+		t.Errorf("%v: no edge %+v", err, excluded)
+	}
 	if err := curl(v1); err == nil {
 		t.Error("a sidecar took clear text, where mutual TLS is STRICT")
 	}
@@ -100,7 +107,7 @@ func (c *Cluster) checkEdges(t *testing.T, a *Agent, open, v1 Pod) {
 	wanted := []wantedEdge{
 		{gateway.Name, frontend.Name, edges.TLS, nil, "yes"},
 		{frontend.Name, v1.Name, edges.TLS, nil, "yes"},
-		{"bare", open.Name, edges.Plain, []edges.Kind{edges.Excluded, edges.Plaintext}, ""},
+		{"bare", open.Name, edges.Plain, []edges.Kind{edges.Bypass, edges.Plaintext}, ""}, // what its annotations were is gone with it
 		{"bare", v1.Name, edges.Plain, []edges.Kind{edges.Plaintext}, ""},
 		{"bare", open.IP.String(), edges.Unknown, []edges.Kind{edges.Stale}, ""},
 	}
