@@ -13,6 +13,7 @@ import (
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/attach"
 	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/edges"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
@@ -49,6 +50,7 @@ type Agent struct {
 	kube     *kube.Client // nil: no API server is asked
 	governor *governor    // nil: the control plane is not asked about proxies
 	names    *observe.Names
+	edges    *edges.Table
 	observer *observe.Observer
 	losses   *loss.Set
 	reader   *reader.Reader
@@ -90,6 +92,8 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 		keep: newKeeper(cfg.Keep), recent: newRecent(cfg.Retain), wake: make(chan struct{}, 1),
 	}
 	a.observer = observe.New(a.names, cfg.CaptureHeaders)
+	full := a.losses.Counter("edges", "table-full")
+	a.edges = edges.New(edgesKeep, func() { full.Add(1) })
 	ctx, a.cancel = context.WithCancel(ctx)
 	defer func() {
 		if err != nil {
@@ -195,7 +199,7 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 		})
 		if a.cfg.Topology.XDS.Proxies {
 			a.governor = newGovernor(a.xds)
-			a.observer.Govern(a.governor)
+			a.observer.Govern(a.governor, a.losses)
 		}
 		a.background.Go(func() { a.xds.Run(ctx) })
 	}
@@ -303,6 +307,7 @@ func (a *Agent) pipeline() {
 	jc.SelfID = uint32(os.Getpid()) //nolint:gosec // a process id
 	jc.Proxy = func(pid uint32) bool { return a.names.IsProxy(pid, a.now) }
 	jc.Measure = a.observer.MeasureMessage
+	jc.Began = a.began
 	a.probe()
 	if a.probes != nil && a.cfg.TLS.Probes == ProbesAuto {
 		jc.Unprobed = func(pid uint32) { a.probes.Want(int(pid)) }

@@ -123,6 +123,9 @@ func (a *Agent) Hops(reset bool) []report.HopRow {
 		case "processing":
 			row.Leg = v.Labels.Source
 		}
+		if v.Labels.Zones == observe.ZonesAcross {
+			row.Leg += ", across zones"
+		}
 		if total > 0 {
 			row.Share = v.Sum / total
 		}

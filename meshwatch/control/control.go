@@ -39,6 +39,8 @@ type Source interface {
 	Who(addr netip.AddrPort) Who
 	// Routes are those that a pod's proxy was told of; an error says why none are known.
 	Routes(namespace, pod string) ([]Rule, error)
+	// Edges are who talks to whom, beside what is configured.
+	Edges() Edges
 }
 
 // Status is the state of an agent. Counters are since its start.
@@ -184,6 +186,7 @@ const (
 	pathMesh       = "/v1/mesh"
 	pathWho        = "/v1/who"    // ?address=
 	pathRoutes     = "/v1/routes" // ?namespace=&pod=
+	pathEdges      = "/v1/edges"
 )
 
 // question asks for full depth.

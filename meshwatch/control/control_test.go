@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/meshwatch/meshwatch/meshwatch/edges"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/journey/journeytest"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
@@ -110,6 +111,16 @@ func (f *fake) Inject(on bool) error {
 	return nil
 }
 
+var theEdges = Edges{
+	Edges: []Edge{{Judged: edges.Judged{
+		Edge:   edges.Edge{Client: edges.End{Workload: "a", Addr: netip.MustParseAddr("10.0.0.7")}, Server: edges.End{Addr: netip.MustParseAddr("fd00::7")}, Port: 80, Security: edges.Plain, Connections: 3},
+		Routed: "no", Findings: []edges.Finding{{Kind: edges.Bypass, Why: "past its sidecar"}},
+	}, First: time.Unix(1, 0).UTC(), Last: time.Unix(2, 0).UTC()}},
+	Empty: []EmptyRoute{{Pod: "demo/a", Table: "80", Domains: []string{"b"}, Cluster: "outbound|80||b"}},
+}
+
+func (f *fake) Edges() Edges { return theEdges }
+
 func (f *fake) Record(on bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -167,6 +178,8 @@ func TestCalls(t *testing.T) {
 	if _, err := c.Routes(ctx, "demo", "none"); err == nil || !strings.Contains(err.Error(), "nothing is known of it") {
 		t.Errorf("no routes: %v", err)
 	}
+	seen, err := c.Edges(ctx)
+	same(t, "edges", theEdges, seen, err)
 	if err := c.Record(ctx, true); err != nil || !f.Status().Recording {
 		t.Errorf("record: %v", err)
 	}

@@ -94,6 +94,7 @@ func handler(src Source, clock journey.Clock) http.Handler {
 		_, _ = w.Write(append(report.AppendJSON(nil, j, clock), '\n')) // who asked has gone
 	})
 	mux.HandleFunc("GET "+pathMesh, func(w http.ResponseWriter, _ *http.Request) { answer(w, src.Mesh()) })
+	mux.HandleFunc("GET "+pathEdges, func(w http.ResponseWriter, _ *http.Request) { answer(w, src.Edges()) })
 	mux.HandleFunc("GET "+pathWho, func(w http.ResponseWriter, r *http.Request) {
 		addr, err := ParseAddress(r.FormValue("address"))
 		if err != nil {

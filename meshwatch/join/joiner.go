@@ -26,6 +26,10 @@ type Config struct {
 	// reads would tell more. Once for each connection; may be nil.
 	Unprobed func(pid uint32)
 
+	// Began takes a flight that is the first seen on its connection, whoever sent it, and what the connection's bytes are; and before that
+	// the SYN, which may be all there is. Nil: nobody asks.
+	Began func(*bpf.Flight, Bytes)
+
 	// Measure takes a message whose hops are to be measured, while its flight is still in the CPU's caches: each request, and each
 	// response that has one, once and as soon as it was read. Nil, or never read: whoever gets the Tree measures it.
 	Measure func(*Message)
@@ -136,6 +140,9 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want Want) {
 	if flags&bpf.FlagSYN != 0 {
 		s := &l.dirs[d]
 		s.last, s.end, s.seen = uint32(f.Id), f.Seq+1, true //nolint:gosec // low half, as Flight.Prev
+		if j.cfg.Began != nil {
+			j.cfg.Began(f, BytesUnknown)
+		}
 		return l.opens(f)
 	}
 	if !j.ready(l, d, f) {
@@ -227,6 +234,12 @@ func (j *Joiner) consume(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 		return
 	}
 	s := &l.dirs[d]
+	if !l.begun {
+		l.begun = true
+		if j.cfg.Began != nil {
+			j.cfg.Began(f, bytesOf(f, b, s.seen && f.Seq == s.end))
+		}
+	}
 	s.consumed(f)
 	if l.upgraded {
 		j.Stats.Raw++

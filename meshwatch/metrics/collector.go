@@ -47,7 +47,7 @@ var (
 	losses = desc("losses_total", "What meshwatch could not keep, by stage and reason.", "stage", "reason")
 	build  = desc("build_info", "1, with the version of this build.", "version")
 	hops   = desc("hop_seconds", "Time of a hop, or inside a process (direction processing), over all requests.",
-		"source", "destination", "hop", "kind", "class", "direction")
+		"source", "destination", "hop", "kind", "class", "direction", "zones")
 )
 
 // Of the audit, where access logs are listened for.
@@ -161,7 +161,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, v := range c.src.HopSeries(bounds) {
 		l := v.Labels
 		ch <- prometheus.MustNewConstHistogram(hops, v.Count, v.Sum, v.Buckets,
-			text(l.Source), text(l.Destination), text(l.Hop), l.Kind, l.Class, l.Direction)
+			text(l.Source), text(l.Destination), text(l.Hop), l.Kind, l.Class, l.Direction, l.Zones)
 	}
 }
 

@@ -121,8 +121,8 @@ func probed(s *control.Status, o lab.Options) bool {
 	return true
 }
 
-// settle waits until the agent has given out all it will, and returns its status then.
-func (a *agent) settle(ctx context.Context) (control.Status, error) {
+// settle waits until an agent has given out all it will, and returns its status then.
+func settle(ctx context.Context, agent *control.Client) (control.Status, error) {
 	const (
 		still = 2 * time.Second  // more than the joiner waits for a flight or a parent
 		limit = 15 * time.Second // more than the reader waits for a flight that is not read
@@ -130,7 +130,7 @@ func (a *agent) settle(ctx context.Context) (control.Status, error) {
 	var flights uint64
 	since := time.Now()
 	for deadline := time.Now().Add(limit); ; {
-		s, err := a.ask.Status(ctx)
+		s, err := agent.Status(ctx)
 		if err != nil {
 			return s, err
 		}
