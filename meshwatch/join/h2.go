@@ -232,6 +232,7 @@ func (x *multiplex) response(m *Message, h h2.Head) {
 func (x *multiplex) answer(c *call, m *Message) {
 	c.x.Resp = m
 	m.exchange = c.x
+	x.j.answered(c.x)
 	x.j.measure(m)
 	x.j.identify(c.x)
 }

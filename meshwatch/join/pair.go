@@ -126,6 +126,7 @@ func (j *Joiner) pair(m *Message) bool {
 		l.upgraded = true
 	}
 	m.exchange = x
+	j.answered(x)
 	j.measure(m)
 	l.answered, l.hasAnswered = m.End, true
 	j.identify(x)

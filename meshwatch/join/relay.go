@@ -13,14 +13,21 @@ import (
 // not answered when it sent this one. It returns true when an exchange lacks a parent or a child that may still come.
 func (j *Joiner) relate(g *group) (waits bool) {
 	for _, x := range g.xs {
+		x.asked = false
+	}
+	for _, x := range g.xs {
+		if x.claimed {
+			x.parent.asked = true
+			continue
+		}
 		if x.parent != nil {
 			x.parent, x.Relay = nil, journey.Relay{}
 		}
-		x.candidates, x.asked = 0, false
+		x.candidates = 0
 	}
 	for _, x := range g.xs {
 		pid := x.ClientPid()
-		if pid == 0 {
+		if pid == 0 || x.claimed {
 			continue
 		}
 		j.found = j.found[:0]
@@ -31,7 +38,7 @@ func (j *Joiner) relate(g *group) (waits bool) {
 		}
 		x.candidates = int32(len(j.found)) //nolint:gosec // at most maxGroup
 		if len(j.found) == 0 {
-			waits = waits || j.serves(pid)
+			waits = waits || !x.sought && j.serves(pid)
 			continue
 		}
 		y, confidence := j.decide(x, pid)

@@ -148,6 +148,9 @@ const (
 	MethodRequestID  Method = "request-id"  // the same request id in both heads
 	MethodResponseID Method = "response-id" // the id came back in the response head
 	MethodTrace      Method = "trace"       // the same trace context in both heads
+	MethodContent    Method = "content"     // a proxy had one request alone that fits: what is asked, the lines it keeps, its threads, when it read and wrote
+	MethodAssignment Method = "assignment"  // several fit, and one alone if each causes one
+	MethodThread     Method = "thread"      // an app's thread had one request, and does one at a time
 )
 
 // Relay is the causal link inside one process from the exchange it received (From) to the one it made (To).
