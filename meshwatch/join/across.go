@@ -141,7 +141,8 @@ func (x *Exchange) served(pid uint32) bool {
 }
 
 // fits says whether y can be the cause of x in a proxy, which asks for each request it reads once, while it has it, for the same thing.
-func (j *Joiner) fits(w *ways, x, y *Exchange) bool {
+func (j *Joiner) fits(p *process, x, y *Exchange) bool {
+	w := &p.ways
 	switch {
 	case y == x, y.target != x.target, y.host != x.host, y.Resp.Status != x.Resp.Status:
 		return false
@@ -152,7 +153,7 @@ func (j *Joiner) fits(w *ways, x, y *Exchange) bool {
 	case w.holds(w.threads) && !sameThread(x, y):
 		return false
 	}
-	if most := w.forth.most(); most > 0 && x.Connect == nil && x.Req.StartNs-y.Req.RecvNs > most {
+	if x.settleTurns(p.turns); w.turnsBack() && y.answeredAt >= x.writtenUntil || x.Connect == nil && w.turnsForth() && y.Req.RecvNs < x.readSince {
 		return false
 	}
 	if leavesPod(x, y) {

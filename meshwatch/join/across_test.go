@@ -8,7 +8,9 @@ import (
 // simScore is what became of a simulated proxy's requests without ids.
 type simScore struct{ right, wrong, apart int }
 
-func (s simScore) claimed() float64 { return float64(s.right) / float64(max(s.right+s.wrong+s.apart, 1)) }
+func (s simScore) claimed() float64 {
+	return float64(s.right) / float64(max(s.right+s.wrong+s.apart, 1))
+}
 
 func playSim(t *testing.T, seed uint64, o simOptions) (score simScore) {
 	t.Helper()

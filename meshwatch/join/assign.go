@@ -1,6 +1,7 @@
 package join
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -9,17 +10,18 @@ import (
 // assignment is a proxy's open question: which of the requests it had caused which of those it sent. Each causes at most one: a join is
 // proven if it is in every assignment that relates as many as can be.
 type assignment struct {
-	j     *Joiner
-	p     *process
-	pid   uint32
-	back  uint64 // a response is sent at most so long after it was read; 0: not known
-	xs    []*Exchange
-	ys    []*Exchange
-	edges [][]int32 // of xs: in ys
-	of    []int32   // of xs: the one it has, -1: none
-	has   []int32   // of ys
-	seen  []bool    // of ys, in one search
-	full  bool      // there are too many
+	j      *Joiner
+	p      *process
+	pid    uint32
+	back   uint64 // a response is sent at most so long after it was read; 0: not known
+	xs     []*Exchange
+	ys     []*Exchange
+	edges  [][]int32 // of xs: in ys
+	of     []int32   // of xs: the one it has, -1: none
+	has    []int32   // of ys
+	seen   []bool    // of ys, in one search
+	full   bool      // there are too many
+	looked int       // of xs: edges are known
 }
 
 // maxAssigned is how many requests are weighed at once.
@@ -38,27 +40,56 @@ func (j *Joiner) assign(pid uint32, x, y *Exchange) {
 	} else {
 		a.addY(y)
 	}
-	for i, k := 0, 0; (i < len(a.xs) || k < len(a.ys)) && !a.full; {
-		if i < len(a.xs) {
-			a.causes(i)
-			i++
-		} else {
-			a.consequences(a.ys[k])
-			k++
-		}
-	}
-	if a.full {
-		if x != nil {
-			x.sought, x.candidates = true, int32(max(len(a.ys), 2)) //nolint:gosec // few
-		}
+	if a.explore(); a.full {
+		a.giveUp()
 		return
 	}
 	a.match()
 	a.settle()
 }
 
+// explore finds all that hang together.
+func (a *assignment) explore() {
+	for k := 0; (a.looked < len(a.xs) || k < len(a.ys)) && !a.full; {
+		if a.looked < len(a.xs) {
+			a.causes(a.looked)
+			a.looked++
+		} else {
+			a.consequences(a.ys[k])
+			k++
+		}
+	}
+}
+
+// giveUp leaves apart what was looked at: too much hangs together.
+func (a *assignment) giveUp() {
+	for i, x := range a.xs[:a.looked] {
+		if a.settled(x.askedAt) {
+			a.apart(i)
+		}
+	}
+	for _, y := range a.ys {
+		y.offered = y.offered || a.settled(y.answeredAt)
+	}
+}
+
+// settled says whether all that has to do with what happened at a time has come to us.
+func (a *assignment) settled(ns uint64) bool {
+	return ns+uint64(a.j.cfg.Linger)/2 <= a.j.now
+}
+
+// apart leaves the i-th without a cause.
+func (a *assignment) apart(i int) {
+	x := a.xs[i]
+	x.sought, x.contested = true, true
+	x.candidates = max(x.candidates, int32(max(len(a.edges[i]), 2))) //nolint:gosec // at most maxAssigned
+	for _, k := range a.edges[i] {
+		a.ys[k].contested = true
+	}
+}
+
 func (a *assignment) reset(j *Joiner, p *process, pid uint32) {
-	a.j, a.p, a.pid, a.full = j, p, pid, false
+	a.j, a.p, a.pid, a.full, a.looked = j, p, pid, false, 0
 	a.back = p.ways.back.most()
 	clear(a.xs)
 	clear(a.ys)
@@ -94,9 +125,10 @@ func index(list []*Exchange, x *Exchange) int32 {
 // causes finds those that the i-th request may be caused by.
 func (a *assignment) causes(i int) {
 	x := a.xs[i]
+	x.settleTurns(a.p.turns)
 	looked := 0
 	for _, e := range a.p.in.list[a.p.in.from(x.askedAt):] {
-		if a.back > 0 && e.at-x.askedAt > a.back {
+		if a.back > 0 && e.at-x.askedAt > a.back || a.p.ways.turnsBack() && e.at >= x.writtenUntil {
 			break
 		}
 		if looked++; looked > maxLooked {
@@ -104,7 +136,7 @@ func (a *assignment) causes(i int) {
 			return
 		}
 		y := e.x
-		if y == nil || !a.j.fits(&a.p.ways, x, y) || y.served(a.pid) {
+		if y == nil || !a.j.fits(a.p, x, y) || y.served(a.pid) {
 			continue
 		}
 		k := index(a.ys, y)
@@ -130,7 +162,7 @@ func (a *assignment) consequences(y *Exchange) {
 			a.full = true
 			return
 		}
-		if x := e.x; x != nil && index(a.xs, x) < 0 && a.j.fits(&a.p.ways, x, y) && !x.related(a.pid) {
+		if x := e.x; x != nil && index(a.xs, x) < 0 && a.j.fits(a.p, x, y) && !x.related(a.pid) {
 			a.addX(x)
 		}
 	}
@@ -185,10 +217,10 @@ func (a *assignment) settle() {
 		k := a.of[i]
 		proven[i] = k >= 0 && !a.ys[k].contested && a.proven(int32(i)) //nolint:gosec // at most maxAssigned
 	}
-	settled := a.j.now - min(uint64(a.j.cfg.Linger)/2, a.j.now)
+	ordered := a.ordered()
 	for i, x := range a.xs {
 		n := len(a.edges[i])
-		if x.askedAt > settled || n == 0 {
+		if !a.settled(x.askedAt) || n == 0 {
 			continue // what it belongs to may still be on its way to us
 		}
 		x.sought = true
@@ -197,12 +229,50 @@ func (a *assignment) settle() {
 			a.j.claim(x, a.ys[a.of[i]], journey.MethodContent, n)
 		case proven[i]:
 			a.j.claim(x, a.ys[a.of[i]], journey.MethodAssignment, n)
+		case ordered != nil && ordered[i] >= 0 && !a.ys[ordered[i]].contested:
+			a.j.claim(x, a.ys[ordered[i]], journey.MethodOrder, n)
 		default:
-			x.candidates = max(x.candidates, int32(n)) //nolint:gosec // at most maxAssigned
-			x.contested = true
-			for _, k := range a.edges[i] {
-				a.ys[k].contested = true
-			}
+			a.apart(i)
 		}
 	}
+	for _, y := range a.ys {
+		y.offered = y.offered || a.settled(y.answeredAt)
+	}
+}
+
+// ordered is for each of xs the one of ys that has the same place in two orders: that in which requests were read and sent, and that in which
+// responses were; -1: the orders disagree. Nil: some may be missing, so that places say nothing.
+func (a *assignment) ordered() []int32 {
+	n := len(a.xs)
+	if len(a.ys) != n || slices.Contains(a.of, -1) {
+		return nil
+	}
+	place := func(list []*Exchange, at func(*Exchange) uint64) []int32 {
+		order := make([]int32, n)
+		for i := range order {
+			order[i] = int32(i) //nolint:gosec // at most maxAssigned
+		}
+		slices.SortFunc(order, func(p, q int32) int { return cmp.Compare(at(list[p]), at(list[q])) })
+		return order
+	}
+	sent, read := place(a.xs, func(x *Exchange) uint64 { return x.Req.StartNs }), place(a.ys, func(y *Exchange) uint64 { return y.Req.RecvNs })
+	got, answered := place(a.xs, func(x *Exchange) uint64 { return x.askedAt }), place(a.ys, func(y *Exchange) uint64 { return y.answeredAt })
+	first, both := make([]int32, n), make([]int32, n)
+	for i := range n {
+		first[sent[i]], both[i] = read[i], -1
+	}
+	for i := range n {
+		if x := got[i]; first[x] == answered[i] && a.near(a.xs[x], a.ys[answered[i]]) && slices.Contains(a.edges[x], answered[i]) {
+			both[x] = answered[i]
+		}
+	}
+	return both
+}
+
+// near says whether so few other things were read or written between x and y that orders prove something. (measured: 0 of 2,900 wrong below 8, 3 of
+// 100 above, where Envoy writes in another order than it read)
+func (a *assignment) near(x, y *Exchange) bool {
+	const few = 8
+	h, g := a.p.turns[x.askTid], a.p.turns[x.gotTid]
+	return h != nil && g != nil && h.find(x.Req.StartNs)-h.find(y.Req.RecvNs) < few && g.find(y.answeredAt)-g.find(x.askedAt) < few
 }

@@ -33,21 +33,23 @@ type Exchange struct {
 	candidates int32
 
 	// relating across groups, see process. Threads and times are those of its four messages, once it is answered.
-	listed, described   bool
-	sought, offered     bool // its cause, and what it caused, were looked for
-	claimed             bool // its parent was found so
-	contested           bool // it may have caused one that stays apart, or is that
-	learned             bool
-	mark                int32 // in an assignment
-	servedBy, askedBy   uint32
-	readTid, answerTid  uint32
-	askTid, gotTid      uint32
-	answeredAt, askedAt uint64      // the first byte of its response was sent, and read
-	lines, respLines    uint64      // what proxies keep of both heads; 0: not captured
-	Connect             *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
-	since               uint64
-	Stream              Stream
-	Relay               journey.Relay // how Parent was found, if there is one
+	listed, described       bool
+	sought, offered         bool // its cause, and what it caused, were looked for
+	claimed                 bool // its parent was found so
+	contested               bool // it may have caused one that stays apart, or is that
+	learned                 bool
+	mark                    int32 // in an assignment
+	servedBy, askedBy       uint32
+	readTid, answerTid      uint32
+	askTid, gotTid          uint32
+	readSince, writtenUntil uint64 // its cause was read, and answered, in this time; if settledTurns
+	settledTurns            bool
+	answeredAt, askedAt     uint64      // the first byte of its response was sent, and read
+	lines, respLines        uint64      // what proxies keep of both heads; 0: not captured
+	Connect                 *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
+	since                   uint64
+	Stream                  Stream
+	Relay                   journey.Relay // how Parent was found, if there is one
 }
 
 // method is what a request's method means for its response's length.

@@ -153,6 +153,12 @@ func (j *Joiner) relateAll(g *group) (waits bool) {
 	for range maxDepth {
 		slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.StartNs - b.Req.StartNs)) }) //nolint:gosec // a difference
 		waits = j.relate(g)
+		for _, x := range g.xs {
+			if x.parent != nil && !x.learned {
+				x.learned = true
+				j.learn(x)
+			}
+		}
 		if !j.relateAcross(g) {
 			break
 		}
@@ -172,7 +178,7 @@ func (j *Joiner) learn(x *Exchange) {
 	if p := j.processes[x.askedBy]; p != nil {
 		j.describeLines(x)
 		j.describeLines(y)
-		p.ways.learn(x, y)
+		p.ways.learn(p.turns, x, y)
 	}
 }
 
@@ -228,7 +234,6 @@ func (j *Joiner) grow(g *group, root *Exchange) {
 		x.settleConnect()
 		t.Exchanges = append(t.Exchanges, x)
 		j.Stats.Relays++
-		j.learn(x)
 	}
 }
 

@@ -9,10 +9,12 @@ import (
 // process is what relating without ids looks at: the exchanges of one process that are answered and not given out yet, and what is known
 // of its ways. Of a process that has neither asked nor been asked for some time there is none.
 type process struct {
-	in   timeline // those it was asked, by when it began to answer
-	out  timeline // those it asked, by when it began to read the answer
-	ways ways
-	used uint64
+	in    timeline // those it was asked, by when it began to answer
+	out   timeline // those it asked, by when it began to read the answer
+	ways  ways
+	proxy bool
+	turns turns
+	used  uint64
 }
 
 // maxListed is how many exchanges a timeline has at most: 1 MB. A second of 60,000 requests; what is forced out relates to nothing any more.
@@ -72,7 +74,7 @@ func (t *timeline) from(at uint64) int {
 func (j *Joiner) process(pid uint32) *process {
 	p := j.processes[pid]
 	if p == nil {
-		p = &process{}
+		p = &process{proxy: j.isProxy(pid), turns: turns{}}
 		j.processes[pid] = p
 	}
 	p.used = j.now
@@ -92,7 +94,7 @@ func (j *Joiner) answered(x *Exchange) {
 	if x.servedBy != 0 && x.Req.RecvNs != 0 {
 		p := j.process(x.servedBy)
 		forced = p.in.add(x.answeredAt, x)
-		if j.cfg.Proxy == nil || !j.cfg.Proxy(x.servedBy) {
+		if !p.proxy {
 			p.ways.served(x)
 		}
 	}

@@ -23,7 +23,9 @@ func (j *Joiner) relate(g *group) (waits bool) {
 		if x.parent != nil {
 			x.parent, x.Relay = nil, journey.Relay{}
 		}
-		x.candidates = 0
+		if !x.sought {
+			x.candidates = 0
+		}
 	}
 	for _, x := range g.xs {
 		pid := x.ClientPid()
@@ -36,8 +38,9 @@ func (j *Joiner) relate(g *group) (waits bool) {
 				j.found = append(j.found, y)
 			}
 		}
-		x.candidates = int32(len(j.found)) //nolint:gosec // at most maxGroup
-		if len(j.found) == 0 {
+		if len(j.found) > 0 {
+			x.candidates = int32(len(j.found)) //nolint:gosec // at most maxGroup
+		} else {
 			waits = waits || !x.sought && j.serves(pid)
 			continue
 		}

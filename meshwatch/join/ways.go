@@ -4,12 +4,14 @@ import "math/bits"
 
 // ways are what is known of how a process works, from joins that rest on something else: evidence counts only where it has just been proven.
 type ways struct {
-	proven  uint32 // joins that were looked at
-	threads uint32 // of them: one thread read and wrote all four messages
-	lines   uint32 // the request had the same end-to-end lines
-	answers uint32 // the response had
-	forth   delays // from reading a request to sending one
-	back    delays // from reading a response to sending one
+	proven         uint32 // joins that were looked at
+	threads        uint32 // of them: one thread read and wrote all four messages
+	lines          uint32 // the request had the same end-to-end lines
+	answers        uint32 // the response had
+	forth          delays // from reading a request to sending one
+	back           delays // from reading a response to sending one
+	asks           uint32 // joins in which no connection had to be opened
+	sent, answered uint32 // of them, of all: the request, the response went out in the turn after it was read, see turns
 
 	// of a process that is no proxy: exchanges served, those of them that one thread read and answered, and those that it read before it had
 	// answered the one before.
@@ -21,14 +23,16 @@ const (
 	provenAfter = 64    // joins, before they prove anything
 	fadeAfter   = 4096  // joins: then the older half counts half
 	oddOnes     = 0.002 // of them may be otherwise
+	oddTurns    = 0.02  // of them, where what is odd shows: it has nothing that fits, or shares it with another
 	provenApp   = 256   // exchanges
 	maxThreads  = 4096
 )
 
 // learn takes a join that is known for certain.
-func (w *ways) learn(x, y *Exchange) {
+func (w *ways) learn(t turns, x, y *Exchange) {
 	if w.proven >= fadeAfter {
 		w.proven, w.threads, w.lines, w.answers = w.proven/2, w.threads/2, w.lines/2, w.answers/2
+		w.asks, w.sent, w.answered = w.asks/2, w.sent/2, w.answered/2
 		w.forth.fade()
 		w.back.fade()
 	}
@@ -42,7 +46,14 @@ func (w *ways) learn(x, y *Exchange) {
 	if x.respLines == y.respLines {
 		w.answers++
 	}
+	x.settleTurns(t)
+	if y.answeredAt < x.writtenUntil {
+		w.answered++
+	}
 	if x.Connect == nil {
+		if w.asks++; y.Req.RecvNs >= x.readSince {
+			w.sent++
+		}
 		w.forth.add(x.Req.StartNs - y.Req.RecvNs)
 	}
 	w.back.add(y.answeredAt - x.askedAt)
@@ -51,6 +62,23 @@ func (w *ways) learn(x, y *Exchange) {
 // holds says whether what was seen so often is a rule.
 func (w *ways) holds(n uint32) bool {
 	return w.proven >= provenAfter && float64(w.proven-n) <= oddOnes*float64(w.proven)
+}
+
+// turnsForth and turnsBack say whether requests and responses go out in the turn after they were read.
+func (w *ways) turnsForth() bool {
+	return w.asks >= provenAfter && float64(w.asks-w.sent) <= oddTurns*float64(w.asks)
+}
+
+func (w *ways) turnsBack() bool {
+	return w.proven >= provenAfter && float64(w.proven-w.answered) <= oddTurns*float64(w.proven)
+}
+
+// settleTurns notes in which time the cause of x was read and answered, by the turns of its threads.
+func (x *Exchange) settleTurns(t turns) {
+	if !x.settledTurns {
+		x.settledTurns = true
+		x.readSince, x.writtenUntil = t.since(x.askTid, x.Req.StartNs), t.until(x.gotTid, x.askedAt)
+	}
 }
 
 // served learns from an exchange of an app.

@@ -150,6 +150,7 @@ const (
 	MethodTrace      Method = "trace"       // the same trace context in both heads
 	MethodContent    Method = "content"     // a proxy had one request alone that fits: what is asked, the lines it keeps, its threads, when it read and wrote
 	MethodAssignment Method = "assignment"  // several fit, and one alone if each causes one
+	MethodOrder      Method = "order"       // of several that fit, one has the same place in the order of requests and in that of responses
 	MethodThread     Method = "thread"      // an app's thread had one request, and does one at a time
 )
 
