@@ -40,8 +40,12 @@ func (j *Joiner) seekCause(x *Exchange) {
 func (j *Joiner) seekInApp(p *process, x *Exchange) {
 	at, tid := x.Req.StartNs, x.Req.Flight.SendTid
 	open, first := 0, (*Exchange)(nil)
+	looks := maxCounted
+	if p.ways.threadPerRequest() {
+		looks = maxLooked
+	}
 	from := p.in.from(at)
-	for _, e := range p.in.list[from:min(len(p.in.list), from+maxLooked)] {
+	for _, e := range p.in.list[from:min(len(p.in.list), from+looks)] {
 		if y := e.x; y != nil && y != x && y.Req.RecvNs <= at {
 			open++
 			if first == nil && y.readTid == tid && y.answerTid == tid {
@@ -55,6 +59,9 @@ func (j *Joiner) seekInApp(p *process, x *Exchange) {
 	}
 	x.candidates = max(x.candidates, int32(open)) //nolint:gosec // at most maxLooked
 }
+
+// maxCounted is up to how many candidates are counted that prove nothing.
+const maxCounted = 64
 
 // maxLooked is how many exchanges are looked at in search of one.
 const maxLooked = 4096

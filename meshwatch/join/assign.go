@@ -150,7 +150,10 @@ func (a *assignment) causes(i int) {
 // consequences finds those that may be caused by y.
 func (a *assignment) consequences(y *Exchange) {
 	from := a.p.out.gone
-	if a.back > 0 {
+	switch {
+	case a.p.ways.turnsBack():
+		from = a.p.out.from(a.p.turns.since(y.answerTid, y.answeredAt))
+	case a.back > 0:
 		from = a.p.out.from(y.answeredAt - min(a.back, y.answeredAt))
 	}
 	looked := 0
