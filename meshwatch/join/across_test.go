@@ -45,12 +45,12 @@ func playSim(t *testing.T, seed uint64, o simOptions) (score simScore) {
 
 // A proxy whose every order is random: nothing is joined wrongly, whatever is lost and however much is under way.
 func TestAssignmentIsNeverWrong(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range uint64(2) {
 		for _, clients := range []int{1, 4, 16, 64, 256, 1000} {
 			for _, targets := range []int{1, 1000} {
 				for _, lost := range []float64{0, 0.01} {
 					for _, withID := range []float64{0, 0.5} {
-						o := simOptions{clients: clients, workers: 2, requests: 3000, withID: withID, targets: targets, lost: lost, service: 300_000}
+						o := simOptions{clients: clients, workers: 2, requests: 1500, withID: withID, targets: targets, lost: lost, service: 300_000}
 						t.Run(fmt.Sprintf("%d clients, %d targets, %v lost, %v with ids, seed %d", clients, targets, lost, withID, seed), func(t *testing.T) {
 							score := playSim(t, seed, o)
 							t.Logf("%+v: %.2f %%", score, 100*score.claimed())
