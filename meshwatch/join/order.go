@@ -20,7 +20,7 @@ type sample struct {
 
 // oddOrders is the share of swaps, at most, up to which orders are evidence: a wrong join takes the same two swapped on the way there and on the way
 // back.
-const oddOrders = 0.02
+const oddOrders = 0.1
 
 func (o *order) learn(s sample) {
 	if o.together >= fadeAfter {

@@ -175,9 +175,14 @@ func (s *proxySim) forward(c *conn, k *simWorker, n int, msg string) {
 	})
 }
 
+// sort puts the flights in the order in which they are given out.
+func (s *proxySim) sort() {
+	slices.SortStableFunc(s.flights, func(a, b *simFlight) int { return cmp.Compare(a.f.RecvNs, b.f.RecvNs) })
+}
+
 // play gives the flights to a joiner as a reader would.
 func (s *proxySim) play(j *Joiner, tick func(now uint64)) {
-	slices.SortStableFunc(s.flights, func(a, b *simFlight) int { return cmp.Compare(a.f.RecvNs, b.f.RecvNs) })
+	s.sort()
 	at := uint64(0)
 	for _, f := range s.flights {
 		if f.f.RecvNs > at+20*ms {
