@@ -27,6 +27,9 @@ type assignment struct {
 // maxAssigned is how many requests are weighed at once.
 const maxAssigned = 128
 
+// maxFits is up to how many may have caused one: with more nothing is proven, as all of them hang together.
+const maxFits = 12
+
 // assign relates x to its cause, or what was made of y to y, together with all others that could be: what is decided is decided for all.
 func (j *Joiner) assign(pid uint32, x, y *Exchange) {
 	p := j.processes[pid]
@@ -143,7 +146,10 @@ func (a *assignment) causes(i int) {
 		if k < 0 {
 			k = a.addY(y)
 		}
-		a.edges[i] = append(a.edges[i], k)
+		if a.edges[i] = append(a.edges[i], k); len(a.edges[i]) > maxFits {
+			a.full = true
+			return
+		}
 	}
 }
 
