@@ -14,7 +14,6 @@ func (j *Joiner) relateAcross(g *group) (grew bool) {
 			j.seekCause(x)
 		}
 		if !x.asked && !x.offered && x.listed && x.servedBy != 0 && j.isProxy(x.servedBy) {
-			x.offered = true
 			j.assign(x.servedBy, nil, x)
 		}
 	}
@@ -73,7 +72,7 @@ func (j *Joiner) claim(x, y *Exchange, m journey.Method, candidates int) {
 		j.lost.groupFull.Add(1)
 		return
 	}
-	x.parent, x.claimed, y.asked = y, true, true
+	x.parent, x.claimed, x.sought, y.asked = y, true, true, true
 	x.candidates = int32(candidates) //nolint:gosec // at most maxLooked
 	x.Relay = journey.Relay{Method: m, Confidence: confidenceOf(m), Candidates: candidates, Pid: int(x.ClientPid())}
 	if b == j.flushing {

@@ -48,7 +48,7 @@ func playSim(t *testing.T, seed uint64, o simOptions) (score simScore) {
 
 // A proxy whose every order is random: nothing is joined wrongly, however much is under way, and nearly nothing where one flight in 100 is missed.
 func TestAssignmentIsNotWrong(t *testing.T) {
-	for seed := range uint64(2) {
+	for seed := range uint64(1) {
 		for _, clients := range []int{1, 4, 16, 64, 256, 1000} {
 			for _, targets := range []int{1, 1000} {
 				for _, withID := range []float64{0, 0.5} {

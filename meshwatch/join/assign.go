@@ -72,7 +72,7 @@ func (a *assignment) giveUp() {
 		}
 	}
 	for _, y := range a.ys {
-		y.offered = y.offered || a.settled(y.answeredAt)
+		y.offered = y.offered || a.settled(y.answeredAt) && !a.learning(y.answeredAt)
 	}
 }
 
@@ -81,9 +81,17 @@ func (a *assignment) settled(ns uint64) bool {
 	return ns < a.held && ns+uint64(a.j.cfg.Linger)/2 <= a.j.now
 }
 
+// learning says whether the process's ways are about to be known: what is undecided is looked at again then.
+func (a *assignment) learning(ns uint64) bool {
+	return a.p.ways.proven < provenAfter && a.j.now < ns+uint64(a.j.cfg.Parents)/2
+}
+
 // apart leaves the i-th without a cause.
 func (a *assignment) apart(i int) {
 	x := a.xs[i]
+	if a.learning(x.askedAt) {
+		return
+	}
 	x.sought, x.contested = true, true
 	x.candidates = max(x.candidates, int32(max(len(a.edges[i]), 2))) //nolint:gosec // at most maxAssigned
 	for _, k := range a.edges[i] {
@@ -232,7 +240,6 @@ func (a *assignment) settle() {
 		if !a.settled(x.askedAt) || n == 0 {
 			continue // what it belongs to may still be on its way to us
 		}
-		x.sought = true
 		switch y, m := a.decided(i, proven[i], ordered); {
 		case y == nil || a.torn(x, y, m):
 			a.apart(i)
@@ -241,7 +248,7 @@ func (a *assignment) settle() {
 		}
 	}
 	for _, y := range a.ys {
-		y.offered = y.offered || a.settled(y.answeredAt)
+		y.offered = y.offered || a.settled(y.answeredAt) && !a.learning(y.answeredAt)
 	}
 }
 
@@ -270,12 +277,14 @@ func (a *assignment) torn(x, y *Exchange, m journey.Method) bool {
 func (a *assignment) rare(x *Exchange) bool {
 	const around, few = 32, 8 // one in so many
 	list, at := a.p.in.list, a.p.in.from(x.askedAt)
+	a.j.describeLines(x)
 	alike, all := 0, 0
 	for _, e := range list[max(at-around, 0):min(at+around, len(list))] {
 		if e.x == nil || e.x.host != x.host {
 			continue
 		}
-		if all++; e.x.target == x.target {
+		a.j.describeLines(e.x)
+		if all++; e.x.target == x.target && e.x.lines == x.lines {
 			alike++
 		}
 	}

@@ -31,16 +31,14 @@ type simOptions struct {
 	targets          int     // different ones
 	lost             float64 // share of the flights that nobody sees
 	service          uint64  // ns that the upstream takes, about
-	proxy            bool
 }
 
 type simWorker struct {
-	tid     uint32
-	ready   []func() // reads
-	made    []func() // writes of the turn before
-	awake   bool
-	idle    []*conn
-	idleIDs []*conn
+	tid   uint32
+	ready []func() // reads
+	made  []func() // writes of the turn before
+	awake bool
+	idle  []*conn
 }
 
 type simFlight struct {
