@@ -6,6 +6,7 @@ import "time"
 func (j *Joiner) request(m *Message) {
 	l, x := m.leg, j.newExchange(m)
 	j.Stats.Requests++
+	j.turn(m)
 	s := &l.dirs[m.dir]
 	if s.gapped {
 		// sure again once everything asked before was answered before this was sent
@@ -72,7 +73,7 @@ func (j *Joiner) response(m *Message) {
 	}
 	l.early = append(l.early, m)
 	if len(l.early) > maxPipelined {
-		j.lost.unpairedResponse.Add(1)
+		j.unpaired(l.early[0])
 		j.freeMessage(l.early[0])
 		l.early = l.early[1:]
 	}
@@ -103,7 +104,7 @@ func (j *Joiner) pair(m *Message) bool {
 		return true
 	}
 	if before(m.Seq, x.Req.Ack) || !before(x.Req.Seq, m.Ack) {
-		j.lost.unpairedResponse.Add(1) // sent before this request was: its own was never seen
+		j.unpaired(m) // sent before this request was: its own was never seen
 		j.freeMessage(m)
 		return true
 	}
@@ -126,6 +127,8 @@ func (j *Joiner) pair(m *Message) bool {
 		l.upgraded = true
 	}
 	m.exchange = x
+	j.turn(m)
+	j.answered(x)
 	j.measure(m)
 	l.answered, l.hasAnswered = m.End, true
 	j.identify(x)

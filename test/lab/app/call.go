@@ -77,7 +77,7 @@ func (a *app) call(r *http.Request, name string, q *query, into io.Writer) error
 		req.Method, req.Body, req.ContentLength = r.Method, r.Body, r.ContentLength
 	}
 	if !q.bare {
-		handOn(req.Header, r.Header, forwarded)
+		handOn(req.Header, r.Header, a.forwarded)
 	}
 	if q.session {
 		handOn(req.Header, r.Header, ofSession)
