@@ -30,6 +30,7 @@ type Config struct {
 	Control    Control    `yaml:"control"`
 	Namespaces Namespaces `yaml:"namespaces"`
 	TLS        TLS        `yaml:"tls"`
+	Go         Go         `yaml:"go"`
 	Budget     Budget     `yaml:"budget"`
 
 	// How much of a message's way is recorded: `edges` (from the sending socket to the receiving one, and where it leaves), `full` (every
@@ -155,8 +156,17 @@ type TLS struct {
 	Stepped float64 `yaml:"stepped"`
 }
 
-// The values of TLS.Probes.
+// Go says what is looked at in programs written in Go. Nothing is read of them but numbers of goroutines.
+type Go struct {
+	// Probes on the client of Go's net/http, by which a request that an app makes is joined with the one that it is made for, although the app forwards no id: in whose goroutine, or whose child, is it made? `on` (two traps of about 1 µs for each request that a Go program makes), or `off`.
+	Probes string `yaml:"probes"`
+	// Names, or patterns with * ? [a-z], of network namespaces of whose processes nothing is noted.
+	Exclude []string `yaml:"exclude"`
+}
+
+// The values of TLS.Probes and Go.Probes.
 const (
+	ProbesOn     = "on"
 	ProbesAuto   = "auto"
 	ProbesWrites = "writes"
 	ProbesOff    = "off"
@@ -214,6 +224,7 @@ func Default() Config {
 			Security: xds.MTLS, RootFile: "/var/run/secrets/istio/root-cert.pem", TokenFile: "/var/run/secrets/tokens/istio-token", ClusterID: "Kubernetes", // as Istio mounts them
 		}, Kubernetes: Kubernetes{ClusterID: "Kubernetes"}},
 		TLS:     TLS{Probes: ProbesAuto, Exclude: []string{}, Stepped: 1},
+		Go:      Go{Probes: ProbesOn, Exclude: []string{}},
 		Budget:  Budget{Agent: 0.2, Recorder: 0.2},
 		Depth:   DepthAuto,
 		Proxies: []string{"envoy", "haproxy", "nginx", "pilot-agent", "traefik"},

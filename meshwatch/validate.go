@@ -34,6 +34,8 @@ func (c *Config) Validate() error {
 		socketPath("control.socket", c.Control.Socket),
 		patterns("namespaces.exclude", c.Namespaces.Exclude),
 		c.TLS.validate(),
+		oneOf("go.probes", c.Go.Probes, ProbesOn, ProbesOff),
+		patterns("go.exclude", c.Go.Exclude),
 		c.Topology.validate(),
 		c.Budget.validate(),
 		oneOf("depth", c.Depth, DepthEdges, DepthFull, DepthAuto),

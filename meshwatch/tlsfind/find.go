@@ -18,13 +18,13 @@ type Kind uint8
 
 // The kinds.
 const (
-	Write   Kind = iota // int SSL_write(SSL *, const void *, int)
-	WriteEx             // int SSL_write_ex(SSL *, const void *, size_t, size_t *)
-	GoWrite             // func (*tls.Conn) Write([]byte) (int, error), by Go's ABIInternal
-	Read                // int SSL_read(SSL *, void *, int), where it begins
-	ReadEx              // int SSL_read_ex(SSL *, void *, size_t, size_t *), where it begins
-	GoRoundTrip         // func (*http.persistConn) roundTrip(*transportRequest) (*Response, error), by Go's ABIInternal
-	GoConnWrite         // func (http.persistConnWriter) Write([]byte) (int, error), likewise
+	Write       Kind = iota // int SSL_write(SSL *, const void *, int)
+	WriteEx                 // int SSL_write_ex(SSL *, const void *, size_t, size_t *)
+	GoWrite                 // func (*tls.Conn) Write([]byte) (int, error), by Go's ABIInternal
+	Read                    // int SSL_read(SSL *, void *, int), where it begins
+	ReadEx                  // int SSL_read_ex(SSL *, void *, size_t, size_t *), where it begins
+	GoRoundTrip             // func (*http.persistConn) roundTrip(*transportRequest) (*Response, error), by Go's ABIInternal
+	GoConnWrite             // func (http.persistConnWriter) Write([]byte) (int, error), likewise
 )
 
 // Point is where a probe goes.
