@@ -1,8 +1,9 @@
 // Command gohttp is what gohttp_test.go records: clients ask a front, which asks a back for each, all in one process. Every message says in
-// its head which goroutine it is of, as the runtime itself tells. It prints the ports of front and back when all is over.
+// its head which goroutine it is of, as the runtime itself tells. It begins when its input has a line or ends, and prints the ports of front and back when all is over.
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -100,6 +101,7 @@ func run(how string, secure bool, clients, times, body int) error {
 }
 
 func main() {
+	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
 	var n [3]int
 	for i := range n {
 		n[i], _ = strconv.Atoi(os.Args[3+i])
