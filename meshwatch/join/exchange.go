@@ -34,6 +34,11 @@ type Exchange struct {
 	Connect    *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
 	since      uint64
 	Stream     Stream
+	maker      *Exchange // by its worker, see worker.go: what it was made for; nil: not known
+	madeBy     journey.Method
+	madeSure   float64
+	asks       bool // it is among what its client asks
+	open       bool // it is among what its server has not answered
 	Relay      journey.Relay // how Parent was found, if there is one
 }
 
@@ -110,6 +115,9 @@ func (j *Joiner) describe(x *Exchange, h *head.Head) {
 }
 
 func (j *Joiner) freeExchange(x *Exchange) {
+	if x.asks || x.open {
+		j.forgetWorkers(x)
+	}
 	for _, m := range [...]*Message{x.Req, x.Resp} {
 		if m == nil {
 			continue

@@ -118,6 +118,10 @@ func (j *Joiner) flush(all bool) {
 			break
 		}
 		g.queued = false
+		if len(g.xs) == 0 { // it is part of another one, see adopt
+			j.freeGroups = append(j.freeGroups, g)
+			continue
+		}
 		if g.open > 0 {
 			continue // finish brings it back
 		}
@@ -127,7 +131,7 @@ func (j *Joiner) flush(all bool) {
 		}
 		slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.StartNs - b.Req.StartNs)) }) //nolint:gosec // a difference
 		waits := j.relate(g)
-		if waits && !all && j.now-g.last < uint64(j.cfg.Parents) {
+		if quiet := j.now - g.last; !all && (waits && quiet < uint64(j.cfg.Parents) || quiet < patience*uint64(j.cfg.Parents) && j.awaited(g)) {
 			g.queued, g.due = true, j.now+uint64(j.cfg.Linger)
 			j.quiet = append(j.quiet, g)
 			continue

@@ -49,6 +49,7 @@ type Joiner struct {
 	traces  map[[16]byte]*group
 	quiet   []*group // groups that are over, by when they became so
 	servers map[uint32]uint64
+	apps    map[uint32]*app
 	swept   uint64
 	begun   uint64 // when recording did
 	latest  uint32 // highest flight id so far
@@ -87,7 +88,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 	return &Joiner{
 		cfg: cfg, emit: emit,
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
-		servers: map[uint32]uint64{}, seed: maphash.MakeSeed(),
+		servers: map[uint32]uint64{}, apps: map[uint32]*app{}, seed: maphash.MakeSeed(),
 		lost: losses{
 			gap: c("leg", "missing-flight"), stale: c("leg", "stale-flight"), strayBody: c("leg", "stray-body"),
 			malformed: c("parse", "malformed-head"), cutHead: c("parse", "cut-head"),
@@ -400,6 +401,7 @@ func (j *Joiner) sweep() {
 		}
 		j.retire(l, "idle")
 	}
+	j.sweepApps()
 	for pid, at := range j.servers {
 		if j.now-at > 6*idle {
 			delete(j.servers, pid)

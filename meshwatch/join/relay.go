@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"hash/maphash"
 	"net/netip"
+	"slices"
 
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -30,11 +31,16 @@ func (j *Joiner) relate(g *group) (waits bool) {
 			}
 		}
 		x.candidates = int32(len(j.found)) //nolint:gosec // at most maxGroup
-		if len(j.found) == 0 {
+		if len(j.found) == 0 && x.maker == nil {
 			waits = waits || j.serves(pid)
 			continue
 		}
 		y, confidence := j.decide(x, pid)
+		if z := x.maker; y == nil && z != nil && (len(j.found) == 0 || slices.Contains(j.found, z)) {
+			x.parent, z.asked = z, true
+			x.Relay = journey.Relay{Method: x.madeBy, Confidence: x.madeSure, Candidates: max(int(x.candidates), 1), Pid: int(pid)}
+			continue
+		}
 		if y == nil {
 			continue
 		}
@@ -99,6 +105,9 @@ func methodOf(x, y *Exchange) journey.Method {
 // client meant, then that a proxy answers one request by one request at a time. Nil: undecided.
 func (j *Joiner) decide(x *Exchange, pid uint32) (*Exchange, float64) {
 	c := j.found
+	if len(c) == 0 {
+		return nil, 0
+	}
 	if len(c) == 1 {
 		return j.only(x, c[0], pid)
 	}

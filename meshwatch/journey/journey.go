@@ -148,6 +148,8 @@ const (
 	MethodRequestID  Method = "request-id"  // the same request id in both heads
 	MethodResponseID Method = "response-id" // the id came back in the response head
 	MethodTrace      Method = "trace"       // the same trace context in both heads
+	MethodGoroutine  Method = "goroutine"   // the goroutine that answers one, or one that it started, asked the other
+	MethodThread     Method = "thread"      // one thread did everything, in a process whose threads serve one request at a time
 )
 
 // Relay is the causal link inside one process from the exchange it received (From) to the one it made (To).
