@@ -42,7 +42,7 @@ func options(scenario string, asked lab.Options) (lab.Options, error) {
 		}
 		o.Sidecar = asked.Sidecar
 	}
-	o.IPv6, o.AccessLogs = asked.IPv6, true
+	o.NoIDs, o.IPv6, o.AccessLogs = asked.NoIDs, asked.IPv6, true
 	return o, nil
 }
 
