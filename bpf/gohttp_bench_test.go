@@ -27,7 +27,7 @@ func BenchmarkSend(b *testing.B) {
 			}
 			defer counting.Close()
 			before := sendStats(b, r)
-			talk(b)
+			thereAndBack(b)
 			after := sendStats(b, r)
 			b.ReportMetric(float64(after.Runtime-before.Runtime)/float64(after.RunCount-before.RunCount), "ns/run")
 		})
@@ -63,8 +63,8 @@ func sendStats(b *testing.B, r *Recorder) *ebpf.ProgramStats {
 	return s
 }
 
-// talk sends messages there and back on loopback while the benchmark lasts.
-func talk(b *testing.B) {
+// thereAndBack sends messages there and back on loopback while the benchmark lasts.
+func thereAndBack(b *testing.B) {
 	b.Helper()
 	lc := net.ListenConfig{}
 	lc.SetMultipathTCP(false)

@@ -21,7 +21,8 @@ type netfilterControl struct {
 	Since     uint32
 	Tls       netfilterTlsProbe
 	Go        uint32
-	Pad0      [10]uint32
+	Inject    uint32
+	Pad0      [9]uint32
 	NextId    uint64
 	Pad1      [7]uint64
 	HeadPos   uint32

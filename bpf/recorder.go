@@ -22,6 +22,7 @@ type Recorder struct {
 	TC        *TC        // stands in for Devices then, else nil
 	Sockets   *Sockets
 	Trouble   *Trouble
+	Inject    *Inject // nil unless asked for
 	TLS       *TLS    // nil where the kernel cannot probe, or the machine is no x86-64: plaintext is not seen
 	GoHTTP    *GoHTTP // nil where TLS is: in which goroutine Go programs ask is not seen
 	ring      *Ring
@@ -34,6 +35,9 @@ type Options struct {
 	Sizes Sizes
 	// NoNetfilter leaves the netfilter programs out, as on a kernel before 6.4.
 	NoNetfilter bool
+	// Inject loads the programs that put request ids into requests; it names the fields that carry one, at most InjectNames-1 besides
+	// RequestIDHeader. Nil: they are not loaded.
+	Inject []string
 	// TC takes tc's hooks, as on a kernel before 6.11.
 	TC bool
 }
@@ -76,6 +80,11 @@ func Load(o Options) (_ *Recorder, err error) {
 	}
 	if r.GoHTTP, err = loadGoHTTPProgs(load, r.ring.control); err != nil && !Refused(err) {
 		return nil, err
+	}
+	if o.Inject != nil {
+		if r.Inject, err = loadInjectProgs(load, r.ring.control, o.Inject); err != nil {
+			return nil, err
+		}
 	}
 	return r, nil
 }
@@ -277,6 +286,9 @@ func (r *Recorder) programs() []*ebpf.Program {
 	if r.TC != nil {
 		out = append(out, r.TC.objs.MwTc)
 	}
+	if i := r.Inject; i != nil {
+		out = append(out, i.objs.MwOpen, i.objs.MwMsg)
+	}
 	if p := r.TLS; p != nil {
 		out = append(out, p.objs.MwSslWrite, p.objs.MwSslWriteEx, p.objs.MwGoWrite, p.objs.MwSslRead, p.objs.MwSslReadEx, p.objs.MwSslReadEnd)
 	}
@@ -296,7 +308,7 @@ func (r *Recorder) Close() error {
 	if r.ring != nil {
 		r.ring.Enable(false)
 	}
-	for _, c := range []interface{ Close() error }{r.Netfilter, r.Devices, r.TC, r.Sockets, r.Trouble, r.TLS, r.GoHTTP} {
+	for _, c := range []interface{ Close() error }{r.Netfilter, r.Devices, r.TC, r.Sockets, r.Trouble, r.TLS, r.GoHTTP, r.Inject} {
 		errs = append(errs, c.Close())
 	}
 	if r.ring != nil {

@@ -6,6 +6,7 @@
  * is unlocked.
  */
 #include "c/gohttp.h"
+#include "c/inject.h"
 #include "c/tie.h"
 #include <bpf/bpf_tracing.h>
 
@@ -95,13 +96,19 @@ static __noinline int plain_wrote(const struct wrote *w)
 	int opaque = f && f->flags & FLIGHT_OPAQUE, told;
 	u32 part;
 
-	if (t && t->state == THREAD_WROTE && t->sk == s->sk)
-		t->blocked = 0; /* the call goes on */
+	if (t && t->state == THREAD_WROTE && t->sk == s->sk) { /* the call goes on */
+		t->blocked = 0;
+		t->left -= wire < t->left ? wire : t->left;
+	}
 	if (!queued && !opaque)
 		return 0;
 	t = plain_writer(t);
 	if (!t)
 		return 0;
+	if (unlikely(t->left)) { /* it is made again, and this is of what is tied */
+		t->left -= wire < t->left ? wire : t->left;
+		return 0;
+	}
 	if (opaque && f->seq == start) {
 		if (f->flags & FLIGHT_PLAIN || !record_fits(f, t->num)) {
 			t->other = 1; /* a handshake's */
@@ -124,8 +131,11 @@ static __noinline int plain_wrote(const struct wrote *w)
 	}
 	t->sk = s->sk;
 	t->other = 0;
+	part = t->num + RECORD_HEADER + RECORD_OVERHEAD;
+	part -= wire < part ? wire : part;
+	t->left = part < 0xffff ? part : 0xffff;
 	if (t->more_len) { /* goes out with the next write */
-		t->first = t->more_first;
+		t->before = t->num;
 		t->pos = t->more_pos;
 		t->num = t->more_num;
 		t->len = t->more_len;
@@ -202,7 +212,15 @@ static __noinline void pieces_written(struct flight *f, u32 start)
 	bpf_loop(CONT_LIMIT + 1, piece_written, &p, 0);
 }
 
-/* A write returned: ret bytes up to write_seq. */
+/* How much longer than the writer knows a write became that seems to begin at start. */
+static __noinline u32 injected_bytes(struct sock *sk, u32 start)
+{
+	struct conn *c = bpf_sk_storage_get(&mw_conns, sk, 0, 0);
+
+	return c && c->added && c->at + INJECTED_BYTES == start ? INJECTED_BYTES : 0;
+}
+
+/* A write returned: ret bytes up to write_seq, and what inject.bpf.c has put into it. */
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 {
@@ -223,6 +241,8 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 	tp = CAST(sk, struct tcp_sock);
 	upto = tp->write_seq;
 	start = upto - ret;
+	if (unlikely(*(volatile u32 *)&mw_control.inject))
+		start -= injected_bytes(sk, start);
 	f = flight_by_id(s->out_id);
 	if (unlikely(tls_probed())) { /* ahead of the mark that the write has returned: then the record can be read */
 		struct wrote w = {sk, s, f, start, ret, start == s->next && seq_diff(tp->snd_nxt, start) <= 0};
@@ -418,48 +438,74 @@ int BPF_PROG(mw_recv, struct sock *sk, int ret, int flags)
 	return 0;
 }
 
+/* Ends a flight that nobody will read: there is nothing more to find. */
+static __noinline void flight_unread(struct flight *f, u64 now, u32 netns, u64 end)
+{
+	u64 *entry = index_entry(f->seq);
+
+	if (entry && (u32)(*entry >> 32) == (u32)f->id)
+		*entry = 0;
+	no_receiver(f, now);
+	f->recv_netns = netns;
+	f->recv_end_ns = end;
+	if (!f->send_ns)
+		f->send_ns = now;
+	barrier();
+	f->recv_ns = now;
+}
+
 /* Ends the SYN of a socket that waits no more for its answer: it has come, or nobody waits for it. */
 static __noinline void syn_over(const struct socket *s)
 {
 	struct flight *f = flight_by_id(s->out_id);
-	u64 now, *entry;
+	u64 now = bpf_ktime_get_ns();
 
 	if (!f || !(f->flags & FLIGHT_SYN) || f->recv_ns)
 		return;
-	entry = index_entry(f->seq);
-	if (entry && (u32)(*entry >> 32) == (u32)f->id)
-		*entry = 0;
-	now = bpf_ktime_get_ns();
-	no_receiver(f, now);
-	f->recv_netns = f->send_netns;
 	f->send_ns = now;
-	barrier();
-	f->recv_ns = now;
+	flight_unread(f, now, f->send_netns, now);
+}
+
+/* Ends TLS's last word, which is seldom read: as long as it is not over it takes the place of flights that go on. Of a message, and in clear
+ * text, it matters that nobody has read it. */
+static __noinline void alert_unread(struct flight *f)
+{
+	if (!f || f->recv_ns || (f->flags & (FLIGHT_OPAQUE | FLIGHT_PLAIN)) != FLIGHT_OPAQUE)
+		return;
+	f->recv_upto = f->end;
+	flight_unread(f, bpf_ktime_get_ns(), 0, 0);
 }
 
 /* Connections open and close: the state starts exact, and a recycled struct sock does not inherit any. */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(mw_state, struct sock *sk, int oldstate, int newstate)
 {
+	struct tcp_sock *tp;
 	struct socket *s;
+	u64 *entry;
 
 	if ((newstate != TCP_ESTABLISHED && newstate != TCP_CLOSE) || !enabled() || !is_tcp(sk))
 		return 0;
 	s = socket_find(sock_id(sk));
+	tp = CAST(sk, struct tcp_sock);
 	if (s && oldstate == TCP_SYN_SENT)
 		syn_over(s);
 	if (newstate == TCP_CLOSE) {
+		if (tp->copied_seq != tp->rcv_nxt)
+			alert_unread(socket_flight(sk, tp->copied_seq, &entry));
 		if (!s)
 			return 0;
+		if (sk->sk_err)
+			alert_unread(flight_by_id(s->out_id));
 		if (s->out_id || s->in_id)
 			flight_close(s, bpf_ktime_get_ns(), sk->sk_err != 0);
 		s->sk = 0;
 		return 0;
 	}
 	if (!s)
-		socket_make(sock_id(sk), CAST(sk, struct tcp_sock)->write_seq);
+		socket_make(sock_id(sk), tp->write_seq);
 	else
-		s->next = CAST(sk, struct tcp_sock)->write_seq;
+		s->next = tp->write_seq;
 	return 0;
 }
 

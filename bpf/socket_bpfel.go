@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	socketMapMwConns     = "mw_conns"
 	socketMapMwLosses    = "mw_losses"
 	socketProgMwArrive   = "mw_arrive"
 	socketProgMwRecv     = "mw_recv"
@@ -93,6 +94,7 @@ type socketProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketMapSpecs struct {
+	MwConns  *ebpf.MapSpec `ebpf:"mw_conns"`
 	MwLosses *ebpf.MapSpec `ebpf:"mw_losses"`
 }
 
@@ -140,11 +142,13 @@ func (o *socketObjects) Close() error {
 //
 // It can be passed to loadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketMaps struct {
+	MwConns  *ebpf.Map `ebpf:"mw_conns"`
 	MwLosses *ebpf.Map `ebpf:"mw_losses"`
 }
 
 func (m *socketMaps) Close() error {
 	return _SocketClose(
+		m.MwConns,
 		m.MwLosses,
 	)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/attach"
 	"github.com/meshwatch/meshwatch/meshwatch/control"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
+	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
@@ -37,7 +38,8 @@ type Agent struct {
 
 	recorder *bpf.Recorder
 	attached *attach.Manager
-	probes   *probe.Manager // nil: off
+	probes   *probe.Manager  // nil: off
+	injects  *inject.Manager // nil: off
 	depths   *depths
 	meter    *meter
 	wanted   atomic.Bool   // that anything is recorded
@@ -93,8 +95,8 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 			err = errors.Join(err, a.Close())
 		}
 	}()
-	if a.recorder, err = bpf.Load(bpf.Options{Sizes: cfg.Recorder}); err != nil {
-		return nil, fmt.Errorf("load the flight recorder: %w", err)
+	if err := a.load(); err != nil {
+		return nil, err
 	}
 	if err := a.outputs(ctx); err != nil {
 		return nil, err
@@ -106,6 +108,12 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 	a.meter = newMeter(cfg.Budget, recorderCosts{a.recorder}, a.depths.allow, env.Log)
 	if err := a.recorder.Attach(); err != nil {
 		return nil, err
+	}
+	if a.injects != nil {
+		if err := a.injects.Start(); err != nil {
+			return nil, fmt.Errorf("give requests ids: %w", err)
+		}
+		a.background.Go(func() { a.injects.Run(ctx) })
 	}
 	a.wanted.Store(true)
 	a.gate(time.Now())
@@ -124,6 +132,23 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 	}
 	env.Log.Info("recording", "namespaces", a.attached.Counts().Namespaces, "depth", cfg.Depth)
 	return a, nil
+}
+
+// load loads the programs that are wanted.
+func (a *Agent) load() (err error) {
+	o := bpf.Options{Sizes: a.cfg.Recorder}
+	if a.cfg.Inject == InjectMissing {
+		o.Inject = append([]string{}, otherIDs(a.cfg.RequestIDHeaders)...)
+	}
+	if a.recorder, err = bpf.Load(o); err != nil {
+		return fmt.Errorf("load the flight recorder: %w", err)
+	}
+	if a.recorder.Inject != nil {
+		a.injects = inject.New(a.recorder.Inject, inject.Options{
+			Workloads: a.cfg.InjectWorkloads, Exclude: a.cfg.Namespaces.Exclude, Losses: a.losses, Log: a.env.Log,
+		})
+	}
+	return nil
 }
 
 // outputs opens where journeys go.
@@ -174,6 +199,9 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 	a.watcher, err = netpath.Watch(ctx, 0, func(c netpath.Change) {
 		a.names.SetState(c.State)
 		a.attached.Apply(c.State)
+		if a.injects != nil {
+			a.injects.SetState(c.State, monotonic())
+		}
 	})
 	a.depths = newDepths(a.cfg.Depth, a.attached, a.names.State)
 	return err
@@ -219,18 +247,26 @@ func (a *Agent) learned(s *topology.Store) {
 		return
 	}
 	a.latest = s
-	a.names.SetStore(s)
+	a.setStore(s)
 	if a.governor != nil {
 		a.governor.learned(s)
 	}
 	a.topology.Store(&control.Topology{Addresses: s.Len(), Loaded: time.Now()})
 }
 
+// setStore tells everybody of a topology.
+func (a *Agent) setStore(s *topology.Store) {
+	a.names.SetStore(s)
+	if a.injects != nil {
+		a.injects.SetStore(s, monotonic())
+	}
+}
+
 // topologyChanged takes a new topology, or notes why the file as it is now cannot be one.
 func (a *Agent) topologyChanged(s *topology.Store, err error) {
 	next := control.Topology{File: a.cfg.Topology.File, Loaded: time.Now()}
 	if err == nil {
-		a.names.SetStore(s)
+		a.setStore(s)
 		next.Addresses = s.Len()
 	} else {
 		a.losses.Count("topology", "bad-file", 1)
@@ -348,6 +384,16 @@ func (a *Agent) Record(on bool) {
 	case a.wake <- struct{}{}:
 	default: // it looks anyway
 	}
+}
+
+// Inject switches giving requests ids off, for good on the connections that there are, or on for those that will be opened. An error: it is
+// not configured.
+func (a *Agent) Inject(on bool) error {
+	if a.injects == nil {
+		return fmt.Errorf("no programs are loaded that give requests ids: set inject to %s in the configuration", InjectMissing)
+	}
+	a.injects.Switch(on)
+	return nil
 }
 
 // Close stops in order: no new flights, what is under way is given out, what is queued is sent (5 s at most), everything

@@ -39,6 +39,10 @@ type Config struct {
 	Depth string `yaml:"depth"`
 	// Process names (`comm`, at most 15 bytes) that are proxies: one request in, the same request out.
 	Proxies []string `yaml:"proxies"`
+	// Whether the kernel puts an X-Request-ID line into requests of `inject_workloads` to their own sidecars that have none, where they are HTTP/1 in clear text: `missing`, or `off`.
+	Inject string `yaml:"inject"`
+	// Whose: names, or patterns with * ? [a-z], of workloads as the topology calls them (`namespace/name`, in Kubernetes the pod's), or of network namespaces. `*` is all that have a sidecar.
+	InjectWorkloads []string `yaml:"inject_workloads"`
 	// What goes to standard output: `none`, or `json` for one line per journey, kept or not (docs/journey-json.md).
 	Output string `yaml:"output"`
 	// Journeys that `meshwatch trace` can still show, at about 25 KB each. From 0 to 100000.
@@ -184,6 +188,12 @@ type Budget struct {
 // DefaultSocket is where the agent listens and the command line looks.
 const DefaultSocket = "/run/meshwatch/meshwatch.sock"
 
+// The values of Config.Inject.
+const (
+	InjectOff     = "off"
+	InjectMissing = "missing"
+)
+
 // The values of Config.Output and Export.OTLP.
 const (
 	OutputNone = "none"
@@ -228,7 +238,10 @@ func Default() Config {
 		Budget:  Budget{Agent: 0.2, Recorder: 0.2},
 		Depth:   DepthAuto,
 		Proxies: []string{"envoy", "haproxy", "nginx", "pilot-agent", "traefik"},
+		Inject:  InjectOff,
 		Output:  OutputNone,
 		Retain:  2000,
+
+		InjectWorkloads: []string{"*"},
 	}
 }

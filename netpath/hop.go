@@ -180,7 +180,7 @@ func (s *State) medium(from, to Place, a, b *Link) (HopName, bool) {
 		return hopTunnel, true
 	case pair(a, from.Netns, b, to.Netns):
 		return hopVeth, true
-	case s.bridged(a, b):
+	case s.bridged(a, b), s.atBridge(a, to.Netns), s.atBridge(b, from.Netns):
 		return hopBridge, true
 	case is(a, KindDevice), is(b, KindDevice):
 		return hopWire, true
@@ -208,4 +208,14 @@ func (s *State) bridged(a, b *Link) bool {
 	}
 	pa, pb := s.Link(a.PeerNetns, a.Peer), s.Link(b.PeerNetns, b.Peer)
 	return pa != nil && pb != nil && pa.Master != 0 && pa.Master == pb.Master
+}
+
+// atBridge says whether a link's other end is a port of a bridge in this namespace. Its devices' hooks were not seen, as while the depth
+// changes.
+func (s *State) atBridge(l *Link, netns uint32) bool {
+	if l == nil || !l.paired() || l.PeerNetns != netns {
+		return false
+	}
+	port := s.Link(netns, l.Peer)
+	return port != nil && port.Master != 0
 }

@@ -164,7 +164,8 @@ struct control {
 	u32 since;     /* low 32 bits of the first id after it was last switched on */
 	enum tls_probe tls; /* 0: there are no probes on TLS libraries */
 	u32 go;	       /* 0: there are none on Go's net/http */
-	u32 pad0[10];
+	u32 inject;	    /* not 0: request ids are put into requests that have none */
+	u32 pad0[9];
 	u64 next_id; /* flights claimed so far */
 	u64 pad1[7];
 	u32 head_pos; /* bytes of `heads` claimed so far */

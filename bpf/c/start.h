@@ -189,10 +189,23 @@ static __always_inline enum start start_decide(enum start how, u64 first)
 	return kind_of(first) ? START_YES : how == START_CONT ? START_CONT : START_NO;
 }
 
-/* Whether the slot of f can be used again: its flight is finished, overwritten long ago or too old to wait for. */
+#define UNREAD 8 /* times live_ns: how long one that came to its socket, which is read late, is not overwritten if another slot is near */
+
+/* Whether a flight is too old to wait for: it may have left the node, or have been dropped. Times of TCP's own are a little older than now. */
+static __always_inline int flight_old(const struct flight *f, u64 now)
+{
+	s64 age = now - f->start_ns;
+	u32 n = f->nstamps - 1;
+
+	if (likely(age <= (s64)live_ns))
+		return 0;
+	return age > UNREAD * (s64)live_ns || n >= MAX_STAMPS || f->stamps[n].place >> 28 != HOOK_DELIVERED;
+}
+
+/* Whether the slot of f can be used again: its flight is finished, overwritten long ago or too old. */
 static __always_inline int flight_over(const struct flight *f, u64 now)
 {
-	return !f->watched && (!f->id || (f->recv_ns && seq_diff(f->recv_upto, f->end) >= 0) || (s64)(now - f->start_ns) > (s64)live_ns); /* times of TCP's own are a little older than now */
+	return !f->watched && (!f->id || (f->recv_ns && seq_diff(f->recv_upto, f->end) >= 0) || flight_old(f, now));
 }
 
 /* One of the next three slots after one that is not over, else the last of them anyway. */

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/probe"
 )
 
@@ -53,6 +54,7 @@ func statusTable(w io.Writer, s *control.Status, now time.Time) error {
 	row("memory", "%.1f MB resident, %.1f MB in BPF maps", float64(s.Memory)/1e6, float64(s.Ring.MapBytes)/1e6)
 	row("tls", "%s", tlsState(s.TLS))
 	row("go", "%s", goState(s.TLS))
+	row("inject", "%s", injectState(s.Inject))
 	row("export", "%s", exportState(&s.Export))
 	row("topology", "%s", topologyState(&s.Topology, s.Kubernetes != nil, now))
 	if p := s.Topology.Proxies; p != nil {
@@ -105,6 +107,29 @@ func goState(list []probe.Binary) string {
 		return "no probes"
 	}
 	return fmt.Sprintf("probes on net/http in %d binaries of %d, in %d processes: %d requests, %d with their goroutine", probed, all, processes, trips, tied)
+}
+
+func injectState(i *inject.State) string {
+	switch {
+	case i == nil:
+		return "off"
+	case len(i.Workloads) == 0:
+		return "no workload with a sidecar of its own is chosen"
+	}
+	text := fmt.Sprintf("%d of %d requests were given an id, on %d connections of %s", i.Injected, i.Injected+i.HadID, i.Connections, printable(some(i.Workloads)))
+	if !i.On {
+		text += "; switched off"
+	}
+	return text
+}
+
+// some names a few, and says how many more there are.
+func some(names []string) string {
+	const few = 8
+	if more := len(names) - few; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 // tlsTable lists the binaries that have a TLS library, or may have one.

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
 	"github.com/meshwatch/meshwatch/meshwatch/probe"
@@ -46,6 +47,7 @@ func TestStatusTable(t *testing.T) {
 			{Path: "/old", Library: "Go crypto/tls", Processes: 1, Writes: true, HTTP: &probe.HTTP{Problem: "runtime.newproc1: not known\x1b"}},
 			{Path: "/odd\x1b", Processes: 1, Problem: "BoringSSL: 0 functions report as SSL_write does"},
 		},
+		Inject: &inject.State{On: true, Workloads: []string{"demo/a\x1b", "demo/b"}, Connections: 3, Injected: 40, HadID: 10},
 		Losses: []loss.Row{{Stage: "pair", Reason: "no-response"}, {Stage: "relay", Reason: "no-id", Count: 7}},
 	}
 	var b strings.Builder
@@ -60,6 +62,7 @@ joined    6 requests, 5 responses, 4 relays, 2 journeys of which 1 kept; 9 fligh
 memory    50.0 MB resident, 6.3 MB in BPF maps
 tls       probes on 4 binaries of 5, in 8 processes
 go        probes on net/http in 1 binaries of 2, in 2 processes: 20 requests, 19 with their goroutine
+inject    40 of 50 requests were given an id, on 3 connections of demo/a?, demo/b
 export    http://localhost:4318: connected
 topology  4 addresses of t.yaml, read 1m30s ago; the file as it is now is not used: line 1:?[2J
 proxies   3 followed, 2 told, 90 resources; demo/a: refused?
@@ -77,6 +80,19 @@ relay    no-id   7
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestInjectState(t *testing.T) {
+	many := &inject.State{On: false, Workloads: strings.Split("abcdefghij", "")}
+	for want, s := range map[string]*inject.State{
+		"off": nil,
+		"no workload with a sidecar of its own is chosen":                                                       {On: true},
+		"0 of 0 requests were given an id, on 0 connections of a, b, c, d, e, f, g, h and 2 more; switched off": many,
+	} {
+		if got := injectState(s); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

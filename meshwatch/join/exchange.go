@@ -37,8 +37,8 @@ type Exchange struct {
 	maker      *Exchange // by its worker, see worker.go: what it was made for; nil: not known
 	madeBy     journey.Method
 	madeSure   float64
-	asks       bool // it is among what its client asks
-	open       bool // it is among what its server has not answered
+	asks       bool          // it is among what its client asks
+	open       bool          // it is among what its server has not answered
 	Relay      journey.Relay // how Parent was found, if there is one
 }
 

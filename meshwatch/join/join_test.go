@@ -551,6 +551,28 @@ func BenchmarkJoin(b *testing.B) {
 	}
 }
 
+// A response is read when its sender's socket is closed already, and another connection's: it still answers.
+func TestResponseReadLate(t *testing.T) {
+	for _, closes := range []bool{false, true} {
+		w := newWorld(t)
+		old, c := w.conn(1, 2), w.conn(3, 2)
+		c.socks[1] = old.socks[1]
+		old.ask("/1", "")
+		late, lateHead := old.flight(1, ok(200, ""))
+		if closes {
+			gone, _ := old.flight(1, "")
+			gone.Flags, gone.RecvSk = bpf.Flags(bpf.FlagClose), 0
+			w.j.Flight(&gone, nil)
+		}
+		c.ask("/2", "")
+		w.j.Flight(&late, lateHead)
+		w.now += 300 * ms
+		w.j.Tick(w.now)
+		c.answer(200)
+		w.end([]string{"1-2 /1 200", "3-2 /2 200"})
+	}
+}
+
 // A flight that nobody read is given out when its connection is long closed, and its socket another connection's.
 func TestUnreadFlightOfOldConnection(t *testing.T) {
 	w := newWorld(t)

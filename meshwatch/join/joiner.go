@@ -207,7 +207,9 @@ func (j *Joiner) close(l *Leg, side uint8, f *bpf.Flight) {
 		l.resetBy = 1 - side // who gets a reset has an error on its socket, who sends one has not
 	}
 	j.flushTexts(l)
-	delete(j.halves, f.SendSk)
+	if h, ok := j.halves[f.SendSk]; ok && h.leg == l { // else it is another connection's by now
+		delete(j.halves, f.SendSk)
+	}
 	l.closed |= 1 << side
 	// what the other end wrote may still be on its way to us, unless this end can no longer read it
 	if why == "reset" || l.closed == bothClosed || !l.ends[1-side].known {
@@ -396,7 +398,7 @@ func (j *Joiner) sweep() {
 	for _, h := range j.halves {
 		l := h.leg
 		j.expire(l)
-		if j.now-l.used < idle || len(l.queue) > 0 || l.multi != nil && len(l.multi.calls) > 0 || len(l.held) > 0 || l.dirs[0].answering() != nil || l.dirs[1].answering() != nil {
+		if j.now-l.used < idle || l.unanswered() {
 			continue
 		}
 		j.retire(l, "idle")

@@ -73,11 +73,11 @@ type half struct {
 func (j *Joiner) leg(f *bpf.Flight) (*Leg, uint8) {
 	syn := uint32(f.Flags)&bpf.FlagSYN != 0
 	a, okA := j.halves[f.SendSk]
+	newer := false // the sender's socket is another connection's by now: what it wrote was read late
 	if okA && (syn || !a.leg.ends[a.side].is(f.SendPort, f.SendPeer)) {
-		if a.leg.after(f) {
-			return nil, 0
+		if newer = a.leg.after(f); !newer {
+			j.reused(a)
 		}
-		j.retire(a.leg, "socket-reused")
 		okA = false
 	}
 	var b half
@@ -88,9 +88,15 @@ func (j *Joiner) leg(f *bpf.Flight) (*Leg, uint8) {
 			if b.leg.after(f) {
 				return nil, 0
 			}
-			j.retire(b.leg, "socket-reused")
+			j.reused(b)
 			okB = false
 		}
+	}
+	if newer {
+		if okB && b.leg.ends[1-b.side].sock == f.SendSk {
+			return b.leg, 1 - b.side
+		}
+		return nil, 0
 	}
 	switch {
 	case okA:
@@ -117,6 +123,23 @@ func (j *Joiner) leg(f *bpf.Flight) (*Leg, uint8) {
 		j.halves[f.RecvSk] = half{l, 1}
 	}
 	return l, 0
+}
+
+// reused takes a socket from its leg: it is another connection's. What it wrote last may still be unread: then its leg ends with the other
+// socket.
+func (j *Joiner) reused(h half) {
+	l, other := h.leg, 1-h.side
+	if peer, ok := j.halves[l.ends[other].sock]; !ok || peer.leg != l || !l.unanswered() {
+		j.retire(l, "socket-reused")
+		return
+	}
+	delete(j.halves, l.ends[h.side].sock)
+	l.closed |= 1 << h.side
+}
+
+// unanswered says whether some request of the leg has no response yet, or not all of it.
+func (l *Leg) unanswered() bool {
+	return len(l.queue) > 0 || len(l.held) > 0 || l.multi != nil && len(l.multi.calls) > 0 || l.dirs[0].answering() != nil || l.dirs[1].answering() != nil
 }
 
 // after says whether the leg began after a flight.

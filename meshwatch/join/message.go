@@ -202,7 +202,7 @@ func (m *Message) grow(f *bpf.Flight, now uint64) {
 			m.leg.answered = m.End
 		}
 	}
-	if m.RecvNs == 0 {
+	if m.RecvNs == 0 && f.RecvSk != 0 { // else it is over because nobody will read it
 		m.RecvNs = f.RecvNs
 	}
 	m.recvUpto = f.RecvUpto
