@@ -51,4 +51,7 @@ const (
 	stalledSize = 512 * 40      // STALLED of struct stalled
 	objectsSize = 8192 * 24     // OBJECTS of struct object
 	tlsSize     = tlsBinaries * 16
+	goSets      = 128 * 8   // GO_SETS of struct go_set in c/gohttp.h
+	tripsSize   = 2048 * 24 // GO_TRIPS of struct go_trip
+	goSize      = goBinaries * 16
 )

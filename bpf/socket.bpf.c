@@ -5,6 +5,7 @@
  * receiving socket, which thread read it and when. Writing and reading fire in the thread that makes the call, after the socket
  * is unlocked.
  */
+#include "c/gohttp.h"
 #include "c/inject.h"
 #include "c/tie.h"
 #include <bpf/bpf_tracing.h>
@@ -14,16 +15,6 @@ static __always_inline int is_tcp(struct sock *sk)
 	/* MPTCP listeners are the default in Go since 1.24: their struct sock is no tcp_sock */
 	return sk && sk->sk_protocol == IPPROTO_TCP &&
 	       (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6);
-}
-
-/* The goroutine that runs on this thread. Go's compiler keeps it at fs:-8 (runtime/asm_amd64.s, get_tls). */
-static __always_inline u64 goroutine(void)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	u64 g = 0;
-
-	bpf_probe_read_user(&g, sizeof(g), (void *)(task->thread.fsbase - 8));
-	return g;
 }
 
 /* The latest call of the goroutine that runs on this thread. */
@@ -165,6 +156,32 @@ static __noinline int plain_blocked(u64 sk)
 	return 0;
 }
 
+/* The calling thread has written to a socket, and f begins with that; 0: no flight does. */
+static __noinline int go_wrote(struct flight *f)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32, number;
+	struct go_process *p = go_process_find(tgid);
+	struct go_trip t;
+
+	if (!p)
+		return 0;
+	number = go_number(goroutine(), p->goid);
+	if (!number)
+		return 0;
+	if (trip_take(trip_written(tgid, number), &t)) {
+		if (!f || f->send_pid) {
+			lose(LOSS_GO);
+			return 0;
+		}
+		__sync_fetch_and_add(&go_binary(t.binary)->tied, 1);
+		*go_parent(f) = t.parent;
+		number = t.caller | GOROUTINE_ASKED;
+	}
+	if (f && !f->send_pid)
+		f->send_tid = number | GOROUTINE;
+	return 0;
+}
+
 /* A write of HTTP/2 that returned has several flights. */
 struct pieces {
 	struct flight *f; /* the latest one that is not done */
@@ -232,6 +249,8 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 
 		plain_wrote(&w);
 	}
+	if (unlikely(*(volatile u32 *)&mw_control.go)) /* likewise */
+		go_wrote(f && f->seq == start ? f : 0);
 	if (f && !(f->flags & FLIGHT_SYN) && seq_diff(start, f->seq) >= 0) {
 		f->end = upto; /* taken back by flight_start if another flight begins with it later */
 		if (f->seq == start || !s->turned) {
@@ -239,7 +258,8 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 			if (!f->send_pid) {
 				who = bpf_get_current_pid_tgid();
 				f->send_pid = who >> 32;
-				f->send_tid = (u32)who;
+				if (!f->send_tid)
+					f->send_tid = (u32)who;
 			}
 			if (f->flags & (FLIGHT_HTTP | FLIGHT_OPAQUE | FLIGHT_FRAMES))
 				s->raw_run = 0;

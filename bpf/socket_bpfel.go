@@ -27,6 +27,8 @@ const (
 	socketVarMwControl   = "mw_control"
 	socketVarMwExcluded  = "mw_excluded"
 	socketVarMwFlights   = "mw_flights"
+	socketVarMwGohttp    = "mw_gohttp"
+	socketVarMwGos       = "mw_gos"
 	socketVarMwHeads     = "mw_heads"
 	socketVarMwIndex     = "mw_index"
 	socketVarMwObjects   = "mw_objects"
@@ -35,6 +37,7 @@ const (
 	socketVarMwStalled   = "mw_stalled"
 	socketVarMwThreads   = "mw_threads"
 	socketVarMwTls       = "mw_tls"
+	socketVarMwTrips     = "mw_trips"
 	socketVarRingMask    = "ring_mask"
 	socketVarSocketsMask = "sockets_mask"
 )
@@ -104,6 +107,8 @@ type socketVariableSpecs struct {
 	MwControl   *ebpf.VariableSpec `ebpf:"mw_control"`
 	MwExcluded  *ebpf.VariableSpec `ebpf:"mw_excluded"`
 	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
+	MwGohttp    *ebpf.VariableSpec `ebpf:"mw_gohttp"`
+	MwGos       *ebpf.VariableSpec `ebpf:"mw_gos"`
 	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
 	MwObjects   *ebpf.VariableSpec `ebpf:"mw_objects"`
@@ -112,6 +117,7 @@ type socketVariableSpecs struct {
 	MwStalled   *ebpf.VariableSpec `ebpf:"mw_stalled"`
 	MwThreads   *ebpf.VariableSpec `ebpf:"mw_threads"`
 	MwTls       *ebpf.VariableSpec `ebpf:"mw_tls"`
+	MwTrips     *ebpf.VariableSpec `ebpf:"mw_trips"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
 	SocketsMask *ebpf.VariableSpec `ebpf:"sockets_mask"`
 }
@@ -156,6 +162,8 @@ type socketVariables struct {
 	MwControl   *ebpf.Variable `ebpf:"mw_control"`
 	MwExcluded  *ebpf.Variable `ebpf:"mw_excluded"`
 	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
+	MwGohttp    *ebpf.Variable `ebpf:"mw_gohttp"`
+	MwGos       *ebpf.Variable `ebpf:"mw_gos"`
 	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
 	MwObjects   *ebpf.Variable `ebpf:"mw_objects"`
@@ -164,6 +172,7 @@ type socketVariables struct {
 	MwStalled   *ebpf.Variable `ebpf:"mw_stalled"`
 	MwThreads   *ebpf.Variable `ebpf:"mw_threads"`
 	MwTls       *ebpf.Variable `ebpf:"mw_tls"`
+	MwTrips     *ebpf.Variable `ebpf:"mw_trips"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`
 	SocketsMask *ebpf.Variable `ebpf:"sockets_mask"`
 }

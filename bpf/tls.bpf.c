@@ -9,13 +9,6 @@
 /* In the namespaces that are left out of TLS probing nothing is copied: a bit for the low 14 bits of each one's inode number. */
 u64 mw_tls_off[(1 << 14) / 64] SHARED(mw_tls_off) = {};
 
-static __always_inline u32 task_netns(void)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	return task->nsproxy->net_ns->ns.inum;
-}
-
 /* How much of a write is worth copying: a head, or HTTP/2's frames. object is the connection's; 0: it is a read. */
 static __always_inline u32 plain_wanted(u64 object, const u8 *buf, struct write *w)
 {

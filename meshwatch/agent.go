@@ -128,7 +128,7 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 	if a.probes != nil {
 		a.background.Go(func() {
 			if err := a.probes.Run(ctx); err != nil {
-				env.Log.Error("probes of TLS libraries could not be taken off", "error", err)
+				env.Log.Error("probes could not be taken off", "error", err)
 			}
 		})
 	}
@@ -203,7 +203,7 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 		}
 		a.background.Go(func() { a.xds.Run(ctx) })
 	}
-	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.cfg.TLS.Exclude, a.losses, a.env.Log)
+	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.cfg.TLS.Exclude, a.cfg.Go.Exclude, a.losses, a.env.Log)
 	a.watcher, err = netpath.Watch(ctx, 0, func(c netpath.Change) {
 		a.names.SetState(c.State)
 		a.attached.Apply(c.State)
@@ -287,14 +287,20 @@ func (a *Agent) topologyChanged(s *topology.Store, err error) {
 	a.topology.Store(&next)
 }
 
-// probe prepares the probes on TLS libraries.
+// probe prepares the probes on TLS libraries and on Go's net/http.
 func (a *Agent) probe() {
-	switch {
-	case a.cfg.TLS.Probes == ProbesOff:
-	case a.recorder.TLS == nil:
-		a.env.Log.Info("this kernel or machine cannot probe TLS libraries: messages with TLS are recorded, but not joined")
-	default:
-		a.probes = probe.New(a.recorder.TLS, tlsscan.New(), probe.Options{Stepped: a.cfg.TLS.Stepped, Losses: a.losses, Log: a.env.Log})
+	o := probe.Options{Stepped: a.cfg.TLS.Stepped, Losses: a.losses, Log: a.env.Log}
+	if a.cfg.TLS.Probes != ProbesOff {
+		o.TLS = a.recorder.TLS
+		if o.TLS == nil {
+			a.env.Log.Info("this kernel or machine cannot probe TLS libraries: messages with TLS are recorded, but not joined")
+		}
+	}
+	if a.cfg.Go.Probes != ProbesOff {
+		o.GoHTTP = a.recorder.GoHTTP
+	}
+	if o.TLS != nil || o.GoHTTP != nil {
+		a.probes = probe.New(tlsscan.New(), o)
 	}
 }
 

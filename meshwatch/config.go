@@ -32,6 +32,7 @@ type Config struct {
 	Namespaces Namespaces `yaml:"namespaces"`
 	TLS        TLS        `yaml:"tls"`
 	AccessLogs AccessLogs `yaml:"access_logs"`
+	Go         Go         `yaml:"go"`
 	Budget     Budget     `yaml:"budget"`
 
 	// How much of a message's way is recorded: `edges` (from the sending socket to the receiving one, and where it leaves), `full` (every
@@ -178,8 +179,17 @@ type AccessLogs struct {
 // on says whether anybody may say anything.
 func (a *AccessLogs) on() bool { return len(a.Envoy)+len(a.HAProxy) > 0 }
 
-// The values of TLS.Probes.
+// Go says what is looked at in programs written in Go. Nothing is read of them but numbers of goroutines.
+type Go struct {
+	// Probes on the client of Go's net/http, by which a request that an app makes is joined with the one that it is made for, although the app forwards no id: in whose goroutine, or whose child, is it made? `on` (two traps of about 1 µs for each request that a Go program makes), or `off`.
+	Probes string `yaml:"probes"`
+	// Names, or patterns with * ? [a-z], of network namespaces of whose processes nothing is noted.
+	Exclude []string `yaml:"exclude"`
+}
+
+// The values of TLS.Probes and Go.Probes.
 const (
+	ProbesOn     = "on"
 	ProbesAuto   = "auto"
 	ProbesWrites = "writes"
 	ProbesOff    = "off"
@@ -244,6 +254,7 @@ func Default() Config {
 		}, Kubernetes: Kubernetes{ClusterID: "Kubernetes"}},
 		AccessLogs: AccessLogs{Envoy: []string{}, HAProxy: []string{}, PerSecond: 10000, PerPeer: 5000, Exchanges: audit.DefaultConfig().Exchanges},
 		TLS:        TLS{Probes: ProbesAuto, Exclude: []string{}, Stepped: 1},
+		Go:         Go{Probes: ProbesOn, Exclude: []string{}},
 		Budget:     Budget{Agent: 0.2, Recorder: 0.2},
 		Depth:      DepthAuto,
 		Proxies:    []string{"envoy", "haproxy", "nginx", "pilot-agent", "traefik"},

@@ -36,6 +36,8 @@ func (c *Config) Validate() error {
 		patterns("namespaces.exclude", c.Namespaces.Exclude),
 		c.TLS.validate(),
 		c.AccessLogs.validate(),
+		oneOf("go.probes", c.Go.Probes, ProbesOn, ProbesOff),
+		patterns("go.exclude", c.Go.Exclude),
 		c.Topology.validate(),
 		c.Budget.validate(),
 		oneOf("depth", c.Depth, DepthEdges, DepthFull, DepthAuto),

@@ -54,6 +54,7 @@ type Joiner struct {
 	quiet     []*group // groups that are over, by when they became so
 	servers   map[uint32]uint64
 	processes map[uint32]*process
+	apps      map[uint32]*app
 	flushing  *group     // the one that is being related
 	question  assignment // scratch of assign
 	swept     uint64
@@ -95,7 +96,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 	return &Joiner{
 		cfg: cfg, emit: emit,
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
-		servers: map[uint32]uint64{}, processes: map[uint32]*process{}, seed: maphash.MakeSeed(),
+		servers: map[uint32]uint64{}, processes: map[uint32]*process{}, apps: map[uint32]*app{}, seed: maphash.MakeSeed(),
 		lost: losses{
 			gap: c("leg", "missing-flight"), stale: c("leg", "stale-flight"), strayBody: c("leg", "stray-body"),
 			malformed: c("parse", "malformed-head"), cutHead: c("parse", "cut-head"),
@@ -420,6 +421,7 @@ func (j *Joiner) sweep() {
 		}
 		j.retire(l, "idle")
 	}
+	j.sweepApps()
 	for pid, at := range j.servers {
 		if j.now-at > 6*idle {
 			delete(j.servers, pid)
