@@ -15,6 +15,7 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/control"
 	"github.com/meshwatch/meshwatch/meshwatch/edges"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
+	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
@@ -38,7 +39,8 @@ type Agent struct {
 
 	recorder *bpf.Recorder
 	attached *attach.Manager
-	probes   *probe.Manager // nil: off
+	probes   *probe.Manager  // nil: off
+	injects  *inject.Manager // nil: off
 	depths   *depths
 	meter    *meter
 	wanted   atomic.Bool   // that anything is recorded
@@ -59,6 +61,7 @@ type Agent struct {
 	recent   *recent
 	exporter *otlp.Exporter // nil: off
 	writer   *lineWriter    // nil: off
+	said     *listener      // nil: no access log is listened for
 
 	learning   sync.Mutex      // guards latest
 	latest     *topology.Store // that was learned
@@ -97,8 +100,8 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 			err = errors.Join(err, a.Close())
 		}
 	}()
-	if a.recorder, err = bpf.Load(bpf.Options{Sizes: cfg.Recorder}); err != nil {
-		return nil, fmt.Errorf("load the flight recorder: %w", err)
+	if err := a.load(); err != nil {
+		return nil, err
 	}
 	if err := a.outputs(ctx); err != nil {
 		return nil, err
@@ -106,17 +109,26 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 	if err := a.watch(ctx); err != nil {
 		return nil, err
 	}
+	if err := a.listen(ctx); err != nil {
+		return nil, err
+	}
 	a.pipeline()
 	a.meter = newMeter(cfg.Budget, recorderCosts{a.recorder}, a.depths.allow, env.Log)
 	if err := a.recorder.Attach(); err != nil {
 		return nil, err
+	}
+	if a.injects != nil {
+		if err := a.injects.Start(); err != nil {
+			return nil, fmt.Errorf("give requests ids: %w", err)
+		}
+		a.background.Go(func() { a.injects.Run(ctx) })
 	}
 	a.wanted.Store(true)
 	a.gate(time.Now())
 	if a.probes != nil {
 		a.background.Go(func() {
 			if err := a.probes.Run(ctx); err != nil {
-				env.Log.Error("probes of TLS libraries could not be taken off", "error", err)
+				env.Log.Error("probes could not be taken off", "error", err)
 			}
 		})
 	}
@@ -128,6 +140,23 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 	}
 	env.Log.Info("recording", "namespaces", a.attached.Counts().Namespaces, "depth", cfg.Depth)
 	return a, nil
+}
+
+// load loads the programs that are wanted.
+func (a *Agent) load() (err error) {
+	o := bpf.Options{Sizes: a.cfg.Recorder}
+	if a.cfg.Inject == InjectMissing {
+		o.Inject = append([]string{}, otherIDs(a.cfg.RequestIDHeaders)...)
+	}
+	if a.recorder, err = bpf.Load(o); err != nil {
+		return fmt.Errorf("load the flight recorder: %w", err)
+	}
+	if a.recorder.Inject != nil {
+		a.injects = inject.New(a.recorder.Inject, inject.Options{
+			Workloads: a.cfg.InjectWorkloads, Exclude: a.cfg.Namespaces.Exclude, Losses: a.losses, Log: a.env.Log,
+		})
+	}
+	return nil
 }
 
 // outputs opens where journeys go.
@@ -174,10 +203,13 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 		}
 		a.background.Go(func() { a.xds.Run(ctx) })
 	}
-	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.cfg.TLS.Exclude, a.losses, a.env.Log)
+	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.cfg.TLS.Exclude, a.cfg.Go.Exclude, a.losses, a.env.Log)
 	a.watcher, err = netpath.Watch(ctx, 0, func(c netpath.Change) {
 		a.names.SetState(c.State)
 		a.attached.Apply(c.State)
+		if a.injects != nil {
+			a.injects.SetState(c.State, monotonic())
+		}
 	})
 	a.depths = newDepths(a.cfg.Depth, a.attached, a.names.State)
 	return err
@@ -223,18 +255,26 @@ func (a *Agent) learned(s *topology.Store) {
 		return
 	}
 	a.latest = s
-	a.names.SetStore(s)
+	a.setStore(s)
 	if a.governor != nil {
 		a.governor.learned(s)
 	}
 	a.topology.Store(&control.Topology{Addresses: s.Len(), Loaded: time.Now()})
 }
 
+// setStore tells everybody of a topology.
+func (a *Agent) setStore(s *topology.Store) {
+	a.names.SetStore(s)
+	if a.injects != nil {
+		a.injects.SetStore(s, monotonic())
+	}
+}
+
 // topologyChanged takes a new topology, or notes why the file as it is now cannot be one.
 func (a *Agent) topologyChanged(s *topology.Store, err error) {
 	next := control.Topology{File: a.cfg.Topology.File, Loaded: time.Now()}
 	if err == nil {
-		a.names.SetStore(s)
+		a.setStore(s)
 		next.Addresses = s.Len()
 	} else {
 		a.losses.Count("topology", "bad-file", 1)
@@ -247,14 +287,20 @@ func (a *Agent) topologyChanged(s *topology.Store, err error) {
 	a.topology.Store(&next)
 }
 
-// probe prepares the probes on TLS libraries.
+// probe prepares the probes on TLS libraries and on Go's net/http.
 func (a *Agent) probe() {
-	switch {
-	case a.cfg.TLS.Probes == ProbesOff:
-	case a.recorder.TLS == nil:
-		a.env.Log.Info("this kernel or machine cannot probe TLS libraries: messages with TLS are recorded, but not joined")
-	default:
-		a.probes = probe.New(a.recorder.TLS, tlsscan.New(), probe.Options{Stepped: a.cfg.TLS.Stepped, Losses: a.losses, Log: a.env.Log})
+	o := probe.Options{Stepped: a.cfg.TLS.Stepped, Losses: a.losses, Log: a.env.Log}
+	if a.cfg.TLS.Probes != ProbesOff {
+		o.TLS = a.recorder.TLS
+		if o.TLS == nil {
+			a.env.Log.Info("this kernel or machine cannot probe TLS libraries: messages with TLS are recorded, but not joined")
+		}
+	}
+	if a.cfg.Go.Probes != ProbesOff {
+		o.GoHTTP = a.recorder.GoHTTP
+	}
+	if o.TLS != nil || o.GoHTTP != nil {
+		a.probes = probe.New(tlsscan.New(), o)
 	}
 }
 
@@ -349,6 +395,16 @@ func (a *Agent) Record(on bool) {
 	}
 }
 
+// Inject switches giving requests ids off, for good on the connections that there are, or on for those that will be opened. An error: it is
+// not configured.
+func (a *Agent) Inject(on bool) error {
+	if a.injects == nil {
+		return fmt.Errorf("no programs are loaded that give requests ids: set inject to %s in the configuration", InjectMissing)
+	}
+	a.injects.Switch(on)
+	return nil
+}
+
 // Close stops in order: no new flights, what is under way is given out, what is queued is sent (5 s at most), everything
 // is detached.
 func (a *Agent) Close() error {
@@ -356,8 +412,11 @@ func (a *Agent) Close() error {
 		a.recorder.Ring().Enable(false)
 	}
 	a.cancel()
-	a.background.Wait()
 	var errs []error
+	if a.said != nil {
+		errs = append(errs, a.said.close())
+	}
+	a.background.Wait()
 	if a.joiner != nil {
 		a.now = monotonic()
 		a.reader.Poll(a.now)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/meshwatch/meshwatch/bpf"
+	"github.com/meshwatch/meshwatch/meshwatch/audit"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/topology/kube"
@@ -30,6 +31,8 @@ type Config struct {
 	Control    Control    `yaml:"control"`
 	Namespaces Namespaces `yaml:"namespaces"`
 	TLS        TLS        `yaml:"tls"`
+	AccessLogs AccessLogs `yaml:"access_logs"`
+	Go         Go         `yaml:"go"`
 	Budget     Budget     `yaml:"budget"`
 
 	// How much of a message's way is recorded: `edges` (from the sending socket to the receiving one, and where it leaves), `full` (every
@@ -38,6 +41,10 @@ type Config struct {
 	Depth string `yaml:"depth"`
 	// Process names (`comm`, at most 15 bytes) that are proxies: one request in, the same request out.
 	Proxies []string `yaml:"proxies"`
+	// Whether the kernel puts an X-Request-ID line into requests of `inject_workloads` to their own sidecars that have none, where they are HTTP/1 in clear text: `missing`, or `off`.
+	Inject string `yaml:"inject"`
+	// Whose: names, or patterns with * ? [a-z], of workloads as the topology calls them (`namespace/name`, in Kubernetes the pod's), or of network namespaces. `*` is all that have a sidecar.
+	InjectWorkloads []string `yaml:"inject_workloads"`
 	// What goes to standard output: `none`, or `json` for one line per journey, kept or not (docs/journey-json.md).
 	Output string `yaml:"output"`
 	// Journeys that `meshwatch trace` can still show, at about 25 KB each. From 0 to 100000.
@@ -155,8 +162,34 @@ type TLS struct {
 	Stepped float64 `yaml:"stepped"`
 }
 
-// The values of TLS.Probes.
+// AccessLogs are what proxies say of themselves, with which `meshwatch audit` compares the joins that were made. No join is made of it.
+type AccessLogs struct {
+	// Where Envoy's access log service (gRPC) is served: absolute paths of unix sockets, which every user may write to, or HOST:PORT.
+	Envoy []string `yaml:"envoy"`
+	// Where lines of HAProxy's log are taken: absolute paths of unix datagram sockets, or HOST:PORT for UDP.
+	HAProxy []string `yaml:"haproxy"`
+	// Most entries that are read in one second. From 1 to 1000000.
+	PerSecond int `yaml:"per_second"`
+	// Most of them from one process (unix sockets) or address. From 1 to 1000000.
+	PerPeer int `yaml:"per_peer"`
+	// Exchanges (a request and its response on one connection) that are remembered to compare with, at about 700 B each. From 1024 to 4194304.
+	Exchanges int `yaml:"exchanges"`
+}
+
+// on says whether anybody may say anything.
+func (a *AccessLogs) on() bool { return len(a.Envoy)+len(a.HAProxy) > 0 }
+
+// Go says what is looked at in programs written in Go. Nothing is read of them but numbers of goroutines.
+type Go struct {
+	// Probes on the client of Go's net/http, by which a request that an app makes is joined with the one that it is made for, although the app forwards no id: in whose goroutine, or whose child, is it made? `on` (two traps of about 1 µs for each request that a Go program makes), or `off`.
+	Probes string `yaml:"probes"`
+	// Names, or patterns with * ? [a-z], of network namespaces of whose processes nothing is noted.
+	Exclude []string `yaml:"exclude"`
+}
+
+// The values of TLS.Probes and Go.Probes.
 const (
+	ProbesOn     = "on"
 	ProbesAuto   = "auto"
 	ProbesWrites = "writes"
 	ProbesOff    = "off"
@@ -173,6 +206,12 @@ type Budget struct {
 
 // DefaultSocket is where the agent listens and the command line looks.
 const DefaultSocket = "/run/meshwatch/meshwatch.sock"
+
+// The values of Config.Inject.
+const (
+	InjectOff     = "off"
+	InjectMissing = "missing"
+)
 
 // The values of Config.Output and Export.OTLP.
 const (
@@ -213,11 +252,16 @@ func Default() Config {
 		Topology: Topology{XDS: XDS{
 			Security: xds.MTLS, RootFile: "/var/run/secrets/istio/root-cert.pem", TokenFile: "/var/run/secrets/tokens/istio-token", ClusterID: "Kubernetes", // as Istio mounts them
 		}, Kubernetes: Kubernetes{ClusterID: "Kubernetes"}},
-		TLS:     TLS{Probes: ProbesAuto, Exclude: []string{}, Stepped: 1},
-		Budget:  Budget{Agent: 0.2, Recorder: 0.2},
-		Depth:   DepthAuto,
-		Proxies: []string{"envoy", "haproxy", "nginx", "pilot-agent", "traefik"},
-		Output:  OutputNone,
-		Retain:  2000,
+		AccessLogs: AccessLogs{Envoy: []string{}, HAProxy: []string{}, PerSecond: 10000, PerPeer: 5000, Exchanges: audit.DefaultConfig().Exchanges},
+		TLS:        TLS{Probes: ProbesAuto, Exclude: []string{}, Stepped: 1},
+		Go:         Go{Probes: ProbesOn, Exclude: []string{}},
+		Budget:     Budget{Agent: 0.2, Recorder: 0.2},
+		Depth:      DepthAuto,
+		Proxies:    []string{"envoy", "haproxy", "nginx", "pilot-agent", "traefik"},
+		Inject:     InjectOff,
+		Output:     OutputNone,
+		Retain:     2000,
+
+		InjectWorkloads: []string{"*"},
 	}
 }

@@ -82,10 +82,16 @@ func (a *Agent) tree(t *join.Tree) {
 	if limited {
 		a.losses.Count("keep", "over-limit", 1)
 	}
-	if !keep && a.writer == nil {
+	if !keep && a.writer == nil && a.said == nil {
 		return
 	}
 	j := a.observer.Render(t)
+	if a.said != nil {
+		a.said.audit.Journey(j)
+	}
+	if !keep && a.writer == nil {
+		return
+	}
 	j.Verdict = verdict.Judge(j)
 	if share := a.meter.share(); share < 1 {
 		j.RecordedShare = share

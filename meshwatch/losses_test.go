@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/meshwatch/meshwatch/bpf"
+	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/observe"
 	"github.com/meshwatch/meshwatch/meshwatch/otlp"
 	"github.com/meshwatch/meshwatch/topology/kube"
@@ -66,6 +68,9 @@ func countedLosses(t *testing.T) (out []string) {
 	}
 	for _, reason := range []string{otlp.ReasonQueueFull, otlp.ReasonExportFailed, otlp.ReasonRejected, otlp.ReasonShutdown} {
 		out = append(out, otlp.Stage+" "+reason)
+	}
+	for _, reason := range bpf.MissedReasons() {
+		out = append(out, inject.Stage+" "+reason)
 	}
 	for _, reason := range []string{kube.LostForbidden, kube.LostAway, kube.LostBad} {
 		out = append(out, "topology "+reason)

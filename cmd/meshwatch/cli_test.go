@@ -147,7 +147,7 @@ func TestBadConfiguration(t *testing.T) {
 
 func TestNoAgent(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "none.sock")
-	for _, args := range []string{"status", "hops", "hops --once", "hops -o json", "topology workloads", "topology services -o json", "topology resources", "topology who 10.0.0.1", "topology routes demo/a", "topology status", "trace", "trace 0af76519-16cd-03dd-8448-eb211c80319c"} {
+	for _, args := range []string{"status", "audit", "audit -o json", "hops", "hops --once", "hops -o json", "topology workloads", "topology services -o json", "topology resources", "topology who 10.0.0.1", "topology routes demo/a", "topology status", "trace", "trace 0af76519-16cd-03dd-8448-eb211c80319c"} {
 		call(t, append(strings.Fields(args), "--control", socket)...).wants(t, exitNoAgent,
 			"no agent answers at "+socket+": is it running? (start it with `meshwatch agent`; --control names another socket)")
 	}

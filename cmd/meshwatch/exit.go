@@ -58,7 +58,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &noAgent) && errors.Is(err, fs.ErrPermission), check.IsMissing(err):
 		return exitMissing
-	case errors.As(err, &noAgent), errors.As(err, &notFound), errors.As(err, &notSeen):
+	case errors.As(err, &noAgent), errors.As(err, &notFound), errors.As(err, &notSeen), errors.Is(err, errNoAccessLog):
 		return exitNoAgent
 	}
 	return exitError

@@ -44,6 +44,6 @@ Exit codes: 0 ok; 1 it went wrong; 2 wrong usage or configuration; 3 the kernel 
 	}
 	c.CompletionOptions.HiddenDefaultCmd = true
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	c.AddCommand(agentCommand(), traceCommand(), hopsCommand(), pathCommand(), topologyCommand(), checkCommand(), statusCommand(), versionCommand())
+	c.AddCommand(agentCommand(), traceCommand(), hopsCommand(), pathCommand(), topologyCommand(), auditCommand(), checkCommand(), statusCommand(), versionCommand())
 	return c
 }

@@ -111,6 +111,11 @@ func (c *Client) Record(ctx context.Context, on bool) error {
 	return c.call(ctx, http.MethodPut, pathRecording, on, nil)
 }
 
+// Inject switches giving requests ids on or off.
+func (c *Client) Inject(ctx context.Context, on bool) error {
+	return c.call(ctx, http.MethodPut, pathInject, on, nil)
+}
+
 // Deepen records the network namespaces that a word selects in full depth for a while, an hour at most, and names them.
 func (c *Client) Deepen(ctx context.Context, word string, during time.Duration) (names []string, err error) {
 	return names, c.call(ctx, http.MethodPost, pathDepth, question{word, during}, &names)

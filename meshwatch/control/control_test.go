@@ -29,6 +29,8 @@ import (
 type fake struct {
 	mu        sync.Mutex
 	recording bool
+	injects   bool // it is configured
+	injecting bool
 	resets    int
 	slow      chan struct{} // not nil: Namespaces waits for it
 }
@@ -97,6 +99,16 @@ func (f *fake) Routes(namespace, pod string) ([]Rule, error) {
 		return nil, errors.New("nothing is known of it")
 	}
 	return []Rule{{Table: "80", Domains: []string{namespace, pod}, Clusters: []string{"c"}}}, nil
+}
+
+func (f *fake) Inject(on bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.injects {
+		return errors.New("it is not configured")
+	}
+	f.injecting = on
+	return nil
 }
 
 var theEdges = Edges{
@@ -173,6 +185,17 @@ func TestCalls(t *testing.T) {
 	}
 	if err := c.Record(ctx, false); err != nil || f.Status().Recording {
 		t.Errorf("stop recording: %v", err)
+	}
+	if err := c.Inject(ctx, true); err == nil || !strings.Contains(err.Error(), "it is not configured") {
+		t.Errorf("give ids where that is not configured: %v", err)
+	}
+	f.mu.Lock()
+	f.injects = true
+	f.mu.Unlock()
+	for _, on := range []bool{true, false} {
+		if err := c.Inject(ctx, on); err != nil || f.injecting != on {
+			t.Errorf("give ids: %v, %v", f.injecting, err)
+		}
 	}
 }
 

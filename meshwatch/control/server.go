@@ -111,15 +111,8 @@ func handler(src Source, clock journey.Clock) http.Handler {
 		}
 		answer(w, rules)
 	})
-	mux.HandleFunc("PUT "+pathRecording, func(w http.ResponseWriter, r *http.Request) {
-		var on *bool
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64)).Decode(&on); err != nil || on == nil {
-			fail(w, http.StatusBadRequest, "the body must be true or false")
-			return
-		}
-		src.Record(*on)
-		answer(w, *on)
-	})
+	mux.HandleFunc("PUT "+pathRecording, turn(func(on bool) error { src.Record(on); return nil }))
+	mux.HandleFunc("PUT "+pathInject, turn(src.Inject))
 	mux.HandleFunc("POST "+pathDepth, func(w http.ResponseWriter, r *http.Request) {
 		var q question
 		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&q)
@@ -135,6 +128,22 @@ func handler(src Source, clock journey.Clock) http.Handler {
 		answer(w, names)
 	})
 	return mux
+}
+
+// turn answers who switches something on or off.
+func turn(to func(on bool) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var on *bool
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64)).Decode(&on); err != nil || on == nil {
+			fail(w, http.StatusBadRequest, "the body must be true or false")
+			return
+		}
+		if err := to(*on); err != nil {
+			fail(w, http.StatusBadRequest, err.Error())
+			return
+		}
+		answer(w, *on)
+	}
 }
 
 // ParseAddress reads ADDRESS or ADDRESS:PORT; port 0: none was given.

@@ -164,6 +164,7 @@ func (x *multiplex) request(m *Message, h h2.Head) {
 	}
 	c.x = e
 	j.Stats.Requests++
+	j.turn(m)
 	if pid := m.RecvPid; pid != 0 {
 		j.servers[pid] = j.now
 	}
@@ -215,7 +216,7 @@ func (x *multiplex) response(m *Message, h h2.Head) {
 		x.calls[h.Stream] = &call{early: m, moved: j.now}
 		return
 	case c.x == nil || c.x.Client == m.dir || c.x.Resp != nil:
-		j.lost.unpairedResponse.Add(1)
+		j.unpaired(m)
 		j.freeMessage(m)
 		return
 	}
@@ -232,6 +233,8 @@ func (x *multiplex) response(m *Message, h h2.Head) {
 func (x *multiplex) answer(c *call, m *Message) {
 	c.x.Resp = m
 	m.exchange = c.x
+	x.j.turn(m)
+	x.j.answered(c.x)
 	x.j.measure(m)
 	x.j.identify(c.x)
 }
@@ -321,7 +324,7 @@ func (x *multiplex) give(stream uint32, c *call, why string) {
 	e := c.x
 	if e == nil {
 		if c.early != nil {
-			x.j.lost.unpairedResponse.Add(1)
+			x.j.unpaired(c.early)
 			x.j.freeMessage(c.early)
 		}
 		return

@@ -6,6 +6,7 @@ import "time"
 func (j *Joiner) request(m *Message) {
 	l, x := m.leg, j.newExchange(m)
 	j.Stats.Requests++
+	j.turn(m)
 	s := &l.dirs[m.dir]
 	if s.gapped {
 		// sure again once everything asked before was answered before this was sent
@@ -20,6 +21,7 @@ func (j *Joiner) request(m *Message) {
 	}
 	x.Connect = l.opened(m)
 	l.queue = append(l.queue, x)
+	j.askedBy(x)
 	if o := &l.dirs[1-m.dir]; o.cur != nil && !o.cur.lacks() && !before(m.Ack, o.cur.End) {
 		j.supersede(o) // the connection is used again by one who has had all of the response
 	}
@@ -72,7 +74,7 @@ func (j *Joiner) response(m *Message) {
 	}
 	l.early = append(l.early, m)
 	if len(l.early) > maxPipelined {
-		j.lost.unpairedResponse.Add(1)
+		j.unpaired(l.early[0])
 		j.freeMessage(l.early[0])
 		l.early = l.early[1:]
 	}
@@ -103,7 +105,7 @@ func (j *Joiner) pair(m *Message) bool {
 		return true
 	}
 	if before(m.Seq, x.Req.Ack) || !before(x.Req.Seq, m.Ack) {
-		j.lost.unpairedResponse.Add(1) // sent before this request was: its own was never seen
+		j.unpaired(m) // sent before this request was: its own was never seen
 		j.freeMessage(m)
 		return true
 	}
@@ -126,9 +128,12 @@ func (j *Joiner) pair(m *Message) bool {
 		l.upgraded = true
 	}
 	m.exchange = x
+	j.turn(m)
+	j.answered(x)
 	j.measure(m)
 	l.answered, l.hasAnswered = m.End, true
 	j.identify(x)
+	j.byGoroutine(x)
 	if m.over() || l.upgraded || l.dirs[m.dir].cur != m {
 		j.finish(x)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"hash/maphash"
 	"net/netip"
+	"slices"
 
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -13,14 +14,23 @@ import (
 // not answered when it sent this one. It returns true when an exchange lacks a parent or a child that may still come.
 func (j *Joiner) relate(g *group) (waits bool) {
 	for _, x := range g.xs {
+		x.asked = false
+	}
+	for _, x := range g.xs {
+		if x.claimed {
+			x.parent.asked = true
+			continue
+		}
 		if x.parent != nil {
 			x.parent, x.Relay = nil, journey.Relay{}
 		}
-		x.candidates, x.asked = 0, false
+		if !x.sought {
+			x.candidates = 0
+		}
 	}
 	for _, x := range g.xs {
 		pid := x.ClientPid()
-		if pid == 0 {
+		if pid == 0 || x.claimed {
 			continue
 		}
 		j.found = j.found[:0]
@@ -29,12 +39,18 @@ func (j *Joiner) relate(g *group) (waits bool) {
 				j.found = append(j.found, y)
 			}
 		}
-		x.candidates = int32(len(j.found)) //nolint:gosec // at most maxGroup
-		if len(j.found) == 0 {
-			waits = waits || j.serves(pid)
+		if len(j.found) > 0 {
+			x.candidates = int32(len(j.found)) //nolint:gosec // at most maxGroup
+		} else if x.maker == nil {
+			waits = waits || !x.sought && j.serves(pid)
 			continue
 		}
 		y, confidence := j.decide(x, pid)
+		if z := x.maker; y == nil && z != nil && (len(j.found) == 0 || slices.Contains(j.found, z)) {
+			x.parent, z.asked = z, true
+			x.Relay = journey.Relay{Method: journey.MethodGoroutine, Confidence: x.madeSure, Candidates: max(int(x.candidates), 1), Pid: int(pid)}
+			continue
+		}
 		if y == nil {
 			continue
 		}
@@ -99,6 +115,9 @@ func methodOf(x, y *Exchange) journey.Method {
 // client meant, then that a proxy answers one request by one request at a time. Nil: undecided.
 func (j *Joiner) decide(x *Exchange, pid uint32) (*Exchange, float64) {
 	c := j.found
+	if len(c) == 0 {
+		return nil, 0
+	}
 	if len(c) == 1 {
 		return j.only(x, c[0], pid)
 	}

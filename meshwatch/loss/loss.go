@@ -22,6 +22,9 @@ type Counter struct{ n atomic.Uint64 }
 // Add counts n more.
 func (c *Counter) Add(n uint64) { c.n.Add(n) }
 
+// Value is how many were counted.
+func (c *Counter) Value() uint64 { return c.n.Load() }
+
 // Counter is the counter of a stage and reason, made when first asked for: a reason is listed from then on, also at zero.
 func (s *Set) Counter(stage, reason string) *Counter {
 	k := key{stage, reason}

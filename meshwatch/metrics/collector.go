@@ -6,7 +6,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/meshwatch/meshwatch/meshwatch/audit"
 	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/observe"
 )
 
@@ -48,6 +50,16 @@ var (
 		"source", "destination", "hop", "kind", "class", "direction", "zones")
 )
 
+// Of the audit, where access logs are listened for.
+var (
+	auditRelays  = desc("audit_relays_total", "Joins that a proxy's access log tells the truth about, by what it says.", "method", "verdict")
+	auditMissing = desc("audit_missing_total", "Joins that were not made although a proxy's access log has them, by why.", "reason")
+	auditShare   = desc("audit_ratio", "Precision and recall of joins by a proxy's access log, and where they lie with 95 % confidence (Wilson).", "method", "of", "bound")
+	auditEntries = desc("audit_entries_total", "Entries of access logs that were compared.")
+)
+
+var ofAudit = []*prometheus.Desc{auditRelays, auditMissing, auditShare, auditEntries}
+
 var ofStatus = []metric{
 	counter("flights_total", "Messages recorded.", func(s *control.Status) uint64 { return s.Joiner.Flights }),
 	counter("raw_flights_total", "Messages recorded that are no HTTP/1.", func(s *control.Status) uint64 { return s.Joiner.Raw }),
@@ -65,6 +77,15 @@ var ofStatus = []metric{
 	gauge("attached_links", "Links with tc's hooks, where the kernel's tracepoints do not do.", func(s *control.Status) float64 { return float64(s.Attached.Links) }),
 	gauge("denied_processes", "Processes whose network namespace may not be looked at.", func(s *control.Status) float64 { return float64(s.Attached.Denied) }),
 	gauge("place_conflicts", "Places that a stamp does not tell apart.", func(s *control.Status) float64 { return float64(s.Attached.Conflicts) }),
+	counter("injected_requests_total", "Requests that were given a request id.", injected(func(i *inject.State) uint64 { return i.Injected })),
+	counter("inject_had_id_total", "Requests of the same workloads that had one.", injected(func(i *inject.State) uint64 { return i.HadID })),
+	counter("inject_connections_total", "Connections of the same workloads to their own sidecars.", injected(func(i *inject.State) uint64 { return i.Connections })),
+	gauge("inject_workloads", "Workloads whose requests are given ids, 0 where that is off.", func(s *control.Status) float64 {
+		if s.Inject == nil || !s.Inject.On {
+			return 0
+		}
+		return float64(len(s.Inject.Workloads))
+	}),
 	gauge("ring_records", "Flights that the recorder's memory holds.", func(s *control.Status) float64 { return float64(s.Ring.Records) }),
 	gauge("ring_lag_records", "Flights that wait to be read; at meshwatch_ring_records they are lost.", func(s *control.Status) float64 { return float64(s.Ring.Lag) }),
 	gauge("bpf_map_bytes", "Memory of all BPF maps.", func(s *control.Status) float64 { return float64(s.Ring.MapBytes) }),
@@ -82,6 +103,15 @@ func kubernetes(value func(*control.Kubernetes) float64) func(*control.Status) f
 			return 0
 		}
 		return value(s.Kubernetes)
+	}
+}
+
+func injected(value func(*inject.State) uint64) func(*control.Status) uint64 {
+	return func(s *control.Status) uint64 {
+		if s.Inject == nil {
+			return 0
+		}
+		return value(s.Inject)
 	}
 }
 
@@ -107,7 +137,7 @@ type collector struct{ src Source }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{losses, build, hops} {
+	for _, d := range append([]*prometheus.Desc{losses, build, hops}, ofAudit...) {
 		ch <- d
 	}
 	for _, m := range ofStatus {
@@ -125,9 +155,36 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, l := range s.Losses {
 		ch <- prometheus.MustNewConstMetric(losses, prometheus.CounterValue, float64(l.Count), l.Stage, l.Reason)
 	}
+	if s.Audit != nil {
+		collectAudit(ch, s.Audit)
+	}
 	for _, v := range c.src.HopSeries(bounds) {
 		l := v.Labels
 		ch <- prometheus.MustNewConstHistogram(hops, v.Count, v.Sum, v.Buckets,
 			text(l.Source), text(l.Destination), text(l.Hop), l.Kind, l.Class, l.Direction, l.Zones)
+	}
+}
+
+func collectAudit(ch chan<- prometheus.Metric, r *audit.Report) {
+	ch <- prometheus.MustNewConstMetric(auditEntries, prometheus.CounterValue, float64(r.Entries))
+	for _, m := range r.Missing {
+		ch <- prometheus.MustNewConstMetric(auditMissing, prometheus.CounterValue, float64(m.Count), m.Reason)
+	}
+	for _, m := range r.Methods {
+		method := string(m.Method)
+		ch <- prometheus.MustNewConstMetric(auditRelays, prometheus.CounterValue, float64(m.Right), method, "right")
+		ch <- prometheus.MustNewConstMetric(auditRelays, prometheus.CounterValue, float64(m.Wrong), method, "wrong")
+		collectShares(ch, &m, method)
+	}
+	collectShares(ch, &r.All, "all")
+}
+
+func collectShares(ch chan<- prometheus.Metric, m *audit.Method, method string) {
+	for of, i := range map[string]audit.Interval{"precision": m.Precision, "recall": m.Recall} {
+		for bound, value := range map[string]float64{"value": i.Share, "low": i.Low, "high": i.High} {
+			if i.Of > 0 {
+				ch <- prometheus.MustNewConstMetric(auditShare, prometheus.GaugeValue, value, method, of, bound)
+			}
+		}
 	}
 }

@@ -14,7 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/meshwatch/meshwatch/meshwatch/audit"
 	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
 	"github.com/meshwatch/meshwatch/meshwatch/observe"
 )
@@ -28,7 +30,15 @@ func (fake) Status() control.Status {
 		Ring:     control.Ring{Records: 16384, Lag: 2, MapBytes: 6 << 20},
 		Joiner:   control.Joiner{Flights: 12, Requests: 6, Responses: 5, Journeys: 1, Relays: 4, Raw: 7, Kept: 1},
 		Losses:   []loss.Row{{Stage: "relay", Reason: "no-id", Count: 7}, {Stage: "reader", Reason: "lapped"}},
+		Audit:    &audit.Report{Entries: 20, All: scored(""), Methods: []audit.Method{scored("request-id")}, Missing: []audit.Count{{Reason: "no-id", Count: 2}}},
 		Topology: control.Topology{File: "t.yaml", Addresses: 4, Loaded: time.Unix(1767323000, 0)},
+	}
+}
+
+func scored(method journey.Method) audit.Method {
+	return audit.Method{
+		Method: method, Right: 9, Wrong: 1,
+		Precision: audit.Interval{Share: 0.9, Low: 0.6, High: 0.98, Of: 10}, Recall: audit.Interval{Share: 0.75, Low: 0.47, High: 0.91, Of: 12},
 	}
 }
 
@@ -58,10 +68,35 @@ meshwatch_topology_loaded_timestamp_seconds 1.767323e+09
 # HELP meshwatch_raw_flights_total Messages recorded that are no HTTP/1.
 # TYPE meshwatch_raw_flights_total counter
 meshwatch_raw_flights_total 7
+# HELP meshwatch_audit_entries_total Entries of access logs that were compared.
+# TYPE meshwatch_audit_entries_total counter
+meshwatch_audit_entries_total 20
+# HELP meshwatch_audit_missing_total Joins that were not made although a proxy's access log has them, by why.
+# TYPE meshwatch_audit_missing_total counter
+meshwatch_audit_missing_total{reason="no-id"} 2
+# HELP meshwatch_audit_relays_total Joins that a proxy's access log tells the truth about, by what it says.
+# TYPE meshwatch_audit_relays_total counter
+meshwatch_audit_relays_total{method="request-id",verdict="right"} 9
+meshwatch_audit_relays_total{method="request-id",verdict="wrong"} 1
+# HELP meshwatch_audit_ratio Precision and recall of joins by a proxy's access log, and where they lie with 95 % confidence (Wilson).
+# TYPE meshwatch_audit_ratio gauge
+meshwatch_audit_ratio{bound="high",method="all",of="precision"} 0.98
+meshwatch_audit_ratio{bound="high",method="all",of="recall"} 0.91
+meshwatch_audit_ratio{bound="high",method="request-id",of="precision"} 0.98
+meshwatch_audit_ratio{bound="high",method="request-id",of="recall"} 0.91
+meshwatch_audit_ratio{bound="low",method="all",of="precision"} 0.6
+meshwatch_audit_ratio{bound="low",method="all",of="recall"} 0.47
+meshwatch_audit_ratio{bound="low",method="request-id",of="precision"} 0.6
+meshwatch_audit_ratio{bound="low",method="request-id",of="recall"} 0.47
+meshwatch_audit_ratio{bound="value",method="all",of="precision"} 0.9
+meshwatch_audit_ratio{bound="value",method="all",of="recall"} 0.75
+meshwatch_audit_ratio{bound="value",method="request-id",of="precision"} 0.9
+meshwatch_audit_ratio{bound="value",method="request-id",of="recall"} 0.75
 `
 	c := &collector{fake{"frontend"}}
 	if err := testutil.CollectAndCompare(c, strings.NewReader(want), "meshwatch_losses_total", "meshwatch_build_info",
-		"meshwatch_topology_loaded_timestamp_seconds", "meshwatch_raw_flights_total"); err != nil {
+		"meshwatch_topology_loaded_timestamp_seconds", "meshwatch_raw_flights_total", "meshwatch_audit_entries_total", "meshwatch_audit_missing_total",
+		"meshwatch_audit_relays_total", "meshwatch_audit_ratio"); err != nil {
 		t.Error(err)
 	}
 	problems, err := testutil.CollectAndLint(c)
@@ -82,6 +117,9 @@ func TestDocumented(t *testing.T) {
 	}
 	pattern := regexp.MustCompile(`fqName: "(\w+)".*variableLabels: {(.*)}}`)
 	descs := []string{losses.String(), build.String(), hops.String()}
+	for _, d := range ofAudit {
+		descs = append(descs, d.String())
+	}
 	for _, m := range ofStatus {
 		descs = append(descs, m.desc.String())
 	}

@@ -90,14 +90,15 @@ func startAgent(ctx context.Context, bin, dir, depth string, l *lab.Lab) (_ *age
 	return a, nil
 }
 
-// waitReady waits until the agent records and, where the lab speaks TLS, has probes on what the proxies and the load use.
+// waitReady waits until the agent records and, where the lab speaks TLS, has probes on what the proxies and the load use, and where the apps
+// hand no ids on, on these.
 func (a *agent) waitReady(ctx context.Context, o lab.Options) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second) // it takes about one; others may use the CPUs
 	defer cancel()
 	var last error
 	for {
 		s, err := a.ask.Status(ctx)
-		if err == nil && s.Recording && (!o.TLS || probed(&s, o)) {
+		if err == nil && s.Recording && (!o.TLS || probed(&s, o)) && (!o.Anonymous || o.GRPC || goProbed(&s)) {
 			return nil
 		}
 		last = err
@@ -119,6 +120,11 @@ func probed(s *control.Status, o lab.Options) bool {
 		}
 	}
 	return true
+}
+
+// goProbed says whether the lab's apps in Go have probes on net/http.
+func goProbed(s *control.Status) bool {
+	return slices.ContainsFunc(s.TLS, func(b probe.Binary) bool { return filepath.Base(b.Path) == "app" && b.HTTP != nil && b.HTTP.Probed })
 }
 
 // settle waits until an agent has given out all it will, and returns its status then.

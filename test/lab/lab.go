@@ -39,10 +39,13 @@ type Options struct {
 	Sidecar    Sidecar `json:"sidecar"`
 	IPv6       bool    `json:"ipv6"`        // requests travel over IPv6; both families are configured anyway
 	AccessLogs bool    `json:"access_logs"` // the proxies log every request, see AccessLog
+	ALS        string  `json:"als"`         // Envoys tell their access log to the service at this unix socket, which may come and go
+	Said       string  `json:"said"`        // HAProxies tell their log to this unix datagram socket; not with AccessLogs
 	TLS        bool    `json:"tls"`         // mutual TLS 1.3 between gateway and sidecars, and TLS from the client to the gateway
 	HTTP2      bool    `json:"http2"`       // with TLS: Envoy sidecars speak HTTP/2 to each other
 	GRPC       bool    `json:"grpc"`        // with Envoy: the apps speak gRPC (package rpc), so every leg is HTTP/2
 	Churn      bool    `json:"churn"`       // gateway, sidecars and apps use a connection for one request only
+	Anonymous  bool    `json:"anonymous"`   // apps hand on neither request ids nor trace context; not with GRPC
 	Records    bool    `json:"records"`     // the apps say of every request what they did, see Records
 	Threads    int     `json:"threads"`     // workers of each proxy, 0: 2
 	Detached   bool    `json:"detached"`    // processes outlive this one; else the kernel ends them with it
@@ -53,6 +56,8 @@ func (o Options) check() error {
 	switch {
 	case o.HTTP2 && (!o.TLS || o.Sidecar != SidecarEnvoy):
 		return fmt.Errorf("build a lab: HTTP/2 between sidecars needs TLS and Envoy, not sidecar %s with TLS %t", o.Sidecar, o.TLS)
+	case o.AccessLogs && o.Said != "":
+		return fmt.Errorf("build a lab: HAProxy has one format for its log: choose access logs, or telling them to %s", o.Said)
 	case o.GRPC && o.Sidecar != SidecarEnvoy:
 		return fmt.Errorf("build a lab: gRPC needs Envoy, not sidecar %s", o.Sidecar)
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"text/template"
+
+	"github.com/meshwatch/meshwatch/meshwatch/proxylog"
 )
 
 //go:embed conf
@@ -17,6 +19,8 @@ type proxyConf struct {
 	Pod          Pod
 	AccessLog    string      // file that Envoy writes, empty: no access log
 	LogThreads   []logThread // HAProxy's frontends, see there
+	ALS          string      // unix socket that Envoy tells its access log to, empty: none
+	Said         string      // unix datagram socket that HAProxy tells its log to, empty: none
 	AppPort      int
 	GatewayPort  int
 	OutboundPort int
@@ -40,6 +44,9 @@ func (c proxyConf) ToPeers() protocol { return protocol{c.HTTP2 || c.GRPC, c.Chu
 
 // ToApp is for templates, see ToPeers.
 func (c proxyConf) ToApp() protocol { return protocol{c.GRPC, c.Churn} }
+
+// ToALS is for templates, see ToPeers.
+func (c proxyConf) ToALS() protocol { return protocol{HTTP2: true} }
 
 // logThread is a copy of HAProxy's frontends. Threads that log to one descriptor at the same time lose lines (0.7 % of
 // them under load, HAProxy 2.6), so with access logs each thread has frontends, a descriptor and a file of its own
@@ -69,10 +76,16 @@ func (t logThread) Bind() string {
 type listenerLog struct {
 	FD       int
 	Listener string
+	Said     string // see proxyConf
 }
 
-// For is for templates.
-func (t logThread) For(listener string) listenerLog { return listenerLog{t.FD, listener} }
+// Log is for templates.
+func (c proxyConf) Log(t logThread, listener string) listenerLog {
+	return listenerLog{t.FD, listener, c.Said}
+}
+
+// SaidFormat is for templates.
+func (listenerLog) SaidFormat() string { return proxylog.LogFormat }
 
 // route is a service that a proxy can send requests to.
 type route struct {
@@ -170,6 +183,7 @@ func (l *Lab) proxyConf(p Pod) proxyConf {
 		Pod: p, Routes: l.routes(calls), IPv6: l.Options.IPv6, Threads: l.threads(),
 		AppPort: appPort, GatewayPort: gatewayPort, OutboundPort: outboundPort, InboundPort: inboundPort,
 	}
+	c.ALS, c.Said = l.Options.ALS, l.Options.Said
 	c.HTTP2, c.GRPC, c.Churn = l.Options.HTTP2, l.Options.GRPC, l.Options.Churn
 	if l.Options.TLS {
 		c.Certificate, c.CA, c.ServeTLS = l.certificate(p.Name), l.CAFile(), true

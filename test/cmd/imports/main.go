@@ -35,6 +35,8 @@ var rules = []rule{
 	{[]string{"meshwatch/h2"}, []string{"meshwatch/head"}, world, "the middle is pure: values in, values out"},
 	{[]string{"meshwatch/tlsfind"}, []string{}, world, "the middle is pure: values in, values out"},
 	{[]string{"meshwatch/join"}, []string{"bpf", "meshwatch/h2", "meshwatch/head", "meshwatch/journey", "meshwatch/loss"}, world, "the middle is pure: values in, values out"},
+	{[]string{"meshwatch/audit"}, []string{"meshwatch/head", "meshwatch/journey", "meshwatch/loss"}, world, "the middle is pure: values in, values out"},
+	{[]string{"meshwatch/proxylog"}, []string{"meshwatch/journey", "meshwatch/loss"}, nil, "proxylog owns what proxies say, and knows nothing of what is made of it"},
 	{[]string{"meshwatch/report"}, []string{"meshwatch/journey", "meshwatch/verdict"}, world, "reports are pure but for the io.Writer they are given"},
 	{[]string{"bpf", "netpath", "topology", "meshwatch", "meshwatch/..."}, nil, []string{module + "cmd/...", module + "test/..."}, "nothing imports cmd or test"},
 	{[]string{"cmd/..."}, nil, []string{module + "bpf", module + "topology", module + "test/..."}, "imports run cmd → meshwatch → bpf, netpath, topology"},

@@ -17,6 +17,7 @@ type app struct {
 	upstreams upstreams
 	client    *http.Client
 	calls     []string // upstreams called when the query names none
+	forwarded []string // headers handed on
 }
 
 // query is what a request asks for, see the package's comment.
@@ -32,6 +33,7 @@ type query struct {
 	trailer     bool
 	status      int
 	session     bool
+	bare        bool
 	close       bool
 	reset       string
 	values      url.Values
@@ -81,6 +83,8 @@ func (q *query) set(key, value string) (err error) {
 		q.status, err = strconv.Atoi(value)
 	case "session":
 		q.session = value == "1"
+	case "bare":
+		q.bare = value == "1"
 	case "close":
 		q.close = value == "1"
 	case "reset":

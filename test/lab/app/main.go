@@ -16,6 +16,7 @@
 //	trailer=1     announce a trailer, and send it; the answer is chunked
 //	status=503    answer with this status
 //	session=1     hand credentials (Authorization, Cookie) and X-Shown on to upstreams, and answer with the cookie, as Set-Cookie
+//	bare=1        hand no ids and no trace context on, as an app that takes no part in tracing
 //	close=1       close the connection after the answer
 //	reset=1       reset the connection instead of an answer; reset=mid: after half of the body
 //
@@ -54,6 +55,7 @@ func run() error {
 	records := flag.String("records", "", "file that gets a record of every request, empty for none")
 	certificate := flag.String("certificate", "", "file with a certificate and its key: speak TLS; empty for clear text")
 	churn := flag.Bool("churn", false, "call upstreams on a connection for each request")
+	anonymous := flag.Bool("anonymous", false, "hand on neither request ids nor trace context")
 	ups := make(upstreams)
 	flag.Func("upstream", "NAME=HOST=ADDRESS:PORT of an upstream, repeatable", ups.add)
 	flag.Parse()
@@ -62,7 +64,10 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	app := &app{name: *name, page: page, upstreams: ups, client: newClient(*churn), calls: split(*calls)}
+	app := &app{name: *name, page: page, upstreams: ups, client: newClient(*churn), calls: split(*calls), forwarded: forwarded}
+	if *anonymous {
+		app.forwarded = []string{"X-Truth-Id"}
+	}
 	w, err := record.Open(*records)
 	if err != nil {
 		return err

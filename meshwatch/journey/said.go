@@ -1,0 +1,37 @@
+package journey
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Said is what a proxy said of one request, in its access log. It is hearsay until both of its connections are known to be of the process
+// that said it.
+type Said struct {
+	By         Speaker
+	Downstream Connection // on which the proxy was asked
+	Upstream   Connection // on which it asked; zero: it answered by itself
+	RequestID  string
+	Method     string
+	Path       string // as received, without the query
+	Authority  string
+	Status     int    // 0: no response
+	Flags      string // Envoy's response flags, HAProxy's termination state; empty: nothing special
+
+	Start    uint64        // when the proxy began with the request
+	Duration time.Duration // from then on, until it was over
+	Upto     time.Duration // from then on, until the first byte went upstream; 0: not said
+	Error    time.Duration // by which Start may be off
+}
+
+// Speaker is who said it, as the kernel knows. One of Pid and Addr is set, where it is known at all.
+type Speaker struct {
+	Pid  int        // of the process at the other end of the unix socket
+	Addr netip.Addr // from which it came over IP
+}
+
+// Connection is a TCP connection as one of its ends sees it.
+type Connection struct{ Local, Remote netip.AddrPort }
+
+// IsValid says whether both addresses are there.
+func (c Connection) IsValid() bool { return c.Local.IsValid() && c.Remote.IsValid() }
