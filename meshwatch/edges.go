@@ -16,8 +16,8 @@ import (
 const edgesKeep = uint64(time.Hour)
 
 // began notes that a connection was seen. It is of the loop.
-func (a *Agent) began(f *bpf.Flight, b join.Bytes) {
-	if c, ok := a.observer.Connection(f, b); ok {
+func (a *Agent) began(f *bpf.Flight, b join.Bytes, by join.Opener) {
+	if c, ok := a.observer.Connection(f, b, by); ok {
 		a.edges.Add(&c)
 	}
 }

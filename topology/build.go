@@ -99,6 +99,9 @@ func (e *Entry) fill(from *Entry) {
 	if len(e.Services) == 0 {
 		e.Services = from.Services
 	}
+	if e.Labels == nil {
+		e.Labels = from.Labels
+	}
 }
 
 // put makes an entry the one of its name.

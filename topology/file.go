@@ -30,19 +30,36 @@ func Load(path string) (*Store, error) {
 
 // Parse reads a topology file's content. What it says was always so. The error joins everything that is wrong, a sentence each.
 func Parse(b []byte) (*Store, error) {
-	entries, err := parse(b)
+	c, err := parse(b)
 	if err != nil {
 		return nil, err
 	}
 	builder := NewBuilder("", 0)
-	for name, e := range entries {
-		builder.Set(name, e, Moment{})
-	}
+	c.tell(builder, Moment{})
 	return builder.Store(0), nil
 }
 
-// parse is a file's entries under names that stay theirs when the file changes: namespace/name, and which of that name it is.
-func parse(b []byte) (map[string]Entry, error) {
+// content is what a file says. Entries are under names that stay theirs when the file changes: namespace/name, and which of that name it is.
+type content struct {
+	entries   map[string]Entry
+	services  map[string]Service // by namespace/host
+	resources map[Ref]Resource
+}
+
+// tell tells a builder all of it.
+func (c *content) tell(b *Builder, m Moment) {
+	for name, e := range c.entries {
+		b.Set(name, e, m)
+	}
+	for name, s := range c.services {
+		b.SetService(name, s)
+	}
+	for _, r := range c.resources {
+		b.SetResource(r)
+	}
+}
+
+func parse(b []byte) (*content, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	var doc, more yaml.Node
 	switch err := dec.Decode(&doc); {
@@ -54,7 +71,7 @@ func parse(b []byte) (map[string]Entry, error) {
 	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
 		return nil, errors.New("the file has a second document: only one is allowed")
 	}
-	p := fileParser{owner: map[netip.Addr]string{}}
+	p := fileParser{owner: map[netip.Addr]string{}, services: map[string]Service{}, resources: map[Ref]Resource{}}
 	p.file(doc.Content[0])
 	if len(p.errs) > 0 {
 		return nil, errors.Join(p.errs...)
@@ -65,14 +82,16 @@ func parse(b []byte) (map[string]Entry, error) {
 		entries[name+"#"+strconv.Itoa(seen[name])] = e
 		seen[name]++
 	}
-	return entries, nil
+	return &content{entries, p.services, p.resources}, nil
 }
 
 // fileParser walks the YAML nodes itself, so that every error can name its key and line.
 type fileParser struct {
-	entries []Entry
-	owner   map[netip.Addr]string // the key that has an address
-	errs    []error
+	entries   []Entry
+	owner     map[netip.Addr]string // the key that has an address
+	services  map[string]Service
+	resources map[Ref]Resource
+	errs      []error
 }
 
 func (p *fileParser) fail(n *yaml.Node, key, format string, args ...any) {
@@ -80,7 +99,7 @@ func (p *fileParser) fail(n *yaml.Node, key, format string, args ...any) {
 }
 
 func (p *fileParser) file(n *yaml.Node) {
-	keys := p.mapping(n, "the file", "workloads")
+	keys := p.mapping(n, "the file", "workloads", "services", "resources")
 	list, ok := keys["workloads"]
 	if !ok {
 		if keys != nil {
@@ -91,19 +110,29 @@ func (p *fileParser) file(n *yaml.Node) {
 	for i, item := range p.sequence(list, "workloads") {
 		p.workload(item, fmt.Sprintf("workloads[%d]", i))
 	}
+	for name, one := range map[string]func(*yaml.Node, string){"services": p.service, "resources": p.resource} {
+		if list := keys[name]; list != nil {
+			for i, item := range p.sequence(list, name) {
+				one(item, fmt.Sprintf("%s[%d]", name, i))
+			}
+		}
+	}
+}
+
+var workloadKeys = []string{
+	"name", "namespace", "service", "node", "addresses", "role", "service_namespace", "version", "service_account", "cluster", "region", "zone", "ports", "services", "labels", "excludes",
+	"unhealthy",
 }
 
 func (p *fileParser) workload(n *yaml.Node, at string) {
-	keys := p.mapping(n, at, "name", "namespace", "service", "node", "addresses", "role")
+	keys := p.mapping(n, at, workloadKeys...)
 	if keys == nil {
 		return
 	}
+	text := func(key string) string { return p.text(keys[key], at+"."+key) }
 	w := Workload{
-		Name:      p.text(keys["name"], at+".name"),
-		Namespace: p.text(keys["namespace"], at+".namespace"),
-		Service:   p.text(keys["service"], at+".service"),
-		Node:      p.text(keys["node"], at+".node"),
-		Role:      p.text(keys["role"], at+".role"),
+		Name: text("name"), Namespace: text("namespace"), Service: text("service"), Node: text("node"), Role: text("role"), ServiceNamespace: text("service_namespace"), Version: text("version"),
+		Account: text("service_account"), Cluster: text("cluster"), Region: text("region"), Zone: text("zone"),
 	}
 	if w.Name == "" {
 		p.fail(n, at+".name", "is missing: every workload needs a name")
@@ -119,7 +148,10 @@ func (p *fileParser) workload(n *yaml.Node, at string) {
 		p.fail(n, at+".addresses", "is missing: every workload needs at least one IP address")
 		return
 	}
-	e := Entry{Workload: w}
+	e := Entry{
+		Workload: w, Ports: p.ports(keys, "ports", at), Services: p.texts(keys, "services", at), Labels: p.labels(keys["labels"], at+".labels"), Excludes: p.labels(keys["excludes"], at+".excludes"),
+		Unhealthy: p.flag(keys["unhealthy"], at+".unhealthy"),
+	}
 	for i, item := range p.sequence(list, at+".addresses") {
 		if addr := p.address(item, fmt.Sprintf("%s.addresses[%d]", at, i)); addr.IsValid() {
 			e.Addresses = append(e.Addresses, addr)

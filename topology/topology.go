@@ -67,6 +67,8 @@ type Entry struct {
 	Services  []string // namespace/host of each
 	Shared    bool     // it is in its node's network namespace, and has its node's addresses
 	Unhealthy bool     // it gets no requests
+	// Labels are the pod's or the WorkloadEntry's; nil: not known.
+	Labels map[string]string
 	// Excludes are what its sidecar leaves alone, by the annotation's name after traffic.sidecar.istio.io/: excludeInboundPorts → 9090.
 	Excludes map[string]string
 }

@@ -65,7 +65,7 @@ type watched struct {
 	readErr string
 	read    bool // content and readErr are of a read
 	good    *Store
-	names   map[string]Entry // the builder has of the file
+	told    *content // that the builder has of the file
 }
 
 // reload tells changed about the file, if it is not as it was.
@@ -83,30 +83,39 @@ func (f *watched) reload() {
 		f.changed(f.good, fmt.Errorf("read topology: %w", err))
 		return
 	}
-	entries, err := parse(content)
+	now, err := parse(content)
 	if err != nil {
 		f.changed(f.good, fmt.Errorf("parse topology %s: %w", f.path, err))
 		return
 	}
-	f.take(entries)
+	f.take(now)
 	f.changed(f.good, nil)
 }
 
-// take makes the file's entries the builder's. An address that changes hands belongs to nobody for a while before: whoever wrote
+// take makes the file's content the builder's. An address that changes hands belongs to nobody for a while before: whoever wrote
 // the file may have been late.
-func (f *watched) take(entries map[string]Entry) {
+func (f *watched) take(c *content) {
 	now := f.clock()
 	m := Moment{At: now, Since: now - min(now, Lateness)}
 	if f.good == nil {
 		m = Moment{}
+		f.told = &content{}
 	}
-	for name := range f.names {
-		if _, stays := entries[name]; !stays {
+	for name := range f.told.entries {
+		if _, stays := c.entries[name]; !stays {
 			f.builder.Remove(name, m)
 		}
 	}
-	for name, e := range entries {
-		f.builder.Set(name, e, m)
+	for name := range f.told.services {
+		if _, stays := c.services[name]; !stays {
+			f.builder.RemoveService(name)
+		}
 	}
-	f.names, f.good = entries, f.builder.Store(now)
+	for ref := range f.told.resources {
+		if _, stays := c.resources[ref]; !stays {
+			f.builder.RemoveResource(ref)
+		}
+	}
+	c.tell(f.builder, m)
+	f.told, f.good = c, f.builder.Store(now)
 }

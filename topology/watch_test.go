@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -119,6 +120,41 @@ func TestReloadSame(t *testing.T) {
 		f.reload()
 		if calls != step.want {
 			t.Errorf("%q: %d calls, want %d", step.content, calls, step.want)
+		}
+	}
+}
+
+// Services and resources come and go with the file, too.
+func TestReloadAll(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "topology.yaml")
+	var store *Store
+	f := watched{path: path, builder: NewBuilder("", 0), clock: func() uint64 { return 1 }, changed: func(s *Store, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		store = s
+	}}
+	const all = "workloads: []\nservices: [{host: a}, {host: b}]\nresources: [{kind: K, name: a}, {kind: K, name: b, detail: x}]"
+	for _, step := range []struct {
+		content             string
+		services, resources []string
+	}{
+		{all, []string{"a", "b"}, []string{"a ", "b x"}},
+		{"workloads: []\nservices: [{host: b}]\nresources: [{kind: K, name: b, detail: y}]", []string{"b"}, []string{"b y"}},
+		{"workloads: []", nil, nil},
+		{all, []string{"a", "b"}, []string{"a ", "b x"}},
+	} {
+		write(t, path, step.content)
+		f.reload()
+		var services, resources []string
+		for _, s := range store.Services() {
+			services = append(services, s.Host)
+		}
+		for _, r := range store.Resources() {
+			resources = append(resources, r.Name+" "+r.Detail)
+		}
+		if !slices.Equal(services, step.services) || !slices.Equal(resources, step.resources) {
+			t.Errorf("%q: services %q, resources %q", step.content, services, resources)
 		}
 	}
 }

@@ -84,7 +84,11 @@ type Table struct {
 	mu    sync.Mutex
 	edges map[key]*Edge
 	keep  uint64
+	swept uint64 // when there was no room last, CLOCK_MONOTONIC ns
 }
+
+// sweepEvery is how often, in ns, a Table without room looks for edges to forget: that is a look at all of them.
+const sweepEvery = uint64(5e9)
 
 // New makes a Table that forgets edges that were not seen for keep ns when it needs room. lost counts connections without any.
 func New(keep uint64, lost func()) *Table {
@@ -116,6 +120,10 @@ func (t *Table) Add(c *Connection) {
 
 // forget drops what was not seen for long, and says whether there is room now. The caller has the lock.
 func (t *Table) forget(now uint64) bool {
+	if now-min(t.swept, now) < sweepEvery && t.swept != 0 {
+		return false
+	}
+	t.swept = now
 	for k, e := range t.edges {
 		if e.Last+t.keep < now {
 			delete(t.edges, k)

@@ -34,6 +34,7 @@ func TestJudge(t *testing.T) {
 	a, b := end("a", journey.RoleSidecar), end("b", journey.RoleSidecar)
 	appA, appB := end("a", journey.RoleApp), end("b", journey.RoleApp)
 	bare, node, unseen := End{Namespace: "demo", Workload: "c", Role: journey.RoleApp, Process: "x"}, End{Host: true, Role: journey.RoleApp, Addr: netip.MustParseAddr("192.168.0.1")}, End{Namespace: "demo", Workload: "b"}
+	labelled := end("labelled", journey.RoleSidecar)
 	strictMesh := peerAuthentication("istio-system", "default", "STRICT", nil, nil)
 	for name, c := range map[string]struct {
 		edge      Connection
@@ -57,6 +58,9 @@ func TestJudge(t *testing.T) {
 		"all are included":                    {edge: Connection{Client: a, Server: appB, Port: 9090}, excludesB: map[string]string{"includeInboundPorts": "*"}, want: "bypass"},
 		"excluded at the client":              {edge: Connection{Client: appA, Server: outside("1.2.3.4"), Port: 3306}, excludesA: map[string]string{"excludeOutboundPorts": "3306"}, want: "excluded"},
 		"a range is excluded":                 {edge: Connection{Client: appA, Server: outside("1.2.3.4"), Port: 3306}, excludesA: map[string]string{"excludeOutboundIPRanges": "1.2.3.0/24"}, want: "excluded"},
+		"another range is excluded":           {edge: Connection{Client: appA, Server: outside("1.2.3.4"), Port: 3306}, excludesA: map[string]string{"excludeOutboundIPRanges": "1.2.4.0/24,10.0.0.0/8"}, want: "bypass"},
+		"another range is included":           {edge: Connection{Client: appA, Server: outside("1.2.3.4"), Port: 3306}, excludesA: map[string]string{"includeOutboundIPRanges": "10.0.0.0/8"}, want: "excluded"},
+		"its range is included":               {edge: Connection{Client: appA, Server: outside("1.2.3.4"), Port: 3306}, excludesA: map[string]string{"includeOutboundIPRanges": "10.0.0.0/8, 1.0.0.0/8"}, want: "bypass"},
 		"excluded at the wrong end":           {edge: Connection{Client: appA, Server: outside("1.2.3.4"), Port: 3306}, excludesA: map[string]string{"excludeInboundPorts": "3306"}, want: "bypass"},
 		"plaintext, STRICT in the mesh":       {edge: Connection{Client: bare, Server: b, Port: 8080, Security: Plain}, resources: []topology.Resource{strictMesh}, want: "plaintext"},
 		"not known whether it is":             {edge: Connection{Client: bare, Server: b, Port: 8080}, resources: []topology.Resource{strictMesh}},
@@ -67,6 +71,12 @@ func TestJudge(t *testing.T) {
 		"plaintext, another namespace":        {edge: Connection{Client: bare, Server: b, Port: 8080, Security: Plain}, resources: []topology.Resource{peerAuthentication("other", "x", "STRICT", nil, nil)}},
 		"plaintext, the namespace leaves it":  {edge: Connection{Client: bare, Server: b, Port: 8080, Security: Plain}, resources: []topology.Resource{strictMesh, peerAuthentication("demo", "x", "UNSET", nil, nil)}, want: "plaintext"},
 		"plaintext, some workloads differ":    {edge: Connection{Client: bare, Server: b, Port: 8080, Security: Plain}, resources: []topology.Resource{strictMesh, peerAuthentication("demo", "x", "DISABLE", map[string]string{"app": "b"}, nil)}},
+		"plaintext, STRICT for it":            {edge: Connection{Client: bare, Server: labelled, Port: 8080, Security: Plain}, resources: []topology.Resource{peerAuthentication("demo", "x", "STRICT", map[string]string{"app": "l"}, nil)}, want: "plaintext"},
+		"plaintext, DISABLE for it":           {edge: Connection{Client: bare, Server: labelled, Port: 8080, Security: Plain}, resources: []topology.Resource{strictMesh, peerAuthentication("demo", "x", "DISABLE", map[string]string{"app": "l"}, nil)}},
+		"plaintext, DISABLE for another":      {edge: Connection{Client: bare, Server: labelled, Port: 8080, Security: Plain}, resources: []topology.Resource{strictMesh, peerAuthentication("demo", "x", "DISABLE", map[string]string{"app": "o"}, nil)}, want: "plaintext"},
+		"plaintext, the port is DISABLE":      {edge: Connection{Client: bare, Server: labelled, Port: 8080, Security: Plain}, resources: []topology.Resource{peerAuthentication("demo", "x", "STRICT", map[string]string{"app": "l"}, map[uint16]string{8080: "DISABLE"})}},
+		"a port of the whole namespace":       {edge: Connection{Client: bare, Server: labelled, Port: 8080, Security: Plain}, resources: []topology.Resource{peerAuthentication("demo", "x", "STRICT", nil, map[uint16]string{8080: "DISABLE"})}, want: "plaintext"}, // Istio takes ports with a selector only
+		"plaintext, who has gone since":       {edge: Connection{Client: bare, Server: end("gone", journey.RoleSidecar), Port: 8080, Security: Plain}, resources: []topology.Resource{strictMesh}, want: "plaintext"},
 		"plaintext past the server's sidecar": {edge: Connection{Client: bare, Server: appB, Port: 8080, Security: Plain}, resources: []topology.Resource{strictMesh}, want: "bypass plaintext"},
 		"to an address that is nobody's":      {edge: Connection{Client: a, Server: outside("10.0.0.8"), Port: 8080, Gone: true}, want: "stale"},
 	} {
@@ -74,6 +84,7 @@ func TestJudge(t *testing.T) {
 			builder := topology.NewBuilder("", 1)
 			entry(builder, "a", c.excludesA)
 			entry(builder, "b", c.excludesB)
+			builder.Set("labelled", topology.Entry{Workload: topology.Workload{Namespace: "demo", Name: "labelled"}, Labels: map[string]string{"app": "l"}}, topology.Moment{})
 			for _, r := range c.resources {
 				builder.SetResource(r)
 			}
@@ -138,10 +149,16 @@ func TestTable(t *testing.T) {
 	if n := len(table.List()); n != Most || lost != 6 {
 		t.Errorf("%d edges, %d connections lost; want %d, 6", n, lost, Most)
 	}
-	c.At = 200 // what was last seen at 50 makes room
+	c.At = 200 // what was last seen at 50 would make room, but that was looked for just now
+	c.Port = 82
+	table.Add(&c)
+	if n := len(table.List()); n != Most || lost != 7 {
+		t.Errorf("%d edges, %d connections lost; want %d, 7", n, lost, Most)
+	}
+	c.At += sweepEvery
 	c.Port = 81
 	table.Add(&c)
-	if n := len(table.List()); n != 1 || lost != 6 {
-		t.Errorf("%d edges, %d connections lost; want 1, 6", n, lost)
+	if n := len(table.List()); n != 1 || lost != 7 {
+		t.Errorf("%d edges, %d connections lost; want 1, 7", n, lost)
 	}
 }

@@ -2,6 +2,7 @@ package edges
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,10 +41,7 @@ type Mesh struct {
 	Store *topology.Store
 	// Hosts are those that the proxy of a pod, by namespace/name, has routes to; nil: it is not known what it was told.
 	Hosts func(pod string) map[string]bool
-	Root  string // namespace of what is configured for the whole mesh; empty: istio-system
 }
-
-const defaultRoot = "istio-system"
 
 // Judge compares edges with a mesh.
 func Judge(list []Edge, m Mesh) []Judged {
@@ -51,14 +49,14 @@ func Judge(list []Edge, m Mesh) []Judged {
 	for _, e := range m.Store.Entries() {
 		entries[e.Workload.Namespace+"/"+e.Workload.Name] = e
 	}
-	modes := modesOf(m.Store, m.Root)
+	peers := m.Store.PeerRules()
 	out := make([]Judged, 0, len(list))
 	for i := range list {
 		j := Judged{Edge: list[i]}
 		client, server := entries[j.Client.name()], entries[j.Server.name()]
 		j.configured(server, m)
 		j.bypass(client, server)
-		j.plaintext(modes)
+		j.plaintext(server, peers)
 		if j.Gone {
 			j.finding(Stale, "the topology had the address %s, and has it no more", j.Server.Addr)
 		}
@@ -96,14 +94,14 @@ func (j *Judged) bypass(client, server *topology.Entry) {
 		return
 	}
 	if j.Server.Sidecar && j.Server.Role == journey.RoleApp && j.Server.Process != "" && !j.Client.Host {
-		if by := excluded(server, "Inbound", j.Port); by != "" {
+		if by := excluded(server, "Inbound", j.Server.Addr, j.Port); by != "" {
 			j.finding(Excluded, "the server's app was asked past its sidecar, as its annotation says: %s", by)
 		} else {
 			j.finding(Bypass, "the server's app was asked past its sidecar: no policy or telemetry of the mesh applies%s", unknown(server))
 		}
 	}
 	if j.Client.Sidecar && j.Client.Role == journey.RoleApp {
-		if by := excluded(client, "Outbound", j.Port); by != "" {
+		if by := excluded(client, "Outbound", j.Server.Addr, j.Port); by != "" {
 			j.finding(Excluded, "the client's app asks past its sidecar, as its annotation says: %s", by)
 		} else {
 			j.finding(Bypass, "the client's app asks past its sidecar: no route, retry or mutual TLS of the mesh applies%s", unknown(client))
@@ -119,8 +117,8 @@ func unknown(e *topology.Entry) string {
 	return ""
 }
 
-// excluded is the annotation that takes a port from a sidecar, "" if none does.
-func excluded(e *topology.Entry, direction string, port uint16) string {
+// excluded is the annotation that takes a server's address and port from a sidecar, "" if none does.
+func excluded(e *topology.Entry, direction string, addr netip.Addr, port uint16) string {
 	if e == nil {
 		return ""
 	}
@@ -133,13 +131,21 @@ func excluded(e *topology.Entry, direction string, port uint16) string {
 		return name + " " + list
 	}
 	if direction == "Outbound" {
-		for _, name := range [...]string{"excludeOutboundIPRanges", "includeOutboundIPRanges"} { // whether the address is in one is for people to see
-			if list := e.Excludes[name]; list != "" && list != "*" {
+		for name, out := range map[string]bool{"excludeOutboundIPRanges": true, "includeOutboundIPRanges": false} {
+			if list := e.Excludes[name]; list != "" && list != "*" && within(list, addr) == out {
 				return name + " " + list
 			}
 		}
 	}
 	return ""
+}
+
+// within says whether an address is in one of some ranges.
+func within(list string, addr netip.Addr) bool {
+	return slices.ContainsFunc(fields(list), func(text string) bool {
+		r, err := netip.ParsePrefix(text)
+		return err == nil && r.Contains(addr.Unmap())
+	})
 }
 
 func fields(list string) []string {
@@ -149,60 +155,15 @@ func fields(list string) []string {
 // ofIstio says whether a port is one of the sidecar's own: admin, health, metrics, tunnels.
 func ofIstio(port uint16) bool { return port >= 15000 && port <= 15099 }
 
-// strict is Istio's word for mutual TLS alone.
-const strict = "STRICT"
-
 // plaintext finds what is not encrypted although it must be. Between two processes on one node it is the same.
-func (j *Judged) plaintext(modes modes) {
+func (j *Judged) plaintext(server *topology.Entry, peers topology.PeerRules) {
 	if j.Security != Plain || j.Server.Workload == "" || !j.Server.Sidecar || ofIstio(j.Port) || j.Client.Host {
 		return
 	}
-	if mode, by := modes.of(j.Server.Namespace, j.Port); mode == strict {
-		j.finding(Plaintext, "the connection is in clear text, where PeerAuthentication %s wants mutual TLS", by)
+	if server == nil { // it has gone since: its labels are not known any more
+		server = &topology.Entry{Workload: topology.Workload{Namespace: j.Server.Namespace}}
 	}
-}
-
-// modes are what PeerAuthentications say, by namespace.
-type modes struct {
-	root string
-	by   map[string]*topology.Resource
-	some map[string]bool // namespaces with one for some workloads only: by labels, which are not known here
-}
-
-func modesOf(s *topology.Store, root string) modes {
-	if root == "" {
-		root = defaultRoot
+	if mode, by := peers.Mode(server, j.Port); mode == topology.ModeStrict {
+		j.finding(Plaintext, "the connection is in clear text, where PeerAuthentication %s/%s wants mutual TLS", by.Namespace, by.Name)
 	}
-	m := modes{root, map[string]*topology.Resource{}, map[string]bool{}}
-	for _, r := range s.Resources() {
-		switch {
-		case r.Kind != "PeerAuthentication":
-		case len(r.Selector) > 0:
-			m.some[r.Namespace] = true
-		default:
-			m.by[r.Namespace] = r
-		}
-	}
-	return m
-}
-
-// of is the mode of a port of a namespace's workloads, and the resource that says so; "": it is not known, or nothing says.
-func (m modes) of(namespace string, port uint16) (mode, by string) {
-	if m.some[namespace] {
-		return "", ""
-	}
-	for _, ns := range [...]string{namespace, m.root} {
-		r := m.by[ns]
-		if r == nil {
-			continue
-		}
-		mode, by = r.TLS, r.Namespace+"/"+r.Name
-		if special := r.PortTLS[port]; ns == namespace && special != "" {
-			mode = special
-		}
-		if mode != "" && mode != "UNSET" {
-			return mode, by
-		}
-	}
-	return "", ""
 }

@@ -29,3 +29,23 @@ func bytesOf(f *bpf.Flight, b []byte, opened bool) Bytes {
 	}
 	return BytesUnknown
 }
+
+// Opener says who opened a connection: its client.
+type Opener uint8
+
+// Who it can be, seen from a flight.
+const (
+	OpenerUnknown Opener = iota // the SYN was not seen
+	OpenedBySender
+	OpenedByReader
+)
+
+func (l *Leg) openerOf(dir uint8) Opener {
+	switch l.opener {
+	case 0:
+		return OpenerUnknown
+	case dir + 1:
+		return OpenedBySender
+	}
+	return OpenedByReader
+}

@@ -1,6 +1,7 @@
 package join
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/meshwatch/meshwatch/bpf"
@@ -30,6 +31,26 @@ func TestBytesOf(t *testing.T) {
 	} {
 		if got := bytesOf(c.f, []byte(c.b), c.opened); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+// Who opened a connection is told with the first flight on it, whoever sent that.
+func TestOpener(t *testing.T) {
+	for name, tt := range map[string]struct {
+		talk func(*conn)
+		want []Opener
+	}{
+		"the client speaks first": {func(c *conn) { c.opens(0); c.ask("/", id1) }, []Opener{OpenedBySender, OpenedBySender}},
+		"the server speaks first": {func(c *conn) { c.opens(0); c.say(1, "220 hello\r\n") }, []Opener{OpenedBySender, OpenedByReader}},
+		"the SYN was not seen":    {func(c *conn) { c.say(1, "220 hello\r\n"); c.say(0, "EHLO") }, []Opener{OpenerUnknown}},
+	} {
+		w := openWorld(t)
+		var got []Opener
+		w.j.cfg.Began = func(_ *bpf.Flight, _ Bytes, by Opener) { got = append(got, by) }
+		tt.talk(w.conn(1, 2))
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
 	}
 }

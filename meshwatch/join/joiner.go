@@ -28,7 +28,7 @@ type Config struct {
 
 	// Began takes a flight that is the first seen on its connection, whoever sent it, and what the connection's bytes are; and before that
 	// the SYN, which may be all there is. Nil: nobody asks.
-	Began func(*bpf.Flight, Bytes)
+	Began func(*bpf.Flight, Bytes, Opener)
 
 	// Measure takes a message whose hops are to be measured, while its flight is still in the CPU's caches: each request, and each
 	// response that has one, once and as soon as it was read. Nil, or never read: whoever gets the Tree measures it.
@@ -146,8 +146,9 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want Want) {
 	if flags&bpf.FlagSYN != 0 {
 		s := &l.dirs[d]
 		s.last, s.end, s.seen = uint32(f.Id), f.Seq+1, true //nolint:gosec // low half, as Flight.Prev
+		l.opener = d + 1
 		if j.cfg.Began != nil {
-			j.cfg.Began(f, BytesUnknown)
+			j.cfg.Began(f, BytesUnknown, OpenedBySender)
 		}
 		return l.opens(f)
 	}
@@ -243,7 +244,7 @@ func (j *Joiner) consume(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 	if !l.begun {
 		l.begun = true
 		if j.cfg.Began != nil {
-			j.cfg.Began(f, bytesOf(f, b, s.seen && f.Seq == s.end))
+			j.cfg.Began(f, bytesOf(f, b, s.seen && f.Seq == s.end), l.openerOf(d))
 		}
 	}
 	s.consumed(f)

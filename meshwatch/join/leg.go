@@ -16,6 +16,7 @@ type Leg struct {
 	hasAnswered bool
 	multi       *multiplex // it speaks HTTP/2
 	begun       bool       // a flight of it was consumed
+	opener      uint8      // 1 + the direction of its SYN, 0: that was not seen
 	upgraded    bool       // speaks something else than HTTP/1 now
 	closed      uint8      // a bit for each end
 	resetBy     uint8      // end, if it was reset

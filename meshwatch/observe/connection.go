@@ -18,7 +18,7 @@ const pilotAgent = "pilot-agent"
 
 // Connection is what the first flight seen on a connection says of it; of a SYN, which may be all there is, only if it goes where nobody
 // is. False: it is none of the mesh's, as it stays inside of a network namespace, or a SYN that may be answered.
-func (o *Observer) Connection(f *bpf.Flight, b join.Bytes) (edges.Connection, bool) {
+func (o *Observer) Connection(f *bpf.Flight, b join.Bytes, by join.Opener) (edges.Connection, bool) {
 	flags := uint32(f.Flags)
 	syn := flags&bpf.FlagSYN != 0
 	if syn && !o.names.Store().Gone(addrOf(&f.SendPaddr, flags&bpf.FlagIPv6 != 0, 0).Addr(), f.StartNs) {
@@ -29,14 +29,16 @@ func (o *Observer) Connection(f *bpf.Flight, b join.Bytes) (edges.Connection, bo
 		return edges.Connection{}, false
 	}
 	from, to := client.Local, client.Peer
+	if from.Addr() == to.Addr() || to.Addr().IsLoopback() {
+		return edges.Connection{}, false // the node's own, whose other end was not seen
+	}
 	low, lowPeer := from.Port() < ephemeral, to.Port() < ephemeral
 	switch {
-	case from.Addr() == to.Addr(), to.Addr().IsLoopback():
-		return edges.Connection{}, false // the node's own, whose other end was not seen
-	case b == join.BytesAnswer, low && !lowPeer: // the server spoke first, or its client was not heard
+	case by == join.OpenedBySender:
+	case by == join.OpenedByReader, b == join.BytesAnswer, low && !lowPeer: // the server spoke first, or its client was not heard
 		client, server = server, client
 		from, to = to, from
-	case low == lowPeer && b == join.BytesUnknown && !syn:
+	case low == lowPeer && b == join.BytesUnknown:
 		return edges.Connection{}, false // nobody knows which is the server
 	}
 	if !server.Known && o.redirected(client.Netns) && !o.leaves(f) {

@@ -55,8 +55,8 @@ func TestConnection(t *testing.T) {
 			w := newWorld(t)
 			w.names.SetStore(store(t, edgeWorkloads))
 			table := edges.New(hour, func() { t.Error("lost") })
-			w.cfg.Began = func(f *bpf.Flight, b join.Bytes) {
-				if c, ok := w.Connection(f, b); ok {
+			w.cfg.Began = func(f *bpf.Flight, b join.Bytes, by join.Opener) {
+				if c, ok := w.Connection(f, b, by); ok {
 					table.Add(&c)
 				}
 			}
@@ -103,8 +103,24 @@ func TestConnectionOfSYN(t *testing.T) {
 			b.Remove("front", topology.Moment{At: c.left})
 		}
 		w.names.SetStore(b.Store(hour + 2))
-		if got, ok := w.Connection(f, join.BytesUnknown); ok != c.want || ok && (!got.Gone || got.Server.Addr != client.peer.Addr() || got.Port != 8080) {
+		if got, ok := w.Connection(f, join.BytesUnknown, join.OpenedBySender); ok != c.want || ok && (!got.Gone || got.Server.Addr != client.peer.Addr() || got.Port != 8080) {
 			t.Errorf("%s: %+v, %t", name, got, ok)
+		}
+	}
+}
+
+// The SYN tells who is the client, whatever the ports; without it they do, where one of them is for clients.
+func TestWhoOpened(t *testing.T) {
+	high, low := at("10.9.0.3:40000"), at("10.9.0.2:20000") // the server's, and the client's
+	f := &bpf.Flight{
+		StartNs: hour, SendSk: 1, SendPid: pidApp, SendNetns: nsPod, SendPort: high.Port(), SendPeer: low.Port(), SendAddr: bytes16(high), SendPaddr: bytes16(low),
+		RecvSk: 2, RecvPid: pidClient, RecvNetns: nsClient, RecvPort: low.Port(), RecvPeer: high.Port(), RecvAddr: bytes16(low), RecvPaddr: bytes16(high),
+	}
+	w := newWorld(t)
+	w.names.SetStore(store(t, edgeWorkloads))
+	for by, want := range map[join.Opener]string{join.OpenedByReader: "shop", join.OpenedBySender: "front", join.OpenerUnknown: "front"} {
+		if c, ok := w.Connection(f, join.BytesPlain, by); !ok || c.Client.Workload != want {
+			t.Errorf("opened by %d: the client is %q, want %q", by, c.Client.Workload, want)
 		}
 	}
 }

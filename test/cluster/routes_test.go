@@ -181,6 +181,7 @@ func testRoutes(t *testing.T, c *Cluster) {
 	c.compare(t, client, pods, begun, sent)
 	checkPolicies(t, client.Config(podOf(pods, "front")))
 	c.checkSecure(t, istiod, proxies)
+	c.checkNodeAccount(t, istiod, proxies)
 	client.Follow(proxies[:1])
 	err := await.Until(ctxWithin(t, soon), func() bool { return len(client.Proxies()) == 1 && client.Config(proxies[1].Pod) == nil })
 	if err != nil {
@@ -239,16 +240,11 @@ func (c *Cluster) followProxies(t *testing.T, settings xds.Settings) *xds.Client
 	return client
 }
 
-// checkSecure asks at istiod's port 15012, where it matters who asks: what the proxies of the agent's own namespace are told, and
-// nothing of others.
-func (c *Cluster) checkSecure(t *testing.T, istiod Pod, proxies []xds.Proxy) {
+// secureSettings are for istiod's port 15012, with a token.
+func (c *Cluster) secureSettings(t *testing.T, istiod Pod, token string) xds.Settings {
 	t.Helper()
 	var root struct{ Data map[string]string }
 	if err := c.Get(t.Context(), &root, "configmap/istio-ca-root-cert", "--namespace=routes"); err != nil {
-		t.Fatal(err)
-	}
-	token, err := c.Token(t.Context(), "routes", "default", "istio-ca", time.Hour)
-	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
@@ -258,6 +254,18 @@ func (c *Cluster) checkSecure(t *testing.T, istiod Pod, proxies []xds.Proxy) {
 			t.Fatal(err)
 		}
 	}
+	return s
+}
+
+// checkSecure asks at istiod's port 15012, where it matters who asks: what the proxies of the agent's own namespace are told, and
+// nothing of others.
+func (c *Cluster) checkSecure(t *testing.T, istiod Pod, proxies []xds.Proxy) {
+	t.Helper()
+	token, err := c.Token(t.Context(), "routes", "default", "istio-ca", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := c.secureSettings(t, istiod, token)
 	for _, s.Security = range []string{xds.Token, xds.MTLS} {
 		client := c.followProxies(t, s)
 		client.Follow(proxies)
@@ -420,7 +428,7 @@ func (c *Cluster) sendVaried(t *testing.T, pods []Pod) (sent int) {
 		c.ask(outside, c.GatewayURL()+"/a", "nowhere.else", "GET", nil)
 		sent += 2
 	}
-	for _, path := range lastPaths { // by both versions
+	for _, path := range lastPaths { // to the first version, and to the second
 		c.ask(outside, c.GatewayURL()+path, "routes.example", "GET", nil)
 		sent++
 	}
@@ -428,7 +436,7 @@ func (c *Cluster) sendVaried(t *testing.T, pods []Pod) (sent int) {
 }
 
 // lastPaths are of the last requests: a proxy that has logged one has logged all before it.
-var lastPaths = []string{"/exact?last", "/prefix/last"}
+var lastPaths = []string{"/without/last", "/prefix/last"}
 
 // compare looks up each line of the access logs.
 func (c *Cluster) compare(t *testing.T, client *xds.Client, pods []Pod, begun time.Time, sent int) {

@@ -23,6 +23,15 @@ const tokenIssuer = "https://kubernetes.default.svc.cluster.local"
 // Token signs a service account's token that is valid from a minute ago until life from now; a negative life is one that has
 // expired. The API server and istiod take it as their own: so a test need not wait the ten minutes that theirs live at least.
 func (c *Cluster) Token(ctx context.Context, namespace, account, audience string, life time.Duration) (string, error) {
+	return c.token(ctx, namespace, account, audience, life, nil)
+}
+
+// PodToken is Token, of an account as one of its pods has it.
+func (c *Cluster) PodToken(ctx context.Context, p Pod, account, audience string, life time.Duration) (string, error) {
+	return c.token(ctx, p.Namespace, account, audience, life, map[string]string{"name": p.Name, "uid": p.UID})
+}
+
+func (c *Cluster) token(ctx context.Context, namespace, account, audience string, life time.Duration, pod map[string]string) (string, error) {
 	var sa struct{ Metadata struct{ UID string } }
 	if err := c.Get(ctx, &sa, "serviceaccount/"+account, "--namespace="+namespace); err != nil {
 		return "", err
@@ -34,10 +43,13 @@ func (c *Cluster) Token(ctx context.Context, namespace, account, audience string
 	now := time.Now()
 	begun := min(0, life) - time.Minute
 	head := map[string]any{"alg": "RS256", "kid": key.id}
+	bound := map[string]any{"namespace": namespace, "serviceaccount": map[string]string{"name": account, "uid": sa.Metadata.UID}}
+	if pod != nil {
+		bound["pod"] = pod
+	}
 	claims := map[string]any{
 		"iss": tokenIssuer, "sub": "system:serviceaccount:" + namespace + ":" + account, "aud": []string{audience},
-		"iat": now.Add(begun).Unix(), "nbf": now.Add(begun).Unix(), "exp": now.Add(life).Unix(),
-		"kubernetes.io": map[string]any{"namespace": namespace, "serviceaccount": map[string]string{"name": account, "uid": sa.Metadata.UID}},
+		"iat": now.Add(begun).Unix(), "nbf": now.Add(begun).Unix(), "exp": now.Add(life).Unix(), "kubernetes.io": bound,
 	}
 	return key.sign(head, claims)
 }

@@ -93,7 +93,7 @@ func TestPods(t *testing.T) {
 			Cluster: "Kubernetes", Region: "r1", Zone: "z1",
 		},
 		Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}, Ports: []uint16{80, 8080},
-		Services: []string{"demo/shop.demo.svc.cluster.local"}, Excludes: map[string]string{"excludeInboundPorts": "9090"},
+		Services: []string{"demo/shop.demo.svc.cluster.local"}, Excludes: map[string]string{"excludeInboundPorts": "9090"}, Labels: p.Labels,
 	}
 	f.await("services", func() bool { e := f.entry("shop-1"); return e != nil && len(e.Services) == 1 })
 	if diff := cmp.Diff(&want, f.entry("shop-1"), cmp.Comparer(func(x, y netip.Addr) bool { return x == y })); diff != "" {

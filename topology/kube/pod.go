@@ -82,7 +82,7 @@ func (c *Client) keepPod(p *core.Pod) any {
 			Name: p.Name, Namespace: p.Namespace, Kind: topology.KindPod, UID: string(p.UID), Node: p.Spec.NodeName, Cluster: c.clusterID,
 			Account: p.Spec.ServiceAccountName, Network: p.Labels["topology.istio.io/network"],
 		},
-		Shared: p.Spec.HostNetwork,
+		Shared: p.Spec.HostNetwork, Labels: p.Labels,
 	}
 	identify(&e.Workload, p.Labels, p.Annotations, owner(&p.ObjectMeta))
 	if isGateway(p) {

@@ -6,20 +6,30 @@ import "github.com/meshwatch/meshwatch/topology"
 type Versions struct {
 	now     *Config
 	changed uint64 // when now was learned; 0: it was always so
+	from    uint64 // it may have been so from then on
 	before  *Config
-	since   uint64 // likewise of before
+	since   uint64 // when before was learned; 0: likewise
 }
 
 // First are the Versions of a proxy of which something was learned for the first time, so late that it may have been otherwise at
 // requests before.
-func First(c *Config, at uint64) *Versions { return &Versions{now: c, changed: at} }
+func First(c *Config, at uint64) *Versions {
+	return &Versions{now: c, changed: at, from: early(at, at)}
+}
 
-// Then are the Versions after a change of routes or listeners that was learned at a time.
-func (v *Versions) Then(c *Config, at uint64) *Versions {
+// Then are the Versions after a change of routes or listeners that was learned at a time. heard is when the control plane was last heard
+// of before that: the change may have been then already. As at, if it was there all the time.
+func (v *Versions) Then(c *Config, at, heard uint64) *Versions {
 	if v == nil {
 		return &Versions{now: c}
 	}
-	return &Versions{now: c, changed: at, before: v.now, since: v.changed}
+	return &Versions{now: c, changed: at, from: early(at, heard), before: v.now, since: v.changed}
+}
+
+// early is from when on a proxy may have been told what this agent learns at a time.
+func early(at, heard uint64) uint64 {
+	heard = min(at, heard)
+	return heard - min(heard, topology.Lateness)
 }
 
 // With are the Versions with another Config that routes as the one before.
@@ -40,8 +50,8 @@ func (v *Versions) Now() *Config {
 	return v.now
 }
 
-// Lookup says what governed a request at a time. A proxy learns of a change up to topology.Lateness before or after this agent does:
-// meanwhile only what both say is said.
+// Lookup says what governed a request at a time. A proxy learns of a change up to topology.Lateness before or after this agent does, and
+// before it while the control plane was away for the agent alone: meanwhile only what both say is said.
 func (v *Versions) Lookup(r *Request, at uint64) Answer {
 	switch {
 	case v == nil:
@@ -50,7 +60,7 @@ func (v *Versions) Lookup(r *Request, at uint64) Answer {
 		return v.now.Lookup(r)
 	case v.since != 0 && at < v.since+topology.Lateness:
 		return Answer{Why: Changing}
-	case at+topology.Lateness < v.changed:
+	case at < v.from:
 		return v.before.Lookup(r)
 	}
 	return v.now.Lookup(r).and(v.before.Lookup(r), Changing)

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -71,4 +72,44 @@ func TestFirstConfig(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What a proxy is told when the control plane is back may have been told to the proxy itself at any time since it was last heard of.
+func TestChangedWhileAway(t *testing.T) {
+	now := 1000 * second
+	c, _ := still(&now)
+	p, _ := onePod("p")
+	s := newProxyStream(c.proxies, &p)
+	route := func(nonce, name string) *proxy.Versions {
+		s.answer(response(t, nonce, routeType, nil, routesOf("r", name, "outbound|80||a")))
+		return s.publish(now)
+	}
+	r := proxy.Request{Direction: proxy.Gateway, Local: netip.MustParseAddrPort("10.0.0.7:80"), Protocol: "http/1.1", Authority: "a", Method: "GET", Path: "/"}
+	is := func(v *proxy.Versions, at uint64, want string) {
+		t.Helper()
+		got := ""
+		if a := v.Lookup(&r, at*second); a.Route != nil {
+			got = a.Route.Name
+		}
+		if got != want {
+			t.Errorf("at %d s: %q, want %q", at, got, want)
+		}
+	}
+	s.answer(response(t, "1", clusterType, nil, clusterOf("outbound|80||a", "a")))
+	s.answer(response(t, "2", listenerType, nil, listenerOf(t, "r")))
+	route("3", "one")
+	now = 2000 * second
+	s.disconnected(errors.New("away"))
+	is(s.publish(now), 1999, "one") // what it told stays
+	now = 2060 * second
+	v := route("4", "two")
+	is(v, 1900, "one")
+	is(v, 1999, "")
+	is(v, 2030, "") // a proxy that came back earlier has it already
+	is(v, 2070, "two")
+	now = 3000 * second
+	v = route("5", "three") // it was there all the time
+	is(v, 2900, "two")
+	is(v, 2995, "")
+	is(v, 3010, "three")
 }

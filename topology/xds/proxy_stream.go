@@ -81,6 +81,8 @@ type proxyStream struct {
 	versions  *proxy.Versions // nil: nothing was told
 	answered  bool            // routes came
 	settled   bool            // the first state was there: what changes from then on is a change
+	lost      uint64          // when the control plane was last heard of before it was away, 0: it was not. CLOCK_MONOTONIC ns, as what follows
+	back      uint64          // when it came back from that, 0: it has not
 	status    ProxyStatus
 }
 
@@ -125,6 +127,7 @@ func (s *proxyStream) answer(r *discovery.DeltaDiscoveryResponse) (out []*discov
 	defer s.mu.Unlock()
 	if !s.status.Connected {
 		s.status.Connected, s.status.Since, s.status.Problem = true, time.Now(), ""
+		s.back = s.all.options.Clock()
 	}
 	k := &kind{} // it takes nothing
 	for _, other := range s.kinds {
@@ -182,12 +185,25 @@ func (s *proxyStream) publish(at uint64) *proxy.Versions {
 	case s.versions == nil && topology.First(at, s.asked) != topology.Moment{}:
 		s.versions = proxy.First(s.config(), at)
 	case routing && s.settled:
-		s.versions = s.versions.Then(s.config(), at)
+		s.versions = s.versions.Then(s.config(), at, s.heard(at))
 	default:
 		s.versions = s.versions.With(s.config())
 	}
 	s.settled = s.settled || len(s.listeners) > 0 && (s.answered || len(s.kinds[3].names) == 0)
 	return s.versions
+}
+
+// heard is when the control plane was heard of before it told what it tells at a time: that is of the time when it was away if it came back
+// only just now.
+func (s *proxyStream) heard(at uint64) uint64 {
+	switch {
+	case s.lost == 0:
+		return at
+	case s.back != 0 && at > s.back+topology.Lateness:
+		s.lost, s.back = 0, 0
+		return at
+	}
+	return s.lost - min(s.lost, uint64(keepalivePeriod+keepaliveTimeout)) // it was away before that showed
 }
 
 func (s *proxyStream) config() *proxy.Config {
@@ -213,6 +229,10 @@ func (s *proxyStream) disconnected(err error) {
 	}
 	if s.status.Connected {
 		s.status.Connected, s.status.Since = false, time.Now()
+		if s.lost == 0 { // else it was away a moment ago
+			s.lost = s.all.options.Clock()
+		}
+		s.back = 0
 	}
 	s.status.Problem = err.Error()
 }
