@@ -171,7 +171,7 @@ func TestJaeger(t *testing.T) {
 // A pod that comes is watched within 2 s; one that goes is let go, and its namespace is not kept alive.
 func TestPodsComeAndGo(t *testing.T) {
 	l := up(t, lab.Options{Sidecar: lab.SidecarHAProxy})
-	a := start(t, l, "tls: {probes: \"off\"}") // each has a descriptor, and other programs come and go
+	a := start(t, l, "tls: {probes: \"off\"}\ngo: {probes: \"off\"}") // each has a descriptor, and other programs come and go
 	before := attached(t, a)
 	fds := openFiles(t, a.cmd.Process.Pid)
 	for round := range 3 {
