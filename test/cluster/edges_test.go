@@ -75,7 +75,7 @@ func (c *Cluster) testEdges(t *testing.T, a *Agent) {
 	}); err != nil {
 		t.Fatalf("%v: the agent does not hear that a pod has gone", err)
 	}
-	if err := curl(open); err == nil {
+	if err := await.Until(ctxWithin(t, soon), func() bool { return curl(open) != nil }); err != nil { // its containers may go a little later
 		t.Error("a pod that has gone answers")
 	}
 	c.checkEdges(t, a, open, v1)
