@@ -23,6 +23,7 @@ import (
 type level struct {
 	Scenario    string         `json:"scenario"`
 	Churn       bool           `json:"churn"`
+	Varied      bool           `json:"varied"`
 	Connections int            `json:"connections"` // of gRPC: calls under way at a time
 	Load        lab.LoadResult `json:"load"`
 	Rate        float64        `json:"requests_per_second"`
@@ -41,6 +42,8 @@ type runner struct {
 	options  lab.Options
 	depth    string
 	duration time.Duration
+	varied   bool
+	keep     string // directory for all journeys, "": none
 	dump     string // directory for what is not complete, "": none
 }
 
@@ -75,7 +78,7 @@ func (r *runner) run(ctx context.Context, load string, connections int) (_ *leve
 			return nil, err
 		}
 	}
-	out := &level{Scenario: r.scenario, Churn: o.Churn, Connections: connections}
+	out := &level{Scenario: r.scenario, Churn: o.Churn, Varied: r.varied, Connections: connections}
 	if err := errors.Join(out.load(ctx, l, a, r.duration), a.stop()); err != nil {
 		return nil, err
 	}
@@ -124,7 +127,7 @@ func (out *level) send(ctx context.Context, l *lab.Lab, d time.Duration) (lab.Lo
 			Connections: max(1, out.Connections/perConnection), Streams: out.Connections, Duration: d, Churn: out.Churn, Methods: callMethods(),
 		})
 	}
-	return l.Wrk(ctx, lab.Load{Connections: out.Connections, Duration: d, Truth: true, Drain: out.Scenario != cleartext || out.Churn, Churn: out.Churn})
+	return l.Wrk(ctx, lab.Load{Connections: out.Connections, Duration: d, Truth: true, Varied: out.Varied, Drain: out.Scenario != cleartext || out.Churn, Churn: out.Churn})
 }
 
 // sound says what makes the figures worthless.

@@ -59,9 +59,13 @@ func parse(args []string) (*asked, error) {
 	flags.StringVar(&a.runner.depth, "depth", meshwatch.DepthAuto, "the agent's: edges, full or auto")
 	flags.BoolVar(&a.options.IPv6, "ipv6", false, "requests travel over IPv6")
 	flags.StringVar(&a.runner.dump, "dump", "", "directory for the first journeys that are not complete")
+	ids := flags.String("ids", "yes", "no: the apps hand no request id and no trace context on; proxies make ids as ever")
+	requests := flags.String("requests", identical, "identical or varied (one of a million targets)")
+	flags.StringVar(&a.runner.keep, "keep", "", "directory for every journey, as the agent wrote them")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
+	a.options.NoIDs, a.runner.varied = *ids == "no", *requests == varied
 	a.options.Sidecar, a.scenarios = lab.Sidecar(*sidecar), strings.Split(*scenario, ",")
 	var err error
 	a.counts, err = numbers(*connections)

@@ -42,7 +42,7 @@ func options(scenario string, asked lab.Options) (lab.Options, error) {
 		}
 		o.Sidecar = asked.Sidecar
 	}
-	o.IPv6, o.AccessLogs = asked.IPv6, true
+	o.NoIDs, o.IPv6, o.AccessLogs = asked.NoIDs, asked.IPv6, true
 	return o, nil
 }
 
@@ -55,6 +55,12 @@ func callMethods() []string {
 const (
 	keepAlive = "keep-alive"
 	churn     = "churn" // a connection for each request, on every leg
+)
+
+// The requests of a load.
+const (
+	identical = "identical" // of the same target and headers
+	varied    = "varied"
 )
 
 // loads reads --loads.

@@ -43,6 +43,7 @@ type Options struct {
 	HTTP2      bool    `json:"http2"`       // with TLS: Envoy sidecars speak HTTP/2 to each other
 	GRPC       bool    `json:"grpc"`        // with Envoy: the apps speak gRPC (package rpc), so every leg is HTTP/2
 	Churn      bool    `json:"churn"`       // gateway, sidecars and apps use a connection for one request only
+	NoIDs      bool    `json:"no_ids"`      // the apps hand no request id and no trace context on; proxies make ids as ever
 	Records    bool    `json:"records"`     // the apps say of every request what they did, see Records
 	Threads    int     `json:"threads"`     // workers of each proxy, 0: 2
 	Detached   bool    `json:"detached"`    // processes outlive this one; else the kernel ends them with it

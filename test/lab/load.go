@@ -35,6 +35,8 @@ type Load struct {
 	Truth       bool          // Wrk only: every request has an x-truth-id of its own, at the cost of some Lua
 	Drain       bool          // Wrk only, with Truth: it pauses at the end until all is answered
 	Churn       bool          // Wrk only, with Truth, and RPC: a connection for each request
+	Mixed       bool          // Wrk only, with Truth: a connection for eight requests, at random
+	Varied      bool          // Wrk only, with Truth: requests ask for one of a million targets under Path
 	Streams     int           // RPC only: calls under way at a time, over all connections; default Connections
 	Methods     []string      // RPC only: what is called in turn; default rpc.Echo
 }
@@ -98,7 +100,7 @@ func (l *Lab) Wrk(ctx context.Context, w Load) (LoadResult, error) {
 	var run string
 	if w.Truth {
 		run = l.newRun()
-		args = append(args, "--", run, strconv.FormatBool(w.Churn))
+		args = append(args, "--", run, w.closes(), strconv.FormatBool(w.Varied))
 		if w.Drain {
 			args = append(args, strconv.FormatInt(w.Duration.Milliseconds(), 10))
 		}
@@ -114,6 +116,17 @@ func (l *Lab) Wrk(ctx context.Context, w Load) (LoadResult, error) {
 	r, err := parseWrk(out)
 	r.Run, r.Duration = run, r.Duration-quiet
 	return r, err
+}
+
+// closes is the share of requests after which wrk closes the connection.
+func (w *Load) closes() string {
+	switch {
+	case w.Churn:
+		return "1"
+	case w.Mixed:
+		return "0.125"
+	}
+	return "0"
 }
 
 // parseWrk reads what wrk.lua prints last.

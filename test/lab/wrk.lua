@@ -1,6 +1,7 @@
 -- Prints the result as JSON. With a run name as argument, also gives every request an x-truth-id of its own:
--- RUN-THREAD-COUNTER. Without one no Lua runs while wrk sends. wrk ... -s wrk.lua URL -- [RUN [CHURN [MS]]]: CHURN true is a
--- connection for each request; after MS milliseconds no request begins.
+-- RUN-THREAD-COUNTER. Without one no Lua runs while wrk sends. wrk ... -s wrk.lua URL -- [RUN [CLOSES [VARIED [MS]]]]: CLOSES is
+-- the share of requests after which the connection is closed; VARIED true gives each request one of a million targets; after MS
+-- milliseconds no request begins.
 local threads = 0
 
 function setup(thread)
@@ -13,13 +14,15 @@ function init(args)
   if not run or run == "" then return end
   local path, count, prefix = wrk.path, 0, run .. "-" .. number .. "-"
   local headers = { ["x-truth-id"] = "" }
-  if args[2] == "true" then headers["Connection"] = "close" end
+  local closes, varied, target = tonumber(args[2] or "0"), args[3] == "true", path
   request = function()
     count = count + 1
     headers["x-truth-id"] = prefix .. count
-    return wrk.format("GET", path, headers)
+    headers["Connection"] = math.random() < closes and "close" or nil
+    if varied then target = path .. "item/" .. math.random(0, 999999) end
+    return wrk.format("GET", target, headers)
   end
-  if args[3] then stop_after(tonumber(args[3])) end
+  if args[4] then stop_after(tonumber(args[4])) end
 end
 
 -- stop_after has connections wait, before a request, for longer than wrk runs, once the time is over.

@@ -16,6 +16,7 @@ type app struct {
 	page      *page
 	upstreams upstreams
 	client    *http.Client
+	handsOn   []string // headers
 	calls     []string // upstreams called when the query names none
 }
 

@@ -33,9 +33,12 @@ func (u upstreams) add(flag string) error {
 
 // forwarded are the headers that an app which takes part in tracing hands on; the rest stays behind.
 var forwarded = []string{
-	"X-Request-Id", "X-Truth-Id", "Traceparent", "Tracestate", "Baggage", "B3", "X-B3-Traceid", "X-B3-Spanid",
+	"X-Request-Id", "Traceparent", "Tracestate", "Baggage", "B3", "X-B3-Traceid", "X-B3-Spanid",
 	"X-B3-Parentspanid", "X-B3-Sampled", "X-B3-Flags", "X-Ot-Span-Context", "Uber-Trace-Id", "Sw8",
 }
+
+// truth is what an app hands on even if it takes no part in tracing: who scores joins looks at it, who makes them does not.
+var truth = []string{"X-Truth-Id"}
 
 // ofSession are the headers that an app hands on which calls others in its user's name.
 var ofSession = []string{"Authorization", "Cookie", "X-Shown"}
@@ -76,7 +79,7 @@ func (a *app) call(r *http.Request, name string, q *query, into io.Writer) error
 	if q.forward {
 		req.Method, req.Body, req.ContentLength = r.Method, r.Body, r.ContentLength
 	}
-	handOn(req.Header, r.Header, forwarded)
+	handOn(req.Header, r.Header, a.handsOn)
 	if q.session {
 		handOn(req.Header, r.Header, ofSession)
 	}

@@ -33,6 +33,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -54,6 +55,7 @@ func run() error {
 	records := flag.String("records", "", "file that gets a record of every request, empty for none")
 	certificate := flag.String("certificate", "", "file with a certificate and its key: speak TLS; empty for clear text")
 	churn := flag.Bool("churn", false, "call upstreams on a connection for each request")
+	ids := flag.Bool("ids", true, "hand request ids and trace contexts on to upstreams")
 	ups := make(upstreams)
 	flag.Func("upstream", "NAME=HOST=ADDRESS:PORT of an upstream, repeatable", ups.add)
 	flag.Parse()
@@ -62,7 +64,10 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	app := &app{name: *name, page: page, upstreams: ups, client: newClient(*churn), calls: split(*calls)}
+	app := &app{name: *name, page: page, upstreams: ups, client: newClient(*churn), calls: split(*calls), handsOn: truth}
+	if *ids {
+		app.handsOn = slices.Concat(truth, forwarded)
+	}
 	w, err := record.Open(*records)
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 type App struct {
 	Upstream grpc.ClientConnInterface // nil: it answers by itself
 	Records  *record.Writer
+	NoIDs    bool // it hands no request id and no trace context on
 }
 
 // Server is a gRPC server with the app in it.
@@ -93,10 +94,14 @@ func send(s grpc.ServerStream, m *wrapperspb.UInt32Value, r *record.Record) erro
 	return nil
 }
 
-// forwarded is the metadata that an app which takes part in tracing hands on.
-func forwarded(md metadata.MD) metadata.MD {
+// forwarded is the metadata that the app hands on: with NoIDs what only those look at who score joins.
+func (a *App) forwarded(md metadata.MD) metadata.MD {
 	out := metadata.MD{}
-	for _, key := range []string{RequestID, TruthID, "traceparent", "tracestate", "b3"} {
+	keys := []string{TruthID, RequestID, "traceparent", "tracestate", "b3"}
+	if a.NoIDs {
+		keys = keys[:1]
+	}
+	for _, key := range keys {
 		if v := md.Get(key); len(v) > 0 {
 			out[key] = v
 		}
@@ -106,7 +111,7 @@ func forwarded(md metadata.MD) metadata.MD {
 
 // relay calls the upstream, and hands messages on in both directions until both have ended.
 func (a *App) relay(s grpc.ServerStream, md metadata.MD, r *record.Record) error {
-	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(s.Context(), forwarded(md)))
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(s.Context(), a.forwarded(md)))
 	defer cancel()
 	up, err := a.Upstream.NewStream(ctx, anyStream(), r.Target)
 	if err != nil {

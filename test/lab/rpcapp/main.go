@@ -44,13 +44,14 @@ func serve(ctx context.Context, args []string) error {
 	upstream := flags.String("upstream", "", "HOST=ADDRESS:PORT of who is called, empty: nobody")
 	records := flags.String("records", "", "file that gets a record of every call")
 	churn := flags.Bool("churn", false, "call it on a connection for each call")
+	ids := flags.Bool("ids", true, "hand request ids and trace contexts on")
 	_ = flags.Parse(args) // it exits
 	w, err := record.Open(*records)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	app := &rpc.App{Records: w}
+	app := &rpc.App{Records: w, NoIDs: !*ids}
 	if *upstream != "" {
 		host, address, _ := strings.Cut(*upstream, "=")
 		connect := func() (*grpc.ClientConn, error) { return dial(address, host, nil) }

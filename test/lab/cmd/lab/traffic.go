@@ -54,6 +54,8 @@ func load() *cobra.Command {
 	f.StringVar(&w.Path, "path", "/", "path and query, see test/lab/app")
 	f.Float64Var(&w.QPS, "qps", 0, "requests per second, by fortio")
 	f.BoolVar(&w.Churn, "churn", false, "a connection for each request (wrk with --truth, gRPC)")
+	f.BoolVar(&w.Mixed, "mixed", false, "a connection for eight requests (wrk with --truth)")
+	f.BoolVar(&w.Varied, "varied", false, "every request has a target of its own (wrk with --truth)")
 	f.IntVar(&w.Streams, "streams", 0, "gRPC calls under way at a time (default connections)")
 	f.StringSliceVar(&w.Methods, "methods", nil, "gRPC methods called in turn, see test/lab/rpc (default /lab.Count/Echo)")
 	f.BoolVar(&w.Truth, "truth", false, "give every request an x-truth-id of its own (wrk)")
