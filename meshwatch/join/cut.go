@@ -35,6 +35,7 @@ func (j *Joiner) Cut(now uint64) {
 	clear(j.holding)
 	clear(j.groups)
 	clear(j.traces)
+	j.shelves = shelves{all: map[shelfKey]*shelf{}}
 	j.quiet = j.quiet[:0]
 	j.pages.reset()
 	j.parsedOf, j.begun = nil, now

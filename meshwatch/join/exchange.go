@@ -30,11 +30,15 @@ type Exchange struct {
 	asked      bool // it is the parent of another one
 	method     method
 	Client     uint8 // which end of the leg sent the request
+	claimed    bool  // parent was found beyond what heads say
 	candidates int32
+	sought     int32       // those that were weighed where its head says nothing
 	Connect    *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
 	since      uint64
 	Stream     Stream
 	Relay      journey.Relay // how Parent was found, if there is one
+	asServer   place         // among what its server was asked
+	asClient   place         // among what its client asked
 }
 
 // method is what a request's method means for its response's length.
@@ -119,6 +123,7 @@ func (j *Joiner) freeExchange(x *Exchange) {
 		}
 		j.freeMessage(m)
 	}
+	j.unshelve(x)
 	*x = Exchange{}
 	j.freeExchanges = append(j.freeExchanges, x)
 }

@@ -1,8 +1,6 @@
 package join
 
 import (
-	"slices"
-
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 )
 
@@ -18,6 +16,8 @@ type group struct {
 	last   uint64
 	due    uint64
 	queued bool
+
+	linking bool // it is due: flush has it
 }
 
 // identify puts an exchange in the group of its request id, else of its trace, as soon as one is known.
@@ -89,14 +89,14 @@ func (j *Joiner) idOf(x *Exchange) (id head.ID, ok, byResponse bool) {
 
 // finish notes that an exchange is over: answered or failed.
 func (j *Joiner) finish(x *Exchange) {
+	j.shelve(x)
+	x.asServer.finish()
+	if x.group == nil {
+		j.join(j.newGroup(), x)
+	}
 	x.done = true
 	g := x.group
-	if g == nil {
-		g = j.newGroup()
-		j.join(g, x)
-	} else {
-		g.open--
-	}
+	g.open--
 	g.last = j.now
 	j.enqueue(g)
 }
@@ -109,34 +109,63 @@ func (j *Joiner) enqueue(g *group) {
 	j.quiet = append(j.quiet, g)
 }
 
-// flush gives out the groups that have been quiet for long enough.
+// flush gives out the groups that have been quiet for long enough. All of them are related before any is given: what caused one may
+// be in another.
 func (j *Joiner) flush(all bool) {
 	n := 0
-	for ; n < len(j.quiet); n++ {
+	for ; n < len(j.quiet) && (all || j.quiet[n].due <= j.now); n++ {
 		g := j.quiet[n]
-		if g.due > j.now && !all {
-			break
-		}
 		g.queued = false
-		if g.open > 0 {
-			continue // finish brings it back
-		}
-		if due := g.last + uint64(j.cfg.Linger); due > j.now && !all {
+		switch {
+		case len(g.xs) == 0: // gathered into another one
+			j.freeGroup(g)
+		case g.open > 0: // finish brings it back
+		case g.last+uint64(j.cfg.Linger) > j.now && !all:
 			j.enqueue(g)
-			continue
+		default:
+			g.linking = true
+			j.due = append(j.due, g)
 		}
-		slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.StartNs - b.Req.StartNs)) }) //nolint:gosec // a difference
-		waits := j.relate(g)
-		if waits && !all && j.now-g.last < uint64(j.cfg.Parents) {
-			g.queued, g.due = true, j.now+uint64(j.cfg.Linger)
-			j.quiet = append(j.quiet, g)
-			continue
-		}
-		j.give(g)
 	}
 	if n > 0 {
 		j.quiet = append(j.quiet[:0], j.quiet[n:]...)
 	}
+	for round, found := 0, true; found && round < mostRounds; round++ {
+		found = false
+		for _, g := range j.due { // what is found leaves less for others to be
+			found = j.link(g) || found
+		}
+	}
+	for _, g := range j.due {
+		g.linking = false
+		j.settled(g, all)
+	}
+	clear(j.due)
+	j.due = j.due[:0]
+}
+
+// mostRounds bounds how often that is done: each round but the last finds something.
+const mostRounds = 16
+
+// settled gives out a group that was linked, unless more of it may come.
+func (j *Joiner) settled(g *group, all bool) {
+	switch {
+	case len(g.xs) == 0:
+		j.freeGroup(g)
+		return
+	case g.open > 0:
+		return
+	case g.last+uint64(j.cfg.Linger) > j.now && !all:
+		j.enqueue(g)
+		return
+	}
+	j.relate(g)
+	if !all && j.now-g.last < uint64(j.cfg.Parents) && j.waits(g) {
+		g.queued, g.due = true, j.now+uint64(j.cfg.Linger)
+		j.quiet = append(j.quiet, g)
+		return
+	}
+	j.give(g)
 }
 
 // give emits a group's trees and takes everything back.
@@ -168,8 +197,7 @@ func (j *Joiner) give(g *group) {
 		j.freeExchange(x)
 	}
 	clear(g.xs)
-	*g = group{ids: g.ids[:0], traces: g.traces[:0], xs: g.xs[:0]}
-	j.freeGroups = append(j.freeGroups, g)
+	j.freeGroup(g)
 }
 
 // grow appends root and all below it to the tree. Exchanges are sorted by start, and nothing starts before its cause.

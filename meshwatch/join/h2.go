@@ -166,6 +166,7 @@ func (x *multiplex) request(m *Message, h h2.Head) {
 	j.measure(m)
 	x.recognise(e, h.Unnamed)
 	j.identify(e)
+	j.shelve(e)
 	if r := c.early; r != nil {
 		c.early = nil
 		x.answer(c, r)

@@ -134,7 +134,7 @@ func (w *world) end(want []string, losses ...string) {
 	if diff := cmp.Diff(losses, got); diff != "" {
 		w.t.Errorf("losses (-want +got):\n%s", diff)
 	}
-	if n := len(w.j.groups) + len(w.j.traces) + len(w.j.halves) + len(w.j.holding) + len(w.j.quiet); n != 0 {
+	if n := len(w.j.groups) + len(w.j.traces) + len(w.j.halves) + len(w.j.holding) + len(w.j.quiet) + w.j.shelves.n; n != 0 {
 		w.t.Errorf("%d things left in memory: groups %d, traces %d, sockets %d", n, len(w.j.groups), len(w.j.traces), len(w.j.halves))
 	}
 }

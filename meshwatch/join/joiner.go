@@ -48,7 +48,9 @@ type Joiner struct {
 	groups  map[head.ID]*group
 	traces  map[[16]byte]*group
 	quiet   []*group // groups that are over, by when they became so
+	due     []*group // scratch of flush
 	servers map[uint32]uint64
+	shelves shelves
 	swept   uint64
 	begun   uint64 // when recording did
 	latest  uint32 // highest flight id so far
@@ -78,7 +80,7 @@ type Stats struct {
 type losses struct {
 	gap, stale, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
 	noID, noParent, ambiguous, ambiguousID, groupFull, noResponse, cut                             *loss.Counter
-	lateText, frames, blocks, unknown                                                              *loss.Counter
+	lateText, frames, blocks, unknown, indexFull                                                   *loss.Counter
 }
 
 // New makes a joiner that gives its trees to emit. A tree and all in it are valid only until emit returns.
@@ -87,7 +89,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 	return &Joiner{
 		cfg: cfg, emit: emit,
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
-		servers: map[uint32]uint64{}, seed: maphash.MakeSeed(),
+		servers: map[uint32]uint64{}, shelves: shelves{all: map[shelfKey]*shelf{}}, seed: maphash.MakeSeed(),
 		lost: losses{
 			gap: c("leg", "missing-flight"), stale: c("leg", "stale-flight"), strayBody: c("leg", "stray-body"),
 			malformed: c("parse", "malformed-head"), cutHead: c("parse", "cut-head"),
@@ -95,7 +97,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 			unsure: c("pair", "behind-a-gap"), noResponse: c("pair", "no-response"),
 			noThread: c("relay", "process-not-seen"), noID: c("relay", "no-id"), noParent: c("relay", "no-parent"),
 			ambiguous: c("relay", "ambiguous"), ambiguousID: c("relay", "ambiguous-id"),
-			groupFull: c("relay", "id-used-too-often"), cut: c("pair", "recording-stopped"),
+			groupFull: c("relay", "id-used-too-often"), indexFull: c("relay", "index-full"), cut: c("pair", "recording-stopped"),
 			lateText: c("leg", "plaintext-late"),
 			frames:   c("parse", "frames-missing"), blocks: c("parse", "head-not-read"), unknown: c("parse", "unknown-field"),
 		},
@@ -297,8 +299,10 @@ func (j *Joiner) goOn(m *Message, f *bpf.Flight, b []byte) {
 	case x == nil: // no exchange yet, or given up
 	case x.Req == m:
 		j.fixBody(m, methodUnknown)
+		j.unshelve(x)
 		j.describe(x, j.head(m))
 		j.identify(x)
+		j.shelve(x)
 	default:
 		j.fixBody(m, x.method)
 		j.identify(x)

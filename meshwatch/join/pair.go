@@ -25,6 +25,7 @@ func (j *Joiner) request(m *Message) {
 	}
 	j.measure(m)
 	j.identify(x)
+	j.shelve(x)
 	for len(l.early) > 0 {
 		r := l.early[0]
 		if !j.pair(r) {

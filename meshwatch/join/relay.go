@@ -4,21 +4,38 @@ import (
 	"bytes"
 	"hash/maphash"
 	"net/netip"
+	"slices"
 
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
-// relate finds for every exchange of a group the one that caused it: the exchange that the same process had received and
-// not answered when it sent this one. It returns true when an exchange lacks a parent or a child that may still come.
-func (j *Joiner) relate(g *group) (waits bool) {
-	for _, x := range g.xs {
-		if x.parent != nil {
-			x.parent, x.Relay = nil, journey.Relay{}
+// link relates a group, and looks for the causes of what its heads say nothing of. True: it found one.
+func (j *Joiner) link(g *group) (found bool) {
+	j.relate(g)
+	for i := 0; i < len(g.xs); i++ { // they may become more
+		if x := g.xs[i]; x.parent == nil {
+			found = j.seek(x) || found
 		}
-		x.candidates, x.asked = 0, false
+	}
+	return found
+}
+
+// relate finds for every exchange of a group the one that caused it: the exchange that the same process had received and
+// not answered when it sent this one. What was claimed stays.
+func (j *Joiner) relate(g *group) {
+	slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.StartNs - b.Req.StartNs)) }) //nolint:gosec // a difference
+	for _, x := range g.xs {
+		x.asked = false
+		if !x.claimed {
+			x.parent, x.Relay, x.candidates = nil, journey.Relay{}, 0
+		}
 	}
 	for _, x := range g.xs {
+		if x.claimed {
+			x.parent.asked = true
+			continue
+		}
 		pid := x.ClientPid()
 		if pid == 0 {
 			continue
@@ -31,7 +48,6 @@ func (j *Joiner) relate(g *group) (waits bool) {
 		}
 		x.candidates = int32(len(j.found)) //nolint:gosec // at most maxGroup
 		if len(j.found) == 0 {
-			waits = waits || j.serves(pid)
 			continue
 		}
 		y, confidence := j.decide(x, pid)
@@ -41,10 +57,20 @@ func (j *Joiner) relate(g *group) (waits bool) {
 		x.parent, y.asked = y, true
 		x.Relay = journey.Relay{Method: methodOf(x, y), Confidence: confidence, Candidates: int(x.candidates), Pid: int(pid)}
 	}
-	for _, x := range g.xs { // a proxy that asked nobody: what it asked is still on its way to us, or it answered by itself
-		waits = waits || !x.asked && x.Resp != nil && j.cfg.Proxy != nil && j.cfg.Proxy(x.ServerPid())
+}
+
+// waits says whether an exchange of a group lacks a parent or a child that may still come.
+func (j *Joiner) waits(g *group) bool {
+	for _, x := range g.xs {
+		if pid := x.ClientPid(); pid != 0 && x.parent == nil && x.candidates == 0 && j.serves(pid) {
+			return true
+		}
+		// a proxy that asked nobody: what it asked is still on its way to us, or it answered by itself
+		if !x.asked && x.Resp != nil && j.cfg.Proxy != nil && j.cfg.Proxy(x.ServerPid()) {
+			return true
+		}
 	}
-	return waits
+	return false
 }
 
 // serves says whether a process asks because it was asked: it was seen to be, or it is a proxy, whose first request may
@@ -155,6 +181,9 @@ func (j *Joiner) sameHost(x, y *Exchange) bool {
 
 // busyAt says whether another exchange was under way for this one.
 func (x *Exchange) busyAt(ns uint64) bool {
+	if x.group == nil {
+		return false
+	}
 	for _, z := range x.group.xs {
 		if z.parent == x && z.Req.StartNs <= ns && (z.Resp == nil || ns <= z.Resp.RecvNs) {
 			return true
@@ -186,7 +215,7 @@ func (j *Joiner) whyRoot(g *group, x *Exchange) string {
 	case pid == 0:
 		j.lost.noThread.Add(1)
 		return "process-not-seen"
-	case x.candidates > 1:
+	case x.candidates > 1 || x.sought > 1:
 		j.lost.ambiguous.Add(1)
 		return "ambiguous"
 	}

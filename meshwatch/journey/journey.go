@@ -148,6 +148,7 @@ const (
 	MethodRequestID  Method = "request-id"  // the same request id in both heads
 	MethodResponseID Method = "response-id" // the id came back in the response head
 	MethodTrace      Method = "trace"       // the same trace context in both heads
+	MethodContent    Method = "content"     // a proxy handed it on: the same method, target and host, and nothing else that fits
 )
 
 // Relay is the causal link inside one process from the exchange it received (From) to the one it made (To).
