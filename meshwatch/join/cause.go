@@ -132,11 +132,19 @@ func (c *chain) remove(p *place) {
 
 // shelve gives an exchange its places: once its server and its client are known.
 func (j *Joiner) shelve(x *Exchange) {
-	if pid := x.ServerPid(); pid != 0 && x.asServer.on == nil && !j.shelves.put(&x.asServer, x, pid, false) {
-		j.lost.indexFull.Add(1)
+	if pid := x.ServerPid(); pid != 0 && x.asServer.on == nil {
+		if !j.shelves.put(&x.asServer, x, pid, false) {
+			j.lost.indexFull.Add(1)
+		}
+		j.note(eventAsked, x, pid, x.Req.Flight.RecvTid, x.Req.RecvNs)
 	}
-	if pid := x.ClientPid(); pid != 0 && x.asClient.on == nil && j.serves(pid) && !j.shelves.put(&x.asClient, x, pid, true) {
-		j.lost.indexFull.Add(1)
+	if pid := x.ClientPid(); pid != 0 && x.asClient.on == nil && j.serves(pid) {
+		if !j.shelves.put(&x.asClient, x, pid, true) {
+			j.lost.indexFull.Add(1)
+			return
+		}
+		x.rivals = int32(x.asClient.on.in.n) //nolint:gosec // at most mostPlaces
+		j.note(eventAsks, x, pid, x.Req.Flight.SendTid, x.Req.StartNs)
 	}
 }
 

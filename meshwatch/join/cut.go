@@ -16,6 +16,7 @@ func (j *Joiner) Cut(now uint64) {
 		}
 		j.release(l)
 	}
+	j.work(^uint64(0))
 	j.flush(true)
 	for _, h := range j.halves {
 		j.lost.cut.Add(uint64(len(h.leg.queue)))
@@ -35,6 +36,7 @@ func (j *Joiner) Cut(now uint64) {
 	clear(j.holding)
 	clear(j.groups)
 	clear(j.traces)
+	clear(j.workers)
 	j.shelves = shelves{all: map[shelfKey]*shelf{}}
 	j.quiet = j.quiet[:0]
 	j.pages.reset()

@@ -39,6 +39,14 @@ type Exchange struct {
 	Relay      journey.Relay // how Parent was found, if there is one
 	asServer   place         // among what its server was asked
 	asClient   place         // among what its client asked
+	serial     uint64        // no other exchange has it
+	class      *class        // of its server's worker
+	lane       *Leg          // by which its server hands it on, says the pool
+	pool       *pool         // of its client's worker
+	inPool     guess         // its cause by that pool's connections
+	inOrder    guess         // and by the order of reading
+	rivals     int32         // what its client was asked and had not answered when it was first seen, of the same
+	unknown    bool          // its server handed it on by a connection that was not known
 }
 
 // method is what a request's method means for its response's length.
@@ -101,7 +109,8 @@ func (j *Joiner) newExchange(m *Message) *Exchange {
 		x = &Exchange{}
 	}
 	h := j.head(m)
-	*x = Exchange{Client: m.dir, Req: m, Parent: -1, since: j.now, method: methodOfRequest(h.Method)}
+	j.serial++
+	*x = Exchange{serial: j.serial, Client: m.dir, Req: m, Parent: -1, since: j.now, method: methodOfRequest(h.Method)}
 	j.describe(x, h)
 	m.exchange = x
 	return x

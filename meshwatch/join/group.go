@@ -91,13 +91,20 @@ func (j *Joiner) idOf(x *Exchange) (id head.ID, ok, byResponse bool) {
 func (j *Joiner) finish(x *Exchange) {
 	j.shelve(x)
 	x.asServer.finish()
+	if r := x.Resp; r != nil {
+		j.note(eventAnswered, x, r.SendPid, r.Flight.SendTid, r.StartNs)
+		j.note(eventFree, x, r.RecvPid, r.Flight.RecvTid, max(r.RecvNs, r.RecvEndNs))
+	}
 	if x.group == nil {
 		j.join(j.newGroup(), x)
 	}
 	x.done = true
 	g := x.group
 	g.open--
-	g.last = j.now
+	g.last = max(g.last, j.now)
+	if x.Resp != nil {
+		g.last = max(g.last, x.Resp.LastSeen()) // the clock stands still while flights are read
+	}
 	j.enqueue(g)
 }
 
@@ -193,6 +200,9 @@ func (j *Joiner) give(g *group) {
 		j.emit(t)
 	}
 	j.unkey(g)
+	for _, x := range g.xs {
+		j.testModels(x)
+	}
 	for _, x := range g.xs {
 		j.freeExchange(x)
 	}

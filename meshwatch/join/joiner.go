@@ -51,6 +51,9 @@ type Joiner struct {
 	due     []*group // scratch of flush
 	servers map[uint32]uint64
 	shelves shelves
+	workers map[workerKey]*worker
+	procs   map[uint32]*process // proxies
+	serial  uint64              // of the latest exchange
 	swept   uint64
 	begun   uint64 // when recording did
 	latest  uint32 // highest flight id so far
@@ -80,7 +83,7 @@ type Stats struct {
 type losses struct {
 	gap, stale, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
 	noID, noParent, ambiguous, ambiguousID, groupFull, noResponse, cut                             *loss.Counter
-	lateText, frames, blocks, unknown, indexFull                                                   *loss.Counter
+	lateText, frames, blocks, unknown, indexFull, workerFull                                                *loss.Counter
 }
 
 // New makes a joiner that gives its trees to emit. A tree and all in it are valid only until emit returns.
@@ -89,7 +92,8 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 	return &Joiner{
 		cfg: cfg, emit: emit,
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
-		servers: map[uint32]uint64{}, shelves: shelves{all: map[shelfKey]*shelf{}}, seed: maphash.MakeSeed(),
+		servers: map[uint32]uint64{}, shelves: shelves{all: map[shelfKey]*shelf{}},
+		workers: map[workerKey]*worker{}, procs: map[uint32]*process{}, seed: maphash.MakeSeed(),
 		lost: losses{
 			gap: c("leg", "missing-flight"), stale: c("leg", "stale-flight"), strayBody: c("leg", "stray-body"),
 			malformed: c("parse", "malformed-head"), cutHead: c("parse", "cut-head"),
@@ -97,7 +101,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 			unsure: c("pair", "behind-a-gap"), noResponse: c("pair", "no-response"),
 			noThread: c("relay", "process-not-seen"), noID: c("relay", "no-id"), noParent: c("relay", "no-parent"),
 			ambiguous: c("relay", "ambiguous"), ambiguousID: c("relay", "ambiguous-id"),
-			groupFull: c("relay", "id-used-too-often"), indexFull: c("relay", "index-full"), cut: c("pair", "recording-stopped"),
+			groupFull: c("relay", "id-used-too-often"), indexFull: c("relay", "index-full"), workerFull: c("relay", "worker-too-busy"), cut: c("pair", "recording-stopped"),
 			lateText: c("leg", "plaintext-late"),
 			frames:   c("parse", "frames-missing"), blocks: c("parse", "head-not-read"), unknown: c("parse", "unknown-field"),
 		},
@@ -362,6 +366,7 @@ func (j *Joiner) Tick(now uint64) {
 	for l := range j.holding {
 		j.release(l)
 	}
+	j.work(now - min(now, uint64(j.cfg.Linger)-min(uint64(j.cfg.Linger), settles)))
 	j.flush(false)
 	if now-j.swept > uint64(time.Second) {
 		j.sweep()
@@ -374,6 +379,7 @@ func (j *Joiner) Close() {
 	for _, h := range j.halves {
 		j.retire(h.leg, "agent-stopped")
 	}
+	j.work(^uint64(0))
 	j.flush(true)
 }
 
@@ -389,6 +395,7 @@ func (j *Joiner) sweep() {
 		}
 		j.retire(l, "idle")
 	}
+	j.retireWorkers(6 * idle)
 	for pid, at := range j.servers {
 		if j.now-at > 6*idle {
 			delete(j.servers, pid)

@@ -21,6 +21,7 @@ type Leg struct {
 	born        uint32     // id of the flight that it was made for
 	used        uint64
 	syn         *bpf.Flight // of its connection, until a request is the first on it
+	up          upstream
 }
 
 const bothClosed = 3

@@ -9,6 +9,9 @@ func (j *Joiner) seek(x *Exchange) bool {
 	if x.claimed || x.asClient.on == nil || x.Resp == nil || j.cfg.Proxy == nil || !j.cfg.Proxy(pid) {
 		return false
 	}
+	if j.byModel(x) {
+		return true
+	}
 	y, n := j.sole(x)
 	x.sought = int32(n) //nolint:gosec // at most mostFits
 	if n != 1 || j.contested(x, y) {

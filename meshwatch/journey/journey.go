@@ -149,6 +149,8 @@ const (
 	MethodResponseID Method = "response-id" // the id came back in the response head
 	MethodTrace      Method = "trace"       // the same trace context in both heads
 	MethodContent    Method = "content"     // a proxy handed it on: the same method, target and host, and nothing else that fits
+	MethodPool       Method = "pool"        // and by the connection that it takes next, as it was just seen to
+	MethodOrder      Method = "order"       // and in the order in which it read them, as it was seen to
 )
 
 // Relay is the causal link inside one process from the exchange it received (From) to the one it made (To).

@@ -1,0 +1,220 @@
+package join
+
+import (
+	"time"
+)
+
+// A proxy's worker is a thread that reads and writes by itself, so what it did stands in one order. From that order it can be told which
+// request it handed on by which connection: see pool and line. Nothing is claimed that the same process was not just seen to do.
+
+// workerKey is a thread.
+type workerKey struct{ pid, tid uint32 }
+
+// worker is what is known of one.
+type worker struct {
+	proc    *process
+	events  []event // not looked at yet
+	done    uint64  // ns: everything before was
+	classes map[classKey]*class
+	pools   map[poolKey]*pool
+	lines   map[uint64]*line // by what is asked for
+	used    uint64
+}
+
+// process is what was learned of one.
+type process struct {
+	pool           record // see pool
+	order, streams record // see line
+	opening        span   // when it last opened connections: what waits for one is overtaken
+}
+
+// span is an interval, in ns.
+type span struct{ from, to uint64 }
+
+// opens notes that a request waited for its connection.
+func (p *process) opens(x *Exchange) {
+	to := x.Req.StartNs
+	from := to - min(to, openingTakes)
+	if x.Connect != nil {
+		from = x.Connect.StartNs
+	}
+	if from <= p.opening.to {
+		from = min(from, p.opening.from)
+		to = max(to, p.opening.to)
+	}
+	p.opening = span{from, to}
+}
+
+// openingTakes is how long at most a connection of which the SYN was not seen was waited for, in ns.
+const openingTakes = uint64(100 * time.Millisecond)
+
+// opened says whether it did in an interval.
+func (p *process) opened(from, to uint64) bool { return from <= p.opening.to && p.opening.from <= to }
+
+// orderOf is the record of the order that x is in.
+func (p *process) orderOf(x *Exchange) *record {
+	if x.Stream.ID != 0 {
+		return &p.streams
+	}
+	return &p.order
+}
+
+// record is how often a way of joining was right about a join that was decided otherwise, where it had a choice.
+type record struct{ right, wrong uint64 }
+
+// event is something that a worker did.
+type event struct {
+	at     uint64 // ns
+	x      *Exchange
+	serial uint64 // of x: it may be given out before
+	kind   eventKind
+}
+
+type eventKind uint8
+
+const (
+	eventAsked    eventKind = iota // it read a request
+	eventAsks                      // it wrote one
+	eventAnswered                  // it wrote a response
+	eventFree                      // it read the end of a response: the connection is free
+)
+
+// mostEvents bounds what waits of one worker: at 20,000 requests a second there are some 8,000. What is too much is left out: the
+// worker is not known any more.
+const mostEvents = 1 << 15
+
+// settles is how long before a group is given out a worker's events are looked at: by then all have come, as far as they ever will.
+const settles = uint64(20 * time.Millisecond)
+
+// note tells a worker what it did. Of threads of which nothing is known there is nothing to learn.
+func (j *Joiner) note(kind eventKind, x *Exchange, pid, tid uint32, at uint64) {
+	if pid == 0 || tid == 0 || at == 0 || j.cfg.Proxy == nil || !j.cfg.Proxy(pid) {
+		return
+	}
+	w := j.workers[workerKey{pid, tid}]
+	if w == nil {
+		w = j.newWorker(pid, tid)
+	}
+	w.used = j.now
+	if len(w.events) >= mostEvents {
+		w.forget()
+		j.lost.workerFull.Add(1)
+		return
+	}
+	e := event{at, x, x.serial, kind}
+	n := len(w.events)
+	w.events = append(w.events, e)
+	for ; n > 0 && w.events[n-1].at > at; n-- { // nearly in order
+		w.events[n] = w.events[n-1]
+	}
+	w.events[n] = e
+}
+
+func (j *Joiner) newWorker(pid, tid uint32) *worker {
+	p := j.procs[pid]
+	if p == nil {
+		p = &process{}
+		j.procs[pid] = p
+	}
+	w := &worker{proc: p, classes: map[classKey]*class{}, pools: map[poolKey]*pool{}, lines: map[uint64]*line{}}
+	j.workers[workerKey{pid, tid}] = w
+	return w
+}
+
+// work looks at what workers did up to some time before now.
+func (j *Joiner) work(upto uint64) {
+	for _, w := range j.workers {
+		n := 0
+		for n < len(w.events) && w.events[n].at <= upto {
+			n++
+		}
+		for i := range w.events[:n] {
+			if e := &w.events[i]; e.x.serial == e.serial {
+				w.do(e)
+			}
+		}
+		w.events = append(w.events[:0], w.events[n:]...)
+		w.done = max(w.done, upto)
+	}
+}
+
+func (w *worker) do(e *event) {
+	late := e.at < w.done
+	switch x := e.x; e.kind {
+	case eventAsked:
+		c := w.class(x)
+		w.line(x, c).asked(x)
+		c.asked(x, late)
+	case eventAsks:
+		if up := &x.Req.leg.up; !up.used {
+			up.used = true
+			w.proc.opens(x)
+		}
+		var c *class
+		if l := w.lines[x.what()]; l != nil {
+			c = l.class
+			l.asks(x, late)
+		}
+		w.poolOf(x).asks(x, c)
+	case eventAnswered:
+		if l := w.lines[x.what()]; l != nil && l.answered(x) {
+			delete(w.lines, x.what())
+		}
+		if x.class != nil {
+			x.class.answered(x)
+		}
+	case eventFree:
+		w.poolOf(x).free(x, late)
+	}
+}
+
+// forget drops all that a worker was seen to do.
+func (w *worker) forget() {
+	w.events = w.events[:0]
+	clear(w.classes)
+	clear(w.pools)
+	clear(w.lines)
+}
+
+// retireWorkers forgets those that were idle, and processes without any.
+func (j *Joiner) retireWorkers(idle uint64) {
+	pids := map[uint32]bool{}
+	for k, w := range j.workers {
+		if j.now-w.used > idle {
+			delete(j.workers, k)
+			continue
+		}
+		pids[k.pid] = true
+	}
+	for pid := range j.procs {
+		if !pids[pid] {
+			delete(j.procs, pid)
+		}
+	}
+}
+
+// proven says whether a way of joining was right often enough, and next to never wrong.
+func (r *record) proven() bool { return r.right >= leastTests && r.wrong*mostWrong <= r.right }
+
+const (
+	leastTests = 32   // with none of them wrong, fewer than one in ten is at 97 % confidence; what follows tests on
+	mostWrong  = 2000 // half of what may be wrong
+)
+
+func (r *record) test(right bool) {
+	if right {
+		r.right++
+	} else {
+		r.wrong++
+	}
+	if r.right+r.wrong > testsKept {
+		r.right, r.wrong = r.right/2, (r.wrong+1)/2
+	}
+}
+
+// testsKept is after how many tests the old ones count half.
+const testsKept = 1 << 14
+
+// what a request asks for, as the shelf's key.
+func (x *Exchange) what() uint64 { return x.target ^ x.host*31 }
+
