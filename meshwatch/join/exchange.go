@@ -46,6 +46,7 @@ type Exchange struct {
 	inPool     guess         // its cause by that pool's connections
 	inOrder    guess         // and by the order of reading
 	rivals     int32         // what its client was asked and had not answered when it was first seen, of the same
+	vague      bool          // nobody knows what it asks for
 	unknown    bool          // its server handed it on by a connection that was not known
 }
 

@@ -156,6 +156,10 @@ func (x *multiplex) request(m *Message, h h2.Head) {
 		var id [4]byte
 		binary.LittleEndian.PutUint32(id[:], h.Stream)
 		e.target ^= maphash.Bytes(j.seed, id[:])
+		e.vague = true
+	}
+	if host := j.head(m).Host; len(host) == 0 || string(host) == "?" {
+		e.vague = true
 	}
 	c.x = e
 	j.Stats.Requests++

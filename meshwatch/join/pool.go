@@ -32,7 +32,7 @@ type poolKey struct {
 
 // upstream is what a pool knows of one of its connections.
 type upstream struct {
-	next  guess  // the request that it will hand on
+	next  guess // the request that it will hand on
 	taken bool
 	known bool // it is in pool.idle
 	used  bool // a request was seen on it
@@ -181,10 +181,17 @@ func (j *Joiner) byModel(x *Exchange) bool {
 	if y := x.inPool.of(); y != nil && !x.inPool.shaky && p.pool.proven() && fits(x, y) && x.pool.broken < y.Req.RecvNs {
 		return j.claim(x, y, journey.Relay{Method: journey.MethodPool, Confidence: poolConfidence, Candidates: max(1, int(x.rivals))})
 	}
-	if y := x.inOrder.of(); y != nil && !x.inOrder.shaky && p.orderOf(x).proven() && !p.opened(y.Req.RecvNs, x.Req.StartNs) && fits(x, y) {
+	if y := x.inOrder.of(); y != nil && !x.inOrder.shaky && p.keepsOrder(x) && !p.opened(y.Req.RecvNs, x.Req.StartNs) && fits(x, y) {
 		return j.claim(x, y, journey.Relay{Method: journey.MethodOrder, Confidence: orderConfidence, Candidates: max(1, int(x.rivals))})
 	}
 	return false
+}
+
+// keepsOrder says whether a process hands on in the order of its reading. On one HTTP/2 connection that is so wherever connections
+// are taken in the order of reading: streams are opened one after the other.
+func (p *process) keepsOrder(x *Exchange) bool {
+	r := p.orderOf(x)
+	return r.proven() || r == &p.streams && r.wrong == 0 && p.pool.proven()
 }
 
 const (

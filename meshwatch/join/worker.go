@@ -1,6 +1,7 @@
 package join
 
 import (
+	"github.com/meshwatch/meshwatch/bpf"
 	"time"
 )
 
@@ -25,7 +26,7 @@ type worker struct {
 type process struct {
 	pool           record // see pool
 	order, streams record // see line
-	opening        span   // when it last opened connections: what waits for one is overtaken
+	opening        []span // when it opened connections: what waits for one is overtaken
 }
 
 // span is an interval, in ns.
@@ -38,18 +39,56 @@ func (p *process) opens(x *Exchange) {
 	if x.Connect != nil {
 		from = x.Connect.StartNs
 	}
-	if from <= p.opening.to {
-		from = min(from, p.opening.from)
-		to = max(to, p.opening.to)
-	}
-	p.opening = span{from, to}
+	p.inDoubt(from, to)
 }
 
-// openingTakes is how long at most a connection of which the SYN was not seen was waited for, in ns.
-const openingTakes = uint64(100 * time.Millisecond)
+// begins notes that a process opens a connection, for a request that waits for it: longer than one may be weighed.
+func (j *Joiner) begins(f *bpf.Flight) {
+	if p := j.procs[f.SendPid]; p != nil {
+		p.inDoubt(f.StartNs, f.StartNs+openingTakes)
+	}
+}
+
+// inDoubt adds an interval. As long ago as nothing is weighed any more is forgotten.
+func (p *process) inDoubt(from, to uint64) {
+	kept := p.opening[:0]
+	for _, s := range p.opening {
+		switch {
+		case s.to+doubtKept < from:
+		case s.to >= from && s.from <= to, len(p.opening) == mostDoubts:
+			from, to = min(from, s.from), max(to, s.to)
+		default:
+			kept = append(kept, s)
+		}
+	}
+	p.opening = append(kept, span{from, to})
+}
+
+const (
+	doubtKept  = uint64(10 * time.Second) // more than a group waits
+	mostDoubts = 8                        // intervals; then they are one
+)
+
+// until is when an exchange's client had the response, as far as is known.
+func (x *Exchange) until() uint64 {
+	if x.Resp != nil && x.Resp.RecvNs != 0 {
+		return x.Resp.RecvNs
+	}
+	return x.Req.StartNs + openingTakes
+}
+
+// openingTakes is how long a connection is waited for, in ns, before it is used: with TLS, and on a node that is busy.
+const openingTakes = uint64(300 * time.Millisecond)
 
 // opened says whether it did in an interval.
-func (p *process) opened(from, to uint64) bool { return from <= p.opening.to && p.opening.from <= to }
+func (p *process) opened(from, to uint64) bool {
+	for _, s := range p.opening {
+		if from <= s.to && s.from <= to {
+			return true
+		}
+	}
+	return false
+}
 
 // orderOf is the record of the order that x is in.
 func (p *process) orderOf(x *Exchange) *record {
@@ -140,6 +179,9 @@ func (j *Joiner) work(upto uint64) {
 
 func (w *worker) do(e *event) {
 	late := e.at < w.done
+	if late { // whatever it has to do with was decided without it
+		w.proc.inDoubt(e.at, w.done)
+	}
 	switch x := e.x; e.kind {
 	case eventAsked:
 		c := w.class(x)
@@ -154,6 +196,9 @@ func (w *worker) do(e *event) {
 		if l := w.lines[x.what()]; l != nil {
 			c = l.class
 			l.asks(x, late)
+		}
+		if x.vague || c != nil && x.inOrder.y == nil { // some line still has what it was asked for
+			w.proc.inDoubt(x.Req.StartNs, x.until())
 		}
 		w.poolOf(x).asks(x, c)
 	case eventAnswered:
@@ -217,4 +262,3 @@ const testsKept = 1 << 14
 
 // what a request asks for, as the shelf's key.
 func (x *Exchange) what() uint64 { return x.target ^ x.host*31 }
-
