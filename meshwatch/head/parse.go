@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"strings"
 )
 
@@ -15,6 +16,7 @@ type Parser struct {
 	byLen    [][]entry // fields looked for, by the length of their name
 	first    []uint32  // the first letters of these, a bit for each, by the same: most lines are nobody's
 	captures int       // length of Config.CaptureHeaders
+	named    []string  // all that were configured
 	id       string    // the first field that is looked for as the request's id, in lower case
 }
 
@@ -41,6 +43,7 @@ func New(c Config) *Parser {
 		ids = []string{DefaultRequestIDHeader}
 	}
 	p.id = strings.ToLower(ids[0])
+	p.named = slices.Concat(ids, c.CaptureHeaders)
 	for i, name := range ids {
 		p.add(entry{strings.ToLower(name), fieldRequestID, i})
 	}
@@ -52,6 +55,9 @@ func New(c Config) *Parser {
 
 // RequestIDHeader is the field that the request's id is looked for in first, in lower case.
 func (p *Parser) RequestIDHeader() string { return p.id }
+
+// Named are the fields that the configuration names: request ids, and those captured.
+func (p *Parser) Named() []string { return p.named }
 
 func (p *Parser) add(e entry) {
 	for len(p.byLen) <= len(e.name) {

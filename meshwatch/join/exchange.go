@@ -39,6 +39,7 @@ type Exchange struct {
 	Relay      journey.Relay // how Parent was found, if there is one
 	asServer   place         // among what its server was asked
 	asClient   place         // among what its client asked
+	lines      [2]uint64     // of request and response, see keptLines
 	serial     uint64        // no other exchange has it
 	class      *class        // of its server's worker
 	lane       *Leg          // by which its server hands it on, says the pool
@@ -119,6 +120,7 @@ func (j *Joiner) newExchange(m *Message) *Exchange {
 
 // describe notes what the request's head says that relating needs.
 func (j *Joiner) describe(x *Exchange, h *head.Head) {
+	x.lines[0] = 0
 	x.target = maphash.Bytes(j.seed, h.Method) ^ maphash.Bytes(j.seed, h.Target)*31
 	x.host, x.TraceID = maphash.Bytes(j.seed, h.Host), h.Trace.TraceID
 }

@@ -201,7 +201,7 @@ func (j *Joiner) give(g *group) {
 	}
 	j.unkey(g)
 	for _, x := range g.xs {
-		j.testModels(x)
+		j.learn(x)
 	}
 	for _, x := range g.xs {
 		j.freeExchange(x)

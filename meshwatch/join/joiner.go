@@ -70,6 +70,8 @@ type Joiner struct {
 	joined        []byte // scratch of append
 	seed          maphash.Seed
 	found         []*Exchange // scratch of relate
+	lower         [longestName]byte
+	own           map[string]struct{} // see ownLines
 
 	Stats Stats
 }
@@ -90,7 +92,7 @@ type losses struct {
 func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 	c := set.Counter
 	return &Joiner{
-		cfg: cfg, emit: emit,
+		cfg: cfg, emit: emit, own: ownLines(cfg.Parser),
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
 		servers: map[uint32]uint64{}, shelves: shelves{all: map[shelfKey]*shelf{}},
 		workers: map[workerKey]*worker{}, procs: map[uint32]*process{}, seed: maphash.MakeSeed(),

@@ -199,10 +199,13 @@ const (
 	orderConfidence = 0.999
 )
 
-// testModels compares what models said with a join that was decided without them.
-func (j *Joiner) testModels(x *Exchange) {
+// learn compares with a join that heads decided, or that had no rival, what would have decided it without that.
+func (j *Joiner) learn(x *Exchange) {
 	p, y := j.procs[x.ClientPid()], x.parent
-	if p == nil || y == nil || x.Relay.Method == journey.MethodPool || x.Relay.Method == journey.MethodOrder {
+	if p == nil || y == nil || x.Relay.Method == journey.MethodContent && x.Relay.Candidates > 1 {
+		return
+	}
+	if m := x.Relay.Method; m == journey.MethodPool || m == journey.MethodOrder {
 		return
 	}
 	if z := x.inPool.of(); z != nil && x.inPool.choice && !x.inPool.shaky {
@@ -211,5 +214,14 @@ func (j *Joiner) testModels(x *Exchange) {
 	if z := x.inOrder.of(); z != nil && x.inOrder.choice && !x.inOrder.shaky && !p.opened(z.Req.RecvNs, x.Req.StartNs) {
 		p.orderOf(x).test(z == y)
 	}
-	x.inPool, x.inOrder = guess{}, guess{}
+	p.thread.test(sameThread(x, y))
+	if p.tests++; p.tests < 4*leastTests || p.tests%testsEach == 0 {
+		p.lines.test(j.sameLines(x, y))
+		if x.Resp != nil && y.Resp != nil {
+			p.answers.test(j.sameAnswers(x, y))
+		}
+	}
 }
+
+// testsEach is of how many joins one is compared by its lines, once some were: that is the dearest.
+const testsEach = 16

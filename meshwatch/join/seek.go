@@ -9,16 +9,23 @@ func (j *Joiner) seek(x *Exchange) bool {
 	if x.claimed || x.asClient.on == nil || x.Resp == nil || j.cfg.Proxy == nil || !j.cfg.Proxy(pid) {
 		return false
 	}
-	if j.byModel(x) {
+	if at := x.asClient.on; at.in.n+at.over.n > fewAsk && j.byModel(x) {
 		return true
 	}
-	y, n := j.sole(x)
+	n, all := j.weigh(x)
 	x.sought = int32(n) //nolint:gosec // at most mostFits
-	if n != 1 || j.contested(x, y) {
+	if n != 1 {
+		return n > 1 && j.byModel(x)
+	}
+	y := j.found[0]
+	if j.contested(x, y) {
 		return false
 	}
-	return j.claim(x, y, journey.Relay{Method: journey.MethodContent, Confidence: contentAlone, Candidates: 1})
+	return j.claim(x, y, journey.Relay{Method: journey.MethodContent, Confidence: contentAlone, Candidates: all})
 }
+
+// fewAsk is how many may ask for the same before it is cheaper to ask the models than to weigh all of them.
+const fewAsk = 8
 
 // contentAlone is the share of joins by content that are right, see docs/accuracy.md.
 const contentAlone = 0.999
@@ -26,28 +33,64 @@ const contentAlone = 0.999
 // mostFits bounds what is weighed for one exchange: beyond that nothing is decided by leaving others out.
 const mostFits = 64
 
-// sole is the one exchange that may have caused x, and how many there are, up to mostFits.
-func (j *Joiner) sole(x *Exchange) (y *Exchange, n int) {
+// weigh gathers in found those that may have caused x, and says how many they are, up to mostFits: all of them, and what is left by
+// what the process was seen to keep to.
+func (j *Joiner) weigh(x *Exchange) (n, all int) {
+	j.found = j.found[:0]
 	at, looked := x.asClient.on, 0
 	for p := at.in.last; p != nil; p = p.prev {
-		if looked++; looked > mostLooks || n == mostFits {
-			return y, mostFits // there may be more
+		if looked++; looked > mostLooks || len(j.found) == mostFits {
+			return mostFits, mostFits // there may be more
 		}
 		if fits(x, p.x) {
-			y = p.x
-			n++
+			j.found = append(j.found, p.x)
 		}
 	}
 	for p := at.over.last; p != nil && p.x.Resp.StartNs >= x.Req.StartNs; p = p.prev {
-		if looked++; looked > mostLooks || n == mostFits {
-			return y, mostFits
+		if looked++; looked > mostLooks || len(j.found) == mostFits {
+			return mostFits, mostFits
 		}
 		if fits(x, p.x) {
-			y = p.x
-			n++
+			j.found = append(j.found, p.x)
 		}
 	}
-	return y, n
+	all = len(j.found)
+	return j.narrowed(x), all
+}
+
+// narrowed leaves those of found that agree with x in what the process was seen to keep.
+func (j *Joiner) narrowed(x *Exchange) int {
+	n := len(j.found)
+	p := j.procs[x.ClientPid()]
+	if n < 2 || p == nil {
+		return n
+	}
+	for _, keeps := range [...]struct {
+		by   *record
+		same func(x, y *Exchange) bool
+	}{{&p.thread, sameThread}, {&p.lines, j.sameLines}, {&p.answers, j.sameAnswers}} {
+		if n < 2 || !keeps.by.proven() {
+			continue
+		}
+		if m := narrow(j.found[:n], func(y *Exchange) bool { return keeps.same(x, y) }); m > 0 {
+			n = m
+		}
+	}
+	j.found = j.found[:n]
+	return n
+}
+
+// sameThread says whether the thread that read y wrote x.
+func sameThread(x, y *Exchange) bool { return y.Req.Flight.RecvTid == x.Req.Flight.SendTid }
+
+// sameLines says whether the requests have the same lines of those that are handed on.
+func (j *Joiner) sameLines(x, y *Exchange) bool {
+	return j.keptLines(x.Req, &x.lines[0]) == j.keptLines(y.Req, &y.lines[0])
+}
+
+// sameAnswers is the same of the responses.
+func (j *Joiner) sameAnswers(x, y *Exchange) bool {
+	return j.keptLines(x.Resp, &x.lines[1]) == j.keptLines(y.Resp, &y.lines[1])
 }
 
 // mostLooks bounds what is looked at for that.
@@ -75,8 +118,8 @@ func (j *Joiner) alsoOnly(z, y *Exchange) bool {
 	if z.parent != nil || !fits(z, y) {
 		return false
 	}
-	_, n := j.sole(z)
-	return n == 1
+	n, _ := j.weigh(z)
+	return n == 1 && j.found[0] == y
 }
 
 // fits says whether a proxy may have asked x to answer y, which asks for the same: it had read y and not answered when it sent x, it

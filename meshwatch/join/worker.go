@@ -25,6 +25,9 @@ type worker struct {
 // process is what was learned of one.
 type process struct {
 	pool           record // see pool
+	thread         record // who reads a request hands it on
+	lines, answers record // heads are handed on with the lines that they must be handed on with, and no others of that kind
+	tests          uint64
 	order, streams record // see line
 	opening        []span // when it opened connections: what waits for one is overtaken
 }
