@@ -137,6 +137,7 @@ func (j *Joiner) flush(all bool) {
 	if n > 0 {
 		j.quiet = append(j.quiet[:0], j.quiet[n:]...)
 	}
+	j.holds()
 	for round, found := 0, true; found && round < mostRounds; round++ {
 		found = false
 		for _, g := range j.due { // what is found leaves less for others to be

@@ -53,6 +53,7 @@ type Joiner struct {
 	shelves shelves
 	workers map[workerKey]*worker
 	procs   map[uint32]*process // proxies
+	heldOf  map[uint32]uint64   // ns: since when flights of a process are held
 	serial  uint64              // of the latest exchange
 	swept   uint64
 	begun   uint64 // when recording did
@@ -95,7 +96,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 		cfg: cfg, emit: emit, own: ownLines(cfg.Parser),
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
 		servers: map[uint32]uint64{}, shelves: shelves{all: map[shelfKey]*shelf{}},
-		workers: map[workerKey]*worker{}, procs: map[uint32]*process{}, seed: maphash.MakeSeed(),
+		workers: map[workerKey]*worker{}, procs: map[uint32]*process{}, heldOf: map[uint32]uint64{}, seed: maphash.MakeSeed(),
 		lost: losses{
 			gap: c("leg", "missing-flight"), stale: c("leg", "stale-flight"), strayBody: c("leg", "stray-body"),
 			malformed: c("parse", "malformed-head"), cutHead: c("parse", "cut-head"),

@@ -220,6 +220,7 @@ func (j *Joiner) gap(l *Leg, d uint8, f *bpf.Flight) {
 	s, o := &l.dirs[d], &l.dirs[1-d]
 	if j.awaits(s, f) {
 		s.gapped = true
+		j.missed(s, f)
 		if uint32(f.Flags)&bpf.FlagClose == 0 { // TLS's last word, which nobody reads, is missed by nothing that follows
 			j.lost.gap.Add(1)
 		}

@@ -6,6 +6,7 @@ type line struct {
 	waiting []*Exchange
 	open    int    // that were not answered
 	class   *class // of the latest
+	moved   uint64 // ns: when it was last set right, see check
 }
 
 func (w *worker) line(x *Exchange, c *class) *line {
@@ -28,10 +29,46 @@ func (l *line) asks(x *Exchange, late bool) {
 	if len(l.waiting) == 0 {
 		return
 	}
-	y := l.waiting[0]
-	x.inOrder = guess{y, y.serial, len(l.waiting) > 1, late}
-	l.waiting = append(l.waiting[:0], l.waiting[1:]...)
+	choice := len(l.waiting) > 1
+	y := l.take()
+	x.inOrder = guess{y, y.serial, choice, late}
 }
+
+// check says whether x may have been asked for what it was taken for: that was not answered before x was. Else something that the worker
+// asked was missed, so that each took the place of the one before; the line goes on by one, for what is asked from then on.
+func (l *line) check(x *Exchange) bool {
+	y := x.inOrder.of()
+	if y == nil || y.Resp == nil || y.Resp.StartNs >= x.Resp.RecvNs {
+		return true
+	}
+	if x.Req.StartNs > l.moved && len(l.waiting) > 0 {
+		l.take()
+		l.moved = x.Resp.RecvNs
+	}
+	return false
+}
+
+// take takes the next of the line.
+func (l *line) take() *Exchange {
+	y := l.waiting[0]
+	l.waiting = append(l.waiting[:0], l.waiting[1:]...)
+	return y
+}
+
+// oldest is the line to a pool whose next has waited for longest; nil: none waits, or there are too many lines to look.
+func (w *worker) oldest(p *pool) (l *line) {
+	if len(w.lines) > fewLines {
+		return nil
+	}
+	for _, m := range w.lines {
+		if len(m.waiting) > 0 && m.class.pool == p && (l == nil || m.waiting[0].Req.RecvNs < l.waiting[0].Req.RecvNs) {
+			l = m
+		}
+	}
+	return l
+}
+
+const fewLines = 16
 
 // answered takes one out that was not handed on, or of which that was not seen. True: nothing is left.
 func (l *line) answered(y *Exchange) bool {

@@ -102,7 +102,7 @@ func (p *pool) asks(x *Exchange, c *class) {
 		up.taken, up.next = false, guess{}
 		if x.inPool.shaky {
 			p.streak = 0
-		} else if p.streak++; p.streak < leastStreak {
+		} else if p.count(x.inPool.choice); p.streak < leastStreak {
 			x.inPool.shaky = true
 		}
 	case p.unknown > 0:
@@ -111,6 +111,13 @@ func (p *pool) asks(x *Exchange, c *class) {
 		p.streak = 0
 	default:
 		p.fail(x.Req.StartNs)
+	}
+}
+
+// count counts one that was foretold.
+func (p *pool) count(choice bool) {
+	if choice || p.streak < leastStreak {
+		p.streak++
 	}
 }
 
@@ -178,21 +185,33 @@ func (j *Joiner) byModel(x *Exchange) bool {
 	if p == nil {
 		return false
 	}
-	if y := x.inPool.of(); y != nil && !x.inPool.shaky && p.pool.proven() && fits(x, y) && x.pool.broken < y.Req.RecvNs {
+	if y := x.inPool.of(); y != nil && !x.inPool.shaky && p.foretells(x.pool) && fits(x, y) && x.pool.broken < y.Req.RecvNs {
 		return j.claim(x, y, journey.Relay{Method: journey.MethodPool, Confidence: poolConfidence, Candidates: max(1, int(x.rivals))})
 	}
-	if y := x.inOrder.of(); y != nil && !x.inOrder.shaky && p.keepsOrder(x) && !p.opened(y.Req.RecvNs, x.Req.StartNs) && fits(x, y) {
+	if y := x.inOrder.of(); y != nil && !x.inOrder.shaky && p.keepsOrder(x, y) && !p.orderOf(x).doubt.touch(y.Req.RecvNs, x.Req.StartNs) && fits(x, y) {
 		return j.claim(x, y, journey.Relay{Method: journey.MethodOrder, Confidence: orderConfidence, Candidates: max(1, int(x.rivals))})
 	}
 	return false
 }
 
+// foretells says whether a pool's connections are known to be taken as the model says: by joins that were decided otherwise, or as it
+// was right about each of very many.
+func (p *process) foretells(of *pool) bool {
+	return p.pool.proven() || of.streak >= longStreak && p.pool.wrong == 0
+}
+
+// longStreak is of connections that were foretold where there was a choice: by chance it is one in 2^512 at best.
+const longStreak = 512
+
 // keepsOrder says whether a process hands on in the order of its reading. On one HTTP/2 connection that is so wherever connections
 // are taken in the order of reading: streams are opened one after the other.
-func (p *process) keepsOrder(x *Exchange) bool {
+func (p *process) keepsOrder(x, y *Exchange) bool {
 	r := p.orderOf(x)
-	return r.proven() || r == &p.streams && r.wrong == 0 && p.pool.proven()
+	return r.in >= leastInStep && r.out < y.Req.RecvNs && (r.proven() || r == &p.streams && r.wrong == 0 && p.pool.proven())
 }
+
+// leastInStep is how many exchanges must not have contradicted the order since one did: one that is out of step does so half of the time.
+const leastInStep = 32
 
 const (
 	poolConfidence  = 0.999
@@ -211,7 +230,7 @@ func (j *Joiner) learn(x *Exchange) {
 	if z := x.inPool.of(); z != nil && x.inPool.choice && !x.inPool.shaky {
 		p.pool.test(z == y)
 	}
-	if z := x.inOrder.of(); z != nil && x.inOrder.choice && !x.inOrder.shaky && !p.opened(z.Req.RecvNs, x.Req.StartNs) {
+	if z := x.inOrder.of(); z != nil && x.inOrder.choice && !x.inOrder.shaky && !p.orderOf(x).doubt.touch(z.Req.RecvNs, x.Req.StartNs) {
 		p.orderOf(x).test(z == y)
 	}
 	p.thread.test(sameThread(x, y))

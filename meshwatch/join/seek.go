@@ -9,6 +9,9 @@ func (j *Joiner) seek(x *Exchange) bool {
 	if x.claimed || x.asClient.on == nil || x.Resp == nil || j.cfg.Proxy == nil || !j.cfg.Proxy(pid) {
 		return false
 	}
+	if since, ok := j.heldOf[pid]; ok && since <= x.until() {
+		return false // what caused it may be among what is held
+	}
 	if at := x.asClient.on; at.in.n+at.over.n > fewAsk && j.byModel(x) {
 		return true
 	}
@@ -18,10 +21,31 @@ func (j *Joiner) seek(x *Exchange) bool {
 		return n > 1 && j.byModel(x)
 	}
 	y := j.found[0]
-	if j.contested(x, y) {
+	if j.contested(x, y) || j.mayLack(x, y) {
 		return false
 	}
 	return j.claim(x, y, journey.Relay{Method: journey.MethodContent, Confidence: contentAlone, Candidates: all})
+}
+
+// mayLack says whether the true cause may be one that was missed: something of the process was, and others ask for the same.
+func (j *Joiner) mayLack(x, y *Exchange) bool {
+	at, p := x.asClient.on, j.procs[x.ClientPid()]
+	return at.in.n+at.over.n > 1 && p != nil && p.gaps.touch(y.Req.StartNs, x.until())
+}
+
+// holds notes since when flights of which processes are held: until they are given, not all that these were asked is known.
+func (j *Joiner) holds() {
+	clear(j.heldOf)
+	for l := range j.holding {
+		for i := range l.held {
+			f := &l.held[i].f
+			for _, pid := range [...]uint32{f.SendPid, f.RecvPid} {
+				if since, ok := j.heldOf[pid]; !ok || f.StartNs < since {
+					j.heldOf[pid] = f.StartNs
+				}
+			}
+		}
+	}
 }
 
 // fewAsk is how many may ask for the same before it is cheaper to ask the models than to weigh all of them.

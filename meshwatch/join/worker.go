@@ -28,12 +28,9 @@ type process struct {
 	thread         record // who reads a request hands it on
 	lines, answers record // heads are handed on with the lines that they must be handed on with, and no others of that kind
 	tests          uint64
-	order, streams record // see line
-	opening        []span // when it opened connections: what waits for one is overtaken
+	order, streams order // see line
+	gaps           spans // when something was missed of what it was asked, or asked
 }
-
-// span is an interval, in ns.
-type span struct{ from, to uint64 }
 
 // opens notes that a request waited for its connection.
 func (p *process) opens(x *Exchange) {
@@ -42,35 +39,39 @@ func (p *process) opens(x *Exchange) {
 	if x.Connect != nil {
 		from = x.Connect.StartNs
 	}
-	p.inDoubt(from, to)
+	p.orderOf(x).doubt.add(from, to)
 }
 
-// begins notes that a process opens a connection, for a request that waits for it: longer than one may be weighed.
+// begins notes that a process opens a connection, for a request that waits for it: longer than one may be weighed. Those that wait for a
+// connection of HTTP/2 do so in order.
 func (j *Joiner) begins(f *bpf.Flight) {
 	if p := j.procs[f.SendPid]; p != nil {
-		p.inDoubt(f.StartNs, f.StartNs+openingTakes)
+		p.order.doubt.add(f.StartNs, f.StartNs+openingTakes)
 	}
 }
 
-// inDoubt adds an interval. As long ago as nothing is weighed any more is forgotten.
-func (p *process) inDoubt(from, to uint64) {
-	kept := p.opening[:0]
-	for _, s := range p.opening {
-		switch {
-		case s.to+doubtKept < from:
-		case s.to >= from && s.from <= to, len(p.opening) == mostDoubts:
-			from, to = min(from, s.from), max(to, s.to)
-		default:
-			kept = append(kept, s)
+// missed notes that something is missing before f on its stream: whatever it was, its ends may have been asked, or ask, by it.
+func (j *Joiner) missed(s *stream, f *bpf.Flight) {
+	from := f.StartNs - min(f.StartNs, missedFor)
+	if s.cur != nil {
+		from = max(from, s.cur.StartNs)
+	}
+	for _, pid := range [...]uint32{f.SendPid, f.RecvPid} {
+		if p := j.procs[pid]; p != nil {
+			p.gaps.add(from, max(f.StartNs, f.RecvNs))
+			p.inDoubt(from, max(f.StartNs, f.RecvNs))
 		}
 	}
-	p.opening = append(kept, span{from, to})
 }
 
-const (
-	doubtKept  = uint64(10 * time.Second) // more than a group waits
-	mostDoubts = 8                        // intervals; then they are one
-)
+// missedFor is how long before a flight what is missing is looked for at most, in ns.
+const missedFor = uint64(time.Second)
+
+// inDoubt says that in an interval something may have been overtaken, whatever it was.
+func (p *process) inDoubt(from, to uint64) {
+	p.order.doubt.add(from, to)
+	p.streams.doubt.add(from, to)
+}
 
 // until is when an exchange's client had the response, as far as is known.
 func (x *Exchange) until() uint64 {
@@ -83,18 +84,27 @@ func (x *Exchange) until() uint64 {
 // openingTakes is how long a connection is waited for, in ns, before it is used: with TLS, and on a node that is busy.
 const openingTakes = uint64(300 * time.Millisecond)
 
-// opened says whether it did in an interval.
-func (p *process) opened(from, to uint64) bool {
-	for _, s := range p.opening {
-		if from <= s.to && s.from <= to {
-			return true
-		}
-	}
-	return false
+// order is what is known of an order of handing on.
+type order struct {
+	record
+	in  uint32 // exchanges that did not contradict it since out
+	out uint64 // ns: when one did
+
+	doubt spans // when something may have overtaken
 }
 
-// orderOf is the record of the order that x is in.
-func (p *process) orderOf(x *Exchange) *record {
+// step takes in whether an exchange contradicts the order.
+func (o *order) step(x *Exchange, agrees bool) {
+	switch {
+	case !agrees:
+		o.in, o.out = 0, max(o.out, x.Resp.RecvNs)
+	case x.inOrder.y != nil:
+		o.in++
+	}
+}
+
+// orderOf is the order that x is in.
+func (p *process) orderOf(x *Exchange) *order {
 	if x.Stream.ID != 0 {
 		return &p.streams
 	}
@@ -182,8 +192,11 @@ func (j *Joiner) work(upto uint64) {
 
 func (w *worker) do(e *event) {
 	late := e.at < w.done
-	if late { // whatever it has to do with was decided without it
+	switch { // whatever it has to do with was decided without it
+	case late && e.kind == eventAsked:
 		w.proc.inDoubt(e.at, w.done)
+	case late && e.kind == eventAsks:
+		w.proc.orderOf(e.x).doubt.add(e.at, w.done)
 	}
 	switch x := e.x; e.kind {
 	case eventAsked:
@@ -200,8 +213,15 @@ func (w *worker) do(e *event) {
 			c = l.class
 			l.asks(x, late)
 		}
+		if x.vague {
+			if l := w.oldest(w.poolOf(x)); l != nil {
+				l.take()
+			}
+		}
 		if x.vague || c != nil && x.inOrder.y == nil { // some line still has what it was asked for
 			w.proc.inDoubt(x.Req.StartNs, x.until())
+			o := w.proc.orderOf(x)
+			o.in, o.out = 0, max(o.out, x.Req.StartNs)
 		}
 		w.poolOf(x).asks(x, c)
 	case eventAnswered:
@@ -212,6 +232,9 @@ func (w *worker) do(e *event) {
 			x.class.answered(x)
 		}
 	case eventFree:
+		if l := w.lines[x.what()]; l != nil {
+			w.proc.orderOf(x).step(x, l.check(x))
+		}
 		w.poolOf(x).free(x, late)
 	}
 }
