@@ -97,7 +97,9 @@ type Tree struct {
 	ID        head.ID // of the request id, else zero
 	Exchanges []*Exchange
 	Unjoined  string // why the root has no parent although its process serves requests; empty otherwise
-	joiner    *Joiner
+	// Candidates is how many exchanges may have caused the root, where that is ambiguous; 64 where there are as many or more.
+	Candidates int
+	joiner     *Joiner
 }
 
 // Head is what a message of the tree begins with: parsed again, valid until the next call.

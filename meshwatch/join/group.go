@@ -188,6 +188,10 @@ func (j *Joiner) give(g *group) {
 		}
 		t := &j.tree
 		t.ID, t.Unjoined, t.Exchanges, t.joiner = root.id, j.whyRoot(g, root), t.Exchanges[:0], j
+		t.Candidates = 0
+		if t.Unjoined == ambiguous {
+			t.Candidates = int(max(root.candidates, root.sought))
+		}
 		j.grow(g, root)
 		if !root.hasID {
 			for _, x := range t.Exchanges {

@@ -208,6 +208,9 @@ func narrow(c []*Exchange, pass func(*Exchange) bool) int {
 	return n
 }
 
+// ambiguous is why a root has no parent: several may be it.
+const ambiguous = "ambiguous"
+
 // whyRoot counts why an exchange has no parent although its process serves requests, and says it.
 func (j *Joiner) whyRoot(g *group, x *Exchange) string {
 	pid := x.ClientPid()
@@ -217,7 +220,7 @@ func (j *Joiner) whyRoot(g *group, x *Exchange) string {
 		return "process-not-seen"
 	case x.candidates > 1 || x.sought > 1:
 		j.lost.ambiguous.Add(1)
-		return "ambiguous"
+		return ambiguous
 	}
 	if !j.serves(pid) {
 		return ""

@@ -278,6 +278,8 @@ type Journey struct {
 	// Unjoined is why the root has no parent although its process serves requests: no-id, no-parent, ambiguous,
 	// process-not-seen. Empty when it is where the request began.
 	Unjoined string `json:"unjoined,omitempty"`
+	// Candidates is how many exchanges may have caused the root, where nothing decided between them; else 0.
+	Candidates int `json:"candidates,omitempty"`
 	// RecordedShare is the share of the time that was recorded then, where the budget did not allow all of it; else 0.
 	RecordedShare float64 `json:"recorded_share,omitempty"`
 }

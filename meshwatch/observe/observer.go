@@ -252,7 +252,7 @@ func (o *Observer) Render(t *join.Tree) *journey.Journey {
 			}
 		}
 	}
-	j.Unjoined = t.Unjoined
+	j.Unjoined, j.Candidates = t.Unjoined, t.Candidates
 	o.govern(t, j)
 	return j
 }

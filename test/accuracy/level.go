@@ -22,8 +22,11 @@ import (
 // level is what was measured at one number of connections.
 type level struct {
 	Scenario    string         `json:"scenario"`
+	IDs         bool           `json:"ids"` // the apps hand them on
+	Requests    string         `json:"requests_are"`
 	Churn       bool           `json:"churn"`
-	Varied      bool           `json:"varied"`
+	Mixed       bool           `json:"mixed"`
+	PerWorker   int            `json:"per_worker"`  // requests in flight for each worker of each proxy
 	Connections int            `json:"connections"` // of gRPC: calls under way at a time
 	Load        lab.LoadResult `json:"load"`
 	Rate        float64        `json:"requests_per_second"`
@@ -42,21 +45,38 @@ type runner struct {
 	options  lab.Options
 	depth    string
 	duration time.Duration
-	varied   bool
-	keep     string // directory for all journeys, "": none
+	requests string // identical or varied
 	dump     string // directory for what is not complete, "": none
 }
 
-// name tells levels apart in the result: the number alone in clear text.
+// name tells levels apart in the result: the number alone in clear text, with ids, of identical requests.
 func (out *level) name() string {
-	name := fmt.Sprint(out.Connections)
+	var parts []string
 	if out.Scenario != cleartext {
-		name = out.Scenario + "_" + name
+		parts = append(parts, out.Scenario)
 	}
-	if out.Churn {
-		name += "_churn"
+	if !out.IDs {
+		parts = append(parts, "noid")
 	}
-	return name
+	if out.Requests == varied {
+		parts = append(parts, varied)
+	}
+	parts = append(parts, fmt.Sprint(out.Connections))
+	if kind := out.kind(); kind != keepAlive {
+		parts = append(parts, kind)
+	}
+	return strings.Join(parts, "_")
+}
+
+// kind is the load's.
+func (out *level) kind() string {
+	switch {
+	case out.Churn:
+		return churn
+	case out.Mixed:
+		return mixed
+	}
+	return keepAlive
 }
 
 // run measures one level in a lab of its own.
@@ -78,11 +98,14 @@ func (r *runner) run(ctx context.Context, load string, connections int) (_ *leve
 			return nil, err
 		}
 	}
-	out := &level{Scenario: r.scenario, Churn: o.Churn, Varied: r.varied, Connections: connections}
+	out := &level{
+		Scenario: r.scenario, IDs: !o.NoIDs, Requests: r.requests, Churn: o.Churn, Mixed: load == mixed,
+		Connections: connections, PerWorker: max(1, connections/workers(o)),
+	}
 	if err := errors.Join(out.load(ctx, l, a, r.duration), a.stop()); err != nil {
 		return nil, err
 	}
-	t, err := readTruth(expect(l, r.depth), out.Load.Run, l.AccessLog, r.scenario == cleartext && !o.Churn)
+	t, err := readTruth(expect(l, r.depth), out.Load.Run, l.AccessLog, !out.drains())
 	if err == nil && o.GRPC {
 		err = t.readCalls(l.Records)
 	}
@@ -127,15 +150,22 @@ func (out *level) send(ctx context.Context, l *lab.Lab, d time.Duration) (lab.Lo
 			Connections: max(1, out.Connections/perConnection), Streams: out.Connections, Duration: d, Churn: out.Churn, Methods: callMethods(),
 		})
 	}
-	return l.Wrk(ctx, lab.Load{Connections: out.Connections, Duration: d, Truth: true, Varied: out.Varied, Drain: out.Scenario != cleartext || out.Churn, Churn: out.Churn})
+	return l.Wrk(ctx, lab.Load{
+		Connections: out.Connections, Duration: d, Truth: true, Varied: out.Requests == varied, Drain: out.drains(), Churn: out.Churn, Mixed: out.Mixed,
+	})
+}
+
+// drains says whether the load waits at its end until all is answered.
+func (out *level) drains() bool {
+	return out.Scenario != cleartext || out.Churn || out.Mixed || !out.IDs
 }
 
 // sound says what makes the figures worthless.
 func (out *level) sound() error {
 	const disagree = 0.001 // of the requests whose logs have no line or another port
-	least := 1000
-	if out.Churn {
-		least = 200 // a request with its handshakes takes ten times as long
+	least := min(1000, int(50*out.Load.Duration.Seconds()))
+	if out.Churn || out.Mixed {
+		least /= 5 // a request with its handshakes takes ten times as long
 	}
 	n := out.Score.Requests[stateNames[logsDisagree]]
 	logged := sum(out.Score.Requests)

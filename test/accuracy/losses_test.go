@@ -32,10 +32,10 @@ func TestArguments(t *testing.T) {
 	if diff := cmp.Diff([]string{"--connections", "16", "--ipv6"}, got); diff != "" {
 		t.Errorf("arguments (-want +got):\n%s", diff)
 	}
-	if n, err := numbers("16, 64"); err != nil || !cmp.Equal(n, []int{16, 64}) {
+	if n, err := numbers("--connections", "16, 64"); err != nil || !cmp.Equal(n, []int{16, 64}) {
 		t.Errorf("numbers: %v, %v", n, err)
 	}
-	if _, err := numbers("16,no"); err == nil {
+	if _, err := numbers("--connections", "16,no"); err == nil {
 		t.Error("numbers took one that is none")
 	}
 }

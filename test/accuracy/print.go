@@ -60,12 +60,29 @@ func (p *printer) level(l *level) {
 	for _, name := range byCount(l.Score.Unjoined) {
 		p.line("  %8d  unjoined legs: %s", l.Score.Unjoined[name], name)
 	}
+	p.relays(&l.Score.Relays)
 	for _, row := range l.Lost {
 		p.line("  %8d  lost, says the agent: %s %s", row.Count, row.Stage, row.Reason)
 	}
 	for _, name := range byCount(l.Silent) {
 		p.line("  %8d  SILENT, no counter says so: %s", l.Silent[name], name)
 	}
+}
+
+// relays says how the joins compare with the truth.
+func (p *printer) relays(r *relays) {
+	for _, of := range []map[string]*joined{r.Kinds, r.Reliability} {
+		for _, name := range slices.Sorted(maps.Keys(of)) {
+			c := of[name]
+			p.line("  %8d  right, %d wrong, %d unjoined: relays of %s", c.Right, c.Wrong, c.Unjoined, name)
+		}
+	}
+	for _, name := range byCount(r.Candidates) {
+		p.line("  %8d  unjoined relays: %s", r.Candidates[name], name)
+	}
+	p.line("  pairs %s right; services %s right; end to end %s right, %s wrong", percent(r.Responses.Right, r.Responses.all()),
+		percent(r.services().Right, r.services().all()+r.Unseen), percent(r.EndToEnd.Right, r.EndToEnd.all()), percent(r.EndToEnd.Wrong, r.EndToEnd.all()))
+	p.line("  the two witnesses disagree about %d of %d exchanges", r.Disagree, r.Witnessed)
 }
 
 func sum(m map[string]int) (n int) {

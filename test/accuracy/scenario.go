@@ -30,6 +30,34 @@ func scenarios() map[string]lab.Options {
 
 func scenarioNames() []string { return slices.Sorted(maps.Keys(scenarios())) }
 
+// all is every scenario, with ids and without, of identical requests and varied ones, at every load.
+const all = "all"
+
+// workers are the threads of a scenario's proxies.
+func workers(o lab.Options) int { return max(2, o.Threads) }
+
+// variants are what is asked of a scenario besides: whether apps hand ids on, and what requests are.
+type variant struct {
+	ids      bool
+	requests string
+}
+
+// variants reads --ids and --requests.
+func variants(ids, requests string) (out []variant, err error) {
+	for _, id := range strings.Split(ids, ",") {
+		if id != "yes" && id != "no" {
+			return nil, fmt.Errorf("--ids %q: %q is not yes or no", ids, id)
+		}
+		for _, r := range strings.Split(requests, ",") {
+			if r != identical && r != varied {
+				return nil, fmt.Errorf("--requests %q: %q is not %s or %s", requests, r, identical, varied)
+			}
+			out = append(out, variant{id == "yes", r})
+		}
+	}
+	return out, nil
+}
+
 // options are a scenario's, with access logs. asked has what the command line says besides.
 func options(scenario string, asked lab.Options) (lab.Options, error) {
 	o, ok := scenarios()[scenario]
@@ -55,6 +83,7 @@ func callMethods() []string {
 const (
 	keepAlive = "keep-alive"
 	churn     = "churn" // a connection for each request, on every leg
+	mixed     = "mixed" // the client closes its connection after one of eight requests
 )
 
 // The requests of a load.
@@ -73,8 +102,8 @@ func loads(list, scenario string) ([]string, error) {
 	}
 	names := strings.Split(list, ",")
 	for _, name := range names {
-		if name != keepAlive && name != churn {
-			return nil, fmt.Errorf("--loads %q: %q is not %s or %s", list, name, keepAlive, churn)
+		if name != keepAlive && name != churn && name != mixed {
+			return nil, fmt.Errorf("--loads %q: %q is not %s, %s or %s", list, name, keepAlive, churn, mixed)
 		}
 	}
 	return names, nil

@@ -18,6 +18,9 @@ type request struct {
 
 	call *call // nil: it is no gRPC call
 
+	seen   uint8 // legs that some journey has
+	caused uint8 // legs that are said to be caused by the right one
+
 	roots uint8 // journeys that begin at the client
 	main  uint8 // legs in such a journey
 	apart uint8 // legs in others
