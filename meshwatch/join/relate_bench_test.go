@@ -1,7 +1,6 @@
 package join
 
 import (
-	"fmt"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -11,39 +10,52 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
 )
 
-// BenchmarkRelate is what all of joining costs a flight with 1,000 requests in flight at a sidecar, which carry no id: identical ones,
-// and such that each ask for another target.
+// BenchmarkRelate is what all of joining costs a flight, with 1,000 requests in flight at a sidecar of two workers that carry no id:
+// identical ones of a proxy whose habit is known, and of one of which nothing is known; and such that each ask for another target.
+// relate-ns is what of it goes by without a proxy: heads are read, requests paired with responses, and nothing is looked for.
 func BenchmarkRelate(b *testing.B) {
-	for _, varied := range []bool{false, true} {
-		name := "identical"
-		if varied {
-			name = "varied"
-		}
-		b.Run(name, func(b *testing.B) { benchmarkRelate(b, varied) })
+	proven := record{right: 1000}
+	for _, c := range []struct {
+		name   string
+		habit  habit
+		varied bool
+		prep   func(*Joiner)
+	}{
+		{"identical", takesLast, false, known(func(p *process) { p.pool = proven })},
+		{"identical-unknown", takesAnyFree, false, nil},
+		{"varied", takesAnyFree, true, nil},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			s := newSimulation(1, c.habit, 2, 500, 20_000)
+			s.varied = c.varied
+			s.run()
+			b.ReportAllocs()
+			flights, relays := 0, uint64(0)
+			var with, without int64 // ns
+			for b.Loop() {
+				n, took := s.bench(true, c.prep)
+				_, base := s.bench(false, nil)
+				relays, with, without = relays+n, with+took, without+base
+				flights += len(s.flights)
+			}
+			b.ReportMetric(float64(with)/float64(flights), "cpu-ns/flight") // others may use the CPUs
+			b.ReportMetric(float64(with-without)/float64(flights), "relate-ns/flight")
+			b.ReportMetric(100*float64(relays)/float64(flights/4), "%joined")
+		})
 	}
 }
 
-const inFlight = 1000
-
-func benchmarkRelate(b *testing.B, varied bool) {
-	var lost loss.Set
+// bench joins all, and says how many relays there were and what CPU time that took, in ns: all of it but the simulation's.
+func (s *simulation) bench(proxy bool, prep func(*Joiner)) (relays uint64, took int64) {
 	cfg := DefaultConfig(head.New(head.Config{}))
-	cfg.SelfID = 1 << 31
-	cfg.Proxy = func(pid uint32) bool { return pid == 101 }
-	j := New(cfg, &lost, func(*Tree) {})
-	s := &bench{j: j, now: uint64(1e9)}
-	j.Tick(s.now)
-	for i := range inFlight {
-		s.legs = append(s.legs, &benchLegs{in: s.leg(1, 101, i), out: s.leg(101, 102, i)})
+	cfg.SelfID, cfg.Proxy = 1<<31, func(pid uint32) bool { return proxy && pid == simProxy }
+	j := New(cfg, &loss.Set{}, func(*Tree) {})
+	if prep != nil {
+		prep(j)
 	}
-	b.ReportAllocs()
-	b.ResetTimer()
 	began := cpuTime()
-	for n := 0; n < b.N; n += 4 {
-		s.step(varied)
-	}
-	b.ReportMetric(float64(cpuTime()-began)/float64(b.N), "cpu-ns/op") // others may use the CPUs
-	b.ReportMetric(float64(j.Stats.Relays)/float64(max(j.Stats.Trees, 1)), "relays/tree")
+	s.replay(j)
+	return j.Stats.Relays, cpuTime() - began
 }
 
 // cpuTime is what this process has used, in ns.
@@ -55,72 +67,50 @@ func cpuTime() int64 {
 	return u.Utime.Nano() + u.Stime.Nano()
 }
 
-// bench is a sidecar under load: each step one request is answered and another one comes.
-type bench struct {
-	j      *Joiner
-	now    uint64
-	id     uint64
-	sock   uint64
-	at     int
-	legs   []*benchLegs
-	text   []byte
-	answer []byte
-}
-
-type benchLegs struct {
-	in, out benchLeg
-	open    bool
-}
-
-type benchLeg struct {
-	pids  [2]uint32
-	socks [2]uint64
-	port  uint16
-	seq   [2]uint32
-	prev  [2]uint32
-}
-
-func (s *bench) leg(client, server uint32, i int) benchLeg {
-	s.sock += 2
-	return benchLeg{pids: [2]uint32{client, server}, socks: [2]uint64{s.sock, s.sock + 1}, port: uint16(20000 + i)} //nolint:gosec // a port
-}
-
-func (s *bench) say(l *benchLeg, side int, msg []byte) {
-	s.id++
-	s.now += 25_000 / 4 // 160,000 a second: each is there for some 25 ms
-	f := bpf.Flight{
-		Id: s.id, StartNs: s.now, SendNs: s.now + 1000, RecvNs: s.now + 2000, RecvEndNs: s.now + 2000,
-		Seq: l.seq[side], End: l.seq[side] + uint32(len(msg)), Ack: l.seq[1-side], Prev: l.prev[side],
-		SendSk: l.socks[side], RecvSk: l.socks[1-side], SendPid: l.pids[side], RecvPid: l.pids[1-side],
-		SendTid: l.pids[side], RecvTid: l.pids[1-side],
+// The index is bounded: what comes when it is full is counted, and joined by ids only.
+func TestIndexIsBounded(t *testing.T) {
+	w := newWorld(t)
+	c := w.conn(1, 101)
+	f, text := c.flight(0, get("/", ""))
+	x := &Exchange{Req: &Message{Flight: &bpf.Flight{}, RecvPid: 101}}
+	places := make([]place, mostPlaces+1)
+	for i := range places {
+		if got, want := w.j.shelves.put(&places[i], x, 101, false), i < mostPlaces; got != want {
+			t.Fatalf("place %d: put says %t", i, got)
+		}
 	}
-	f.SendPort, f.SendPeer, f.RecvPort, f.RecvPeer = l.port, 8080, 8080, l.port
-	if side == 1 {
-		f.SendPort, f.SendPeer, f.RecvPort, f.RecvPeer = 8080, l.port, l.port, 8080
+	w.j.Flight(&f, text)
+	if n := w.j.lost.indexFull; n == nil {
+		t.Fatal("nothing counts what has no place")
 	}
-	f.RecvUpto, f.HeadLen = f.End, uint16(len(msg)) //nolint:gosec // short
-	l.seq[side], l.prev[side] = f.End, uint32(s.id) //nolint:gosec // low half, as Flight.Prev
-	s.j.Flight(&f, msg)
-	if s.id%500 == 0 {
-		s.j.Tick(s.now)
+	rows := map[string]uint64{}
+	for _, r := range w.lost.Rows() {
+		rows[r.Reason] = r.Count
+	}
+	if rows["index-full"] != 1 {
+		t.Errorf("index-full is %d, want 1", rows["index-full"])
+	}
+	for i := range places {
+		w.j.shelves.drop(&places[i])
+	}
+	if w.j.shelves.n != 0 || len(w.j.shelves.all) != 0 {
+		t.Errorf("%d places and %d shelves are left", w.j.shelves.n, len(w.j.shelves.all))
 	}
 }
 
-func (s *bench) step(varied bool) {
-	l := s.legs[s.at%len(s.legs)]
-	s.at++
-	if l.open {
-		s.say(&l.out, 1, benchAnswer)
-		s.say(&l.in, 1, benchAnswer)
+// A worker whose events nobody looks at keeps a bounded number.
+func TestWorkerIsBounded(t *testing.T) {
+	w := newWorld(t)
+	x := &Exchange{}
+	for i := range uint64(mostEvents + 1) {
+		w.j.note(eventAsked, x, 101, 101, 1+i)
 	}
-	target := 0
-	if varied {
-		target = s.at
+	if n := len(w.j.workers[workerKey{101, 101}].events); n > mostEvents {
+		t.Errorf("%d events are kept", n)
 	}
-	s.text = fmt.Appendf(s.text[:0], "GET /item/%d HTTP/1.1\r\nHost: backend.demo:8080\r\nUser-Agent: Go-http-client/1.1\r\nAccept-Encoding: gzip\r\n\r\n", target)
-	s.say(&l.in, 0, s.text)
-	s.say(&l.out, 0, s.text)
-	l.open = true
+	for _, r := range w.lost.Rows() {
+		if r.Reason == "worker-too-busy" && r.Count != 1 {
+			t.Errorf("worker-too-busy is %d, want 1", r.Count)
+		}
+	}
 }
-
-var benchAnswer = []byte("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nserver: envoy\r\ndate: Fri, 27 Nov 2026 22:51:49 GMT\r\n\r\n")

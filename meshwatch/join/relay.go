@@ -62,7 +62,7 @@ func (j *Joiner) relate(g *group) {
 // waits says whether an exchange of a group lacks a parent or a child that may still come.
 func (j *Joiner) waits(g *group) bool {
 	for _, x := range g.xs {
-		if pid := x.ClientPid(); pid != 0 && x.parent == nil && x.candidates == 0 && j.serves(pid) {
+		if pid := x.ClientPid(); pid != 0 && x.parent == nil && x.candidates == 0 && !x.isHopeless() && j.serves(pid) {
 			return true
 		}
 		// a proxy that asked nobody: what it asked is still on its way to us, or it answered by itself

@@ -5,7 +5,6 @@ import "github.com/meshwatch/meshwatch/meshwatch/journey"
 // seek looks for the cause of an exchange whose head does not say it, among all that its process was asked.
 func (j *Joiner) seek(x *Exchange) bool {
 	pid := x.ClientPid()
-	x.sought = 0
 	if x.claimed || x.asClient.on == nil || x.Resp == nil || j.cfg.Proxy == nil || !j.cfg.Proxy(pid) {
 		return false
 	}
@@ -14,6 +13,12 @@ func (j *Joiner) seek(x *Exchange) bool {
 	}
 	if at := x.asClient.on; at.in.n+at.over.n > fewAsk && j.byModel(x) {
 		return true
+	}
+	if x.rivals > mostFits {
+		x.sought = mostFits
+	}
+	if x.sought >= hopeless {
+		return j.byModel(x)
 	}
 	n, all := j.weigh(x)
 	x.sought = int32(n) //nolint:gosec // at most mostFits
@@ -47,6 +52,15 @@ func (j *Joiner) holds() {
 		}
 	}
 }
+
+// isHopeless says whether waiting for more will not bring an exchange its cause: that has come, among too many, and no model that may yet
+// be proven says which it is.
+func (x *Exchange) isHopeless() bool {
+	return x.sought >= hopeless && (x.inPool.y == nil || x.inPool.shaky)
+}
+
+// hopeless is how many may be left that are not weighed again: others that are decided will not leave one.
+const hopeless = 32
 
 // fewAsk is how many may ask for the same before it is cheaper to ask the models than to weigh all of them.
 const fewAsk = 8
@@ -118,7 +132,7 @@ func (j *Joiner) sameAnswers(x, y *Exchange) bool {
 }
 
 // mostLooks bounds what is looked at for that.
-const mostLooks = 512
+const mostLooks = 256
 
 // contested says whether another exchange has no other cause than y either: then one of the two has lost its own. Those that may are
 // near x: what a process asks stands in the order of its asking.
