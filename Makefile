@@ -8,7 +8,8 @@ FAULT ?= app
 KEEP ?=
 SIDECAR ?=
 # The measurement: BENCH are flags such as --only haproxy,bulk, see go run ./test/bench --help.
-# Accuracy: SCENARIO=cleartext|mtls|mtls-h2|grpc|haproxy-tls|oddities is what the mesh speaks; ACCURACY are flags such as --loads churn.
+# Accuracy: SCENARIO=cleartext|mtls|mtls-h2|grpc|haproxy-tls|oddities is what the mesh speaks, all is every one at every
+# load, about an hour; ACCURACY are flags such as --loads churn or --ids no.
 SCENARIO ?=
 ACCURACY ?=
 # The cluster: NODES=1..3; OPTIONS are flags such as --tproxy, see go run ./test/cluster/cmd/cluster up --help.
