@@ -185,7 +185,7 @@ func (j *Joiner) byModel(x *Exchange) bool {
 	if p == nil {
 		return false
 	}
-	if y := x.inPool.of(); y != nil && !x.inPool.shaky && p.foretells(x.pool) && fits(x, y) && x.pool.broken < y.Req.RecvNs {
+	if y := x.inPool.of(); y != nil && !x.inPool.shaky && p.pool.proven() && fits(x, y) && x.pool.broken < y.Req.RecvNs {
 		return j.claim(x, y, journey.Relay{Method: journey.MethodPool, Confidence: poolConfidence, Candidates: max(1, int(x.rivals))})
 	}
 	if y := x.inOrder.of(); y != nil && !x.inOrder.shaky && p.keepsOrder(x, y) && !p.orderOf(x).doubt.touch(y.Req.RecvNs, x.Req.StartNs) && fits(x, y) {
@@ -193,15 +193,6 @@ func (j *Joiner) byModel(x *Exchange) bool {
 	}
 	return false
 }
-
-// foretells says whether a pool's connections are known to be taken as the model says: by joins that were decided otherwise, or as it
-// was right about each of very many.
-func (p *process) foretells(of *pool) bool {
-	return p.pool.proven() || of.streak >= longStreak && p.pool.wrong == 0
-}
-
-// longStreak is of connections that were foretold where there was a choice: by chance it is one in 2^512 at best.
-const longStreak = 512
 
 // keepsOrder says whether a process hands on in the order of its reading. On one HTTP/2 connection that is so wherever connections
 // are taken in the order of reading: streams are opened one after the other.

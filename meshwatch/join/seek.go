@@ -1,6 +1,10 @@
 package join
 
-import "github.com/meshwatch/meshwatch/meshwatch/journey"
+import (
+	"time"
+
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+)
 
 // seek looks for the cause of an exchange whose head does not say it, among all that its process was asked.
 func (j *Joiner) seek(x *Exchange) bool {
@@ -35,8 +39,12 @@ func (j *Joiner) seek(x *Exchange) bool {
 // mayLack says whether the true cause may be one that was missed: something of the process was, and others ask for the same.
 func (j *Joiner) mayLack(x, y *Exchange) bool {
 	at, p := x.asClient.on, j.procs[x.ClientPid()]
-	return at.in.n+at.over.n > 1 && p != nil && p.gaps.touch(y.Req.StartNs, x.until())
+	return at.in.n+at.over.n > 1 && p != nil && p.gaps.touch(y.Req.StartNs-min(y.Req.StartNs, unsettled), x.until()+unsettled)
 }
+
+// unsettled is for how long what was missed may mislead, in ns: others are left out by joins that are wrong, or by responses that are paired
+// with what they do not answer.
+const unsettled = uint64(500 * time.Millisecond)
 
 // holds notes since when flights of which processes are held: until they are given, not all that these were asked is known.
 func (j *Joiner) holds() {
