@@ -7,6 +7,7 @@ type line struct {
 	open    int    // that were not answered
 	class   *class // of the latest
 	moved   uint64 // ns: when it was last set right, see check
+	streams *streams
 }
 
 func (w *worker) line(x *Exchange, c *class) *line {
@@ -20,17 +21,22 @@ func (w *worker) line(x *Exchange, c *class) *line {
 }
 
 func (l *line) asked(y *Exchange) {
+	n := len(l.waiting)
 	l.waiting = append(l.waiting, y)
+	for ; n > 0 && l.waiting[n-1].Req.RecvNs > y.Req.RecvNs; n-- { // it came late
+		l.waiting[n] = l.waiting[n-1]
+	}
+	l.waiting[n] = y
 	l.open++
 }
 
-// asks takes the next of the line for what the worker asks.
-func (l *line) asks(x *Exchange, late bool) {
-	if len(l.waiting) == 0 {
+// asks takes the one at a place of the line for what the worker asks.
+func (l *line) asks(x *Exchange, at int, late bool) {
+	if at >= len(l.waiting) {
 		return
 	}
 	choice := len(l.waiting) > 1
-	y := l.take()
+	y := l.take(at)
 	x.inOrder = guess{y, y.serial, choice, late}
 }
 
@@ -42,26 +48,31 @@ func (l *line) check(x *Exchange) bool {
 		return true
 	}
 	if x.Req.StartNs > l.moved && len(l.waiting) > 0 {
-		l.take()
+		l.take(0)
+		l.streams.lost(0)
 		l.moved = x.Resp.RecvNs
 	}
 	return false
 }
 
-// take takes the next of the line.
-func (l *line) take() *Exchange {
-	y := l.waiting[0]
-	l.waiting = append(l.waiting[:0], l.waiting[1:]...)
+// take takes one out of the line.
+func (l *line) take(at int) *Exchange {
+	y := l.waiting[at]
+	l.waiting = append(l.waiting[:at], l.waiting[at+1:]...)
 	return y
 }
 
-// oldest is the line to a pool whose next has waited for longest; nil: none waits, or there are too many lines to look.
-func (w *worker) oldest(p *pool) (l *line) {
+// only is the line to a pool, if there is one that has requests which are not answered; nil: none, or several, or too many to look.
+func (w *worker) only(p *pool) (l *line) {
 	if len(w.lines) > fewLines {
 		return nil
 	}
 	for _, m := range w.lines {
-		if len(m.waiting) > 0 && m.class.pool == p && (l == nil || m.waiting[0].Req.RecvNs < l.waiting[0].Req.RecvNs) {
+		switch {
+		case m.open == 0 || m.class.pool != p && m.class.pool != nil:
+		case l != nil:
+			return nil
+		default:
 			l = m
 		}
 	}
@@ -75,7 +86,8 @@ func (l *line) answered(y *Exchange) bool {
 	l.open--
 	for i, z := range l.waiting {
 		if z == y {
-			l.waiting = append(l.waiting[:i], l.waiting[i+1:]...)
+			l.take(i)
+			l.streams.lost(i)
 			break
 		}
 	}

@@ -36,6 +36,8 @@ type upstream struct {
 	taken bool
 	known bool // it is in pool.idle
 	used  bool // a request was seen on it
+
+	streams streams
 }
 
 func (w *worker) class(y *Exchange) *class {
@@ -145,7 +147,7 @@ func (c *class) answered(y *Exchange) {
 	if l := y.lane; l != nil && c.pool != nil {
 		y.lane = nil
 		if l.up.taken && l.up.next.of() == y {
-			l.up = upstream{used: l.up.used}
+			l.up = upstream{used: l.up.used, streams: l.up.streams}
 			c.pool.fail(y.Resp.StartNs)
 		}
 	}
@@ -172,7 +174,7 @@ func (p *pool) forget(l *Leg) {
 // fail begins anew: the model was wrong.
 func (p *pool) fail(at uint64) {
 	for _, l := range p.idle {
-		l.up = upstream{used: l.up.used}
+		l.up = upstream{used: l.up.used, streams: l.up.streams}
 	}
 	clear(p.idle)
 	p.idle, p.streak, p.unknown = p.idle[:0], 0, 0

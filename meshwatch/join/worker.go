@@ -192,11 +192,8 @@ func (j *Joiner) work(upto uint64) {
 
 func (w *worker) do(e *event) {
 	late := e.at < w.done
-	switch { // whatever it has to do with was decided without it
-	case late && e.kind == eventAsked:
+	if late && e.kind == eventAsked { // whatever it has to do with was decided without it
 		w.proc.inDoubt(e.at, w.done)
-	case late && e.kind == eventAsks:
-		w.proc.orderOf(e.x).doubt.add(e.at, w.done)
 	}
 	switch x := e.x; e.kind {
 	case eventAsked:
@@ -204,26 +201,7 @@ func (w *worker) do(e *event) {
 		w.line(x, c).asked(x)
 		c.asked(x, late)
 	case eventAsks:
-		if up := &x.Req.leg.up; !up.used {
-			up.used = true
-			w.proc.opens(x)
-		}
-		var c *class
-		if l := w.lines[x.what()]; l != nil {
-			c = l.class
-			l.asks(x, late)
-		}
-		if x.vague {
-			if l := w.oldest(w.poolOf(x)); l != nil {
-				l.take()
-			}
-		}
-		if x.vague || c != nil && x.inOrder.y == nil { // some line still has what it was asked for
-			w.proc.inDoubt(x.Req.StartNs, x.until())
-			o := w.proc.orderOf(x)
-			o.in, o.out = 0, max(o.out, x.Req.StartNs)
-		}
-		w.poolOf(x).asks(x, c)
+		w.asks(x, late)
 	case eventAnswered:
 		if l := w.lines[x.what()]; l != nil && l.answered(x) {
 			delete(w.lines, x.what())
@@ -237,6 +215,42 @@ func (w *worker) do(e *event) {
 		}
 		w.poolOf(x).free(x, late)
 	}
+}
+
+// asks takes in what the worker asks.
+func (w *worker) asks(x *Exchange, late bool) {
+	up, p := &x.Req.leg.up, w.poolOf(x)
+	if !up.used {
+		up.used = true
+		w.proc.opens(x)
+	}
+	l, at, sure := w.lines[x.what()], 0, !late
+	if x.Stream.ID != 0 {
+		only := w.only(p)
+		if x.vague {
+			l = only
+		}
+		at, sure = up.streams.place(x.Stream.ID)
+		if l == nil || l != only { // streams of others are among those that were not seen
+			at, sure = 0, sure && at == 0 && !late
+		} else {
+			l.streams = &up.streams
+		}
+	}
+	var c *class
+	if l != nil {
+		c = l.class
+		l.asks(x, at, !sure)
+	}
+	o := w.proc.orderOf(x)
+	switch {
+	case l != nil && x.inOrder.y == nil, x.vague: // some line still has what it was asked for
+		o.doubt.add(x.Req.StartNs, x.until())
+		o.in, o.out = 0, max(o.out, x.Req.StartNs)
+	case !sure:
+		o.doubt.add(x.Req.StartNs, max(w.done, x.Req.StartNs))
+	}
+	p.asks(x, c)
 }
 
 // forget drops all that a worker was seen to do.
