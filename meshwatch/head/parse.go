@@ -12,10 +12,11 @@ const DefaultRequestIDHeader = "X-Request-ID"
 
 // Parser reads heads. It does not change after New: any number of goroutines may use one.
 type Parser struct {
-	byLen    [][]entry // fields looked for, by the length of their name
-	first    []uint32  // the first letters of these, a bit for each, by the same: most lines are nobody's
-	captures int       // length of Config.CaptureHeaders
-	id       string    // the first field that is looked for as the request's id, in lower case
+	byLen    [][]entry       // fields looked for, by the length of their name
+	first    []uint32        // the first letters of these, a bit for each, by the same: most lines are nobody's
+	captures int             // length of Config.CaptureHeaders
+	id       string          // the first field that is looked for as the request's id, in lower case
+	skip     map[string]bool // see EndToEnd
 }
 
 // entry is one field that is looked for. One name may have several: as request id and as captured, say.
@@ -27,7 +28,7 @@ type entry struct {
 
 // New makes a parser that looks for the configured fields.
 func New(c Config) *Parser {
-	p := &Parser{captures: len(c.CaptureHeaders)}
+	p := &Parser{captures: len(c.CaptureHeaders), skip: skipped(c)}
 	for f, name := range fieldNames {
 		if name != "" {
 			p.add(entry{name: name, field: field(f)}) //nolint:gosec // an index of a small array

@@ -33,6 +33,7 @@ func (j *Joiner) Cut(now uint64) {
 	}
 	clear(j.halves)
 	clear(j.holding)
+	clear(j.processes)
 	clear(j.groups)
 	clear(j.traces)
 	j.quiet = j.quiet[:0]

@@ -31,10 +31,25 @@ type Exchange struct {
 	method     method
 	Client     uint8 // which end of the leg sent the request
 	candidates int32
-	Connect    *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
-	since      uint64
-	Stream     Stream
-	Relay      journey.Relay // how Parent was found, if there is one
+
+	// relating across groups, see process. Threads and times are those of its four messages, once it is answered.
+	listed, described       bool
+	sought, offered         bool // its cause, and what it caused, were looked for
+	claimed                 bool // its parent was found so
+	contested               bool // it may have caused one that stays apart, or is that
+	learned                 bool
+	mark                    int32 // in an assignment
+	servedBy, askedBy       uint32
+	readTid, answerTid      uint32
+	askTid, gotTid          uint32
+	readSince, writtenUntil uint64 // its cause was read, and answered, in this time; if settledTurns
+	settledTurns            bool
+	answeredAt, askedAt     uint64      // the first byte of its response was sent, and read
+	lines, respLines        uint64      // what proxies keep of both heads; 0: not captured
+	Connect                 *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
+	since                   uint64
+	Stream                  Stream
+	Relay                   journey.Relay // how Parent was found, if there is one
 }
 
 // method is what a request's method means for its response's length.
@@ -80,10 +95,11 @@ func (x *Exchange) ClientPid() uint32 {
 
 // Tree is the exchanges of one request, a parent before its children.
 type Tree struct {
-	ID        head.ID // of the request id, else zero
-	Exchanges []*Exchange
-	Unjoined  string // why the root has no parent although its process serves requests; empty otherwise
-	joiner    *Joiner
+	ID         head.ID // of the request id, else zero
+	Exchanges  []*Exchange
+	Unjoined   string // why the root has no parent although its process serves requests; empty otherwise
+	Candidates int    // for the root's parent, where there are several or the only one proves nothing
+	joiner     *Joiner
 }
 
 // Head is what a message of the tree begins with: parsed again, valid until the next call.
@@ -110,6 +126,7 @@ func (j *Joiner) describe(x *Exchange, h *head.Head) {
 }
 
 func (j *Joiner) freeExchange(x *Exchange) {
+	j.unlist(x)
 	for _, m := range [...]*Message{x.Req, x.Resp} {
 		if m == nil {
 			continue

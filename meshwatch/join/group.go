@@ -18,6 +18,7 @@ type group struct {
 	last   uint64
 	due    uint64
 	queued bool
+	dead   bool // another one has its exchanges
 }
 
 // identify puts an exchange in the group of its request id, else of its trace, as soon as one is known.
@@ -118,6 +119,10 @@ func (j *Joiner) flush(all bool) {
 			break
 		}
 		g.queued = false
+		if g.dead {
+			j.freeGroup(g)
+			continue
+		}
 		if g.open > 0 {
 			continue // finish brings it back
 		}
@@ -125,8 +130,10 @@ func (j *Joiner) flush(all bool) {
 			j.enqueue(g)
 			continue
 		}
-		slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.StartNs - b.Req.StartNs)) }) //nolint:gosec // a difference
-		waits := j.relate(g)
+		waits := j.relateAll(g)
+		if g.open > 0 {
+			continue // it took in others, which are not over
+		}
 		if waits && !all && j.now-g.last < uint64(j.cfg.Parents) {
 			g.queued, g.due = true, j.now+uint64(j.cfg.Linger)
 			j.quiet = append(j.quiet, g)
@@ -136,6 +143,42 @@ func (j *Joiner) flush(all bool) {
 	}
 	if n > 0 {
 		j.quiet = append(j.quiet[:0], j.quiet[n:]...)
+	}
+}
+
+// relateAll relates a group's exchanges to each other and to those of other groups, which it takes in. True as for relate.
+func (j *Joiner) relateAll(g *group) (waits bool) {
+	j.flushing = g
+	defer func() { j.flushing = nil }()
+	for range maxDepth {
+		slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.StartNs - b.Req.StartNs)) }) //nolint:gosec // a difference
+		waits = j.relate(g)
+		for _, x := range g.xs {
+			if x.parent != nil && !x.learned {
+				x.learned = true
+				j.learn(x)
+			}
+		}
+		if !j.relateAcross(g) {
+			break
+		}
+	}
+	return waits
+}
+
+// maxDepth is how many groups, each in its own way, are taken in one after the other.
+const maxDepth = 16
+
+// learn takes a join that rests on an id as an example of how the process works.
+func (j *Joiner) learn(x *Exchange) {
+	y := x.parent
+	if x.claimed || !x.listed || !y.listed || x.askedBy == 0 || x.askedBy != y.servedBy || x.Relay.Confidence < 1 {
+		return
+	}
+	if p := j.processes[x.askedBy]; p != nil {
+		j.describeLines(x)
+		j.describeLines(y)
+		p.ways.learn(p.turns, x, y)
 	}
 }
 
@@ -150,7 +193,7 @@ func (j *Joiner) give(g *group) {
 			continue
 		}
 		t := &j.tree
-		t.ID, t.Unjoined, t.Exchanges, t.joiner = root.id, j.whyRoot(g, root), t.Exchanges[:0], j
+		t.ID, t.Unjoined, t.Candidates, t.Exchanges, t.joiner = root.id, j.whyRoot(g, root), int(root.candidates), t.Exchanges[:0], j
 		j.grow(g, root)
 		if !root.hasID {
 			for _, x := range t.Exchanges {
@@ -167,6 +210,10 @@ func (j *Joiner) give(g *group) {
 	for _, x := range g.xs {
 		j.freeExchange(x)
 	}
+	j.freeGroup(g)
+}
+
+func (j *Joiner) freeGroup(g *group) {
 	clear(g.xs)
 	*g = group{ids: g.ids[:0], traces: g.traces[:0], xs: g.xs[:0]}
 	j.freeGroups = append(j.freeGroups, g)

@@ -164,6 +164,7 @@ func (x *multiplex) request(m *Message, h h2.Head) {
 	}
 	c.x = e
 	j.Stats.Requests++
+	j.turn(m)
 	if pid := m.RecvPid; pid != 0 {
 		j.servers[pid] = j.now
 	}
@@ -232,6 +233,8 @@ func (x *multiplex) response(m *Message, h h2.Head) {
 func (x *multiplex) answer(c *call, m *Message) {
 	c.x.Resp = m
 	m.exchange = c.x
+	x.j.turn(m)
+	x.j.answered(c.x)
 	x.j.measure(m)
 	x.j.identify(c.x)
 }

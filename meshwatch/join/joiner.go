@@ -43,17 +43,20 @@ type Joiner struct {
 	now  uint64
 	lost losses
 
-	halves  map[uint64]half
-	holding map[*Leg]struct{}
-	groups  map[head.ID]*group
-	traces  map[[16]byte]*group
-	quiet   []*group // groups that are over, by when they became so
-	servers map[uint32]uint64
-	swept   uint64
-	begun   uint64 // when recording did
-	latest  uint32 // highest flight id so far
-	horizon uint32 // what it was at the last sweep but one: all before has come or never will
-	recent  uint32
+	halves    map[uint64]half
+	holding   map[*Leg]struct{}
+	groups    map[head.ID]*group
+	traces    map[[16]byte]*group
+	quiet     []*group // groups that are over, by when they became so
+	servers   map[uint32]uint64
+	processes map[uint32]*process
+	flushing  *group     // the one that is being related
+	question  assignment // scratch of assign
+	swept     uint64
+	begun     uint64 // when recording did
+	latest    uint32 // highest flight id so far
+	horizon   uint32 // what it was at the last sweep but one: all before has come or never will
+	recent    uint32
 
 	freeMessages  []*Message
 	freeExchanges []*Exchange
@@ -78,6 +81,7 @@ type Stats struct {
 type losses struct {
 	gap, stale, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
 	noID, noParent, ambiguous, ambiguousID, groupFull, noResponse, cut                             *loss.Counter
+	forcedOut                                                                                      *loss.Counter
 	lateText, frames, blocks, unknown                                                              *loss.Counter
 }
 
@@ -87,7 +91,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 	return &Joiner{
 		cfg: cfg, emit: emit,
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
-		servers: map[uint32]uint64{}, seed: maphash.MakeSeed(),
+		servers: map[uint32]uint64{}, processes: map[uint32]*process{}, seed: maphash.MakeSeed(),
 		lost: losses{
 			gap: c("leg", "missing-flight"), stale: c("leg", "stale-flight"), strayBody: c("leg", "stray-body"),
 			malformed: c("parse", "malformed-head"), cutHead: c("parse", "cut-head"),
@@ -96,8 +100,9 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 			noThread: c("relay", "process-not-seen"), noID: c("relay", "no-id"), noParent: c("relay", "no-parent"),
 			ambiguous: c("relay", "ambiguous"), ambiguousID: c("relay", "ambiguous-id"),
 			groupFull: c("relay", "id-used-too-often"), cut: c("pair", "recording-stopped"),
-			lateText: c("leg", "plaintext-late"),
-			frames:   c("parse", "frames-missing"), blocks: c("parse", "head-not-read"), unknown: c("parse", "unknown-field"),
+			forcedOut: c("relay", "forced-out"),
+			lateText:  c("leg", "plaintext-late"),
+			frames:    c("parse", "frames-missing"), blocks: c("parse", "head-not-read"), unknown: c("parse", "unknown-field"),
 		},
 	}
 }
@@ -407,4 +412,5 @@ func (j *Joiner) sweep() {
 			delete(j.servers, pid)
 		}
 	}
+	j.forgetProcesses(6 * idle)
 }

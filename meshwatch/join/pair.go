@@ -6,6 +6,7 @@ import "time"
 func (j *Joiner) request(m *Message) {
 	l, x := m.leg, j.newExchange(m)
 	j.Stats.Requests++
+	j.turn(m)
 	s := &l.dirs[m.dir]
 	if s.gapped {
 		// sure again once everything asked before was answered before this was sent
@@ -126,6 +127,8 @@ func (j *Joiner) pair(m *Message) bool {
 		l.upgraded = true
 	}
 	m.exchange = x
+	j.turn(m)
+	j.answered(x)
 	j.measure(m)
 	l.answered, l.hasAnswered = m.End, true
 	j.identify(x)

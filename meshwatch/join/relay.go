@@ -13,14 +13,23 @@ import (
 // not answered when it sent this one. It returns true when an exchange lacks a parent or a child that may still come.
 func (j *Joiner) relate(g *group) (waits bool) {
 	for _, x := range g.xs {
+		x.asked = false
+	}
+	for _, x := range g.xs {
+		if x.claimed {
+			x.parent.asked = true
+			continue
+		}
 		if x.parent != nil {
 			x.parent, x.Relay = nil, journey.Relay{}
 		}
-		x.candidates, x.asked = 0, false
+		if !x.sought {
+			x.candidates = 0
+		}
 	}
 	for _, x := range g.xs {
 		pid := x.ClientPid()
-		if pid == 0 {
+		if pid == 0 || x.claimed {
 			continue
 		}
 		j.found = j.found[:0]
@@ -29,9 +38,10 @@ func (j *Joiner) relate(g *group) (waits bool) {
 				j.found = append(j.found, y)
 			}
 		}
-		x.candidates = int32(len(j.found)) //nolint:gosec // at most maxGroup
-		if len(j.found) == 0 {
-			waits = waits || j.serves(pid)
+		if len(j.found) > 0 {
+			x.candidates = int32(len(j.found)) //nolint:gosec // at most maxGroup
+		} else {
+			waits = waits || !x.sought && j.serves(pid)
 			continue
 		}
 		y, confidence := j.decide(x, pid)

@@ -148,6 +148,10 @@ const (
 	MethodRequestID  Method = "request-id"  // the same request id in both heads
 	MethodResponseID Method = "response-id" // the id came back in the response head
 	MethodTrace      Method = "trace"       // the same trace context in both heads
+	MethodContent    Method = "content"     // a proxy had one request alone that fits: what is asked, the lines it keeps, its threads, when it read and wrote
+	MethodAssignment Method = "assignment"  // several fit, and one alone if each causes one
+	MethodOrder      Method = "order"       // of several that fit, one has the same place in the order of requests and in that of responses
+	MethodThread     Method = "thread"      // an app's thread had one request, and does one at a time
 )
 
 // Relay is the causal link inside one process from the exchange it received (From) to the one it made (To).
@@ -275,6 +279,8 @@ type Journey struct {
 	// Unjoined is why the root has no parent although its process serves requests: no-id, no-parent, ambiguous,
 	// process-not-seen. Empty when it is where the request began.
 	Unjoined string `json:"unjoined,omitempty"`
+	// Candidates is how many exchanges may have caused the root, where there are several or none is proven.
+	Candidates int `json:"candidates,omitempty"`
 	// RecordedShare is the share of the time that was recorded then, where the budget did not allow all of it; else 0.
 	RecordedShare float64 `json:"recorded_share,omitempty"`
 }

@@ -252,7 +252,9 @@ func (o *Observer) Render(t *join.Tree) *journey.Journey {
 			}
 		}
 	}
-	j.Unjoined = t.Unjoined
+	if j.Unjoined = t.Unjoined; j.Unjoined != "" {
+		j.Candidates = t.Candidates
+	}
 	o.govern(t, j)
 	return j
 }

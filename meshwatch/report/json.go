@@ -39,6 +39,9 @@ func AppendJSON(b []byte, j *journey.Journey, clock journey.Clock) []byte {
 	}
 	b = optional(b, `,"request_id":`, j.RequestID)
 	b = optional(b, `,"unjoined":`, j.Unjoined)
+	if j.Candidates != 0 {
+		b = strconv.AppendInt(append(b, `,"candidates":`...), int64(j.Candidates), 10)
+	}
 	if j.RecordedShare != 0 {
 		b = strconv.AppendFloat(append(b, `,"recorded_share":`...), j.RecordedShare, 'g', -1, 64)
 	}

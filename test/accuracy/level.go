@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 type level struct {
 	Scenario    string         `json:"scenario"`
 	Churn       bool           `json:"churn"`
+	Workers     int            `json:"workers"`     // of each proxy
 	Connections int            `json:"connections"` // of gRPC: calls under way at a time
 	Load        lab.LoadResult `json:"load"`
 	Rate        float64        `json:"requests_per_second"`
@@ -75,7 +77,7 @@ func (r *runner) run(ctx context.Context, load string, connections int) (_ *leve
 			return nil, err
 		}
 	}
-	out := &level{Scenario: r.scenario, Churn: o.Churn, Connections: connections}
+	out := &level{Scenario: r.scenario, Churn: o.Churn, Connections: connections, Workers: cmp.Or(o.Threads, labWorkers)}
 	if err := errors.Join(out.load(ctx, l, a, r.duration), a.stop()); err != nil {
 		return nil, err
 	}
@@ -115,6 +117,9 @@ func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, d time.Duratio
 	return nil
 }
 
+// labWorkers are those of a proxy where lab.Options.Threads does not say.
+const labWorkers = 2
+
 // perConnection is how many of gRPC's calls share a connection.
 const perConnection = 16
 
@@ -124,7 +129,7 @@ func (out *level) send(ctx context.Context, l *lab.Lab, d time.Duration) (lab.Lo
 			Connections: max(1, out.Connections/perConnection), Streams: out.Connections, Duration: d, Churn: out.Churn, Methods: callMethods(),
 		})
 	}
-	return l.Wrk(ctx, lab.Load{Connections: out.Connections, Duration: d, Truth: true, Drain: out.Scenario != cleartext || out.Churn, Churn: out.Churn})
+	return l.Wrk(ctx, lab.Load{Connections: out.Connections, Duration: d, Truth: true, Varied: varied(out.Scenario), Drain: out.Scenario != cleartext || out.Churn, Churn: out.Churn})
 }
 
 // sound says what makes the figures worthless.

@@ -45,6 +45,7 @@ type asked struct {
 	loads     string
 	counts    []int
 	options   lab.Options // of every scenario
+	table     string      // file that gets the table of relays; "": none
 	runner    runner      // as far as it says
 }
 
@@ -53,16 +54,20 @@ func parse(args []string) (*asked, error) {
 	var a asked
 	connections := flags.String("connections", "16,64,256", "numbers of connections, separated by commas")
 	flags.DurationVar(&a.runner.duration, "duration", 10*time.Second, "length of the load at each number of connections")
-	scenario := flags.String("scenario", cleartext, "what the mesh speaks, separated by commas: "+strings.Join(scenarioNames(), ", "))
+	scenario := flags.String("scenario", cleartext, "what the mesh speaks, separated by commas, or all: "+strings.Join(scenarioNames(), ", "))
 	flags.StringVar(&a.loads, "loads", "", "keep-alive, churn (a connection for each request) or both (default; cleartext: keep-alive)")
 	sidecar := flags.String("sidecar", "", "envoy or haproxy, in cleartext and oddities (default envoy where it is installed)")
 	flags.StringVar(&a.runner.depth, "depth", meshwatch.DepthAuto, "the agent's: edges, full or auto")
 	flags.BoolVar(&a.options.IPv6, "ipv6", false, "requests travel over IPv6")
+	flags.StringVar(&a.table, "table", "", "file with a table of relays, between two markers, that is made anew")
 	flags.StringVar(&a.runner.dump, "dump", "", "directory for the first journeys that are not complete")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
 	a.options.Sidecar, a.scenarios = lab.Sidecar(*sidecar), strings.Split(*scenario, ",")
+	if *scenario == all {
+		a.scenarios = scenarioNames()
+	}
 	var err error
 	a.counts, err = numbers(*connections)
 	return &a, err
@@ -102,6 +107,11 @@ func run(ctx context.Context, args []string) (err error) {
 		rows = append(rows, more...)
 	}
 	res.Details = rows
+	if a.table != "" {
+		if err := writeTable(a.table, rows); err != nil {
+			return err
+		}
+	}
 	return errors.Join(res.Save(os.Stdout), missed(res.Bars))
 }
 
@@ -133,6 +143,10 @@ func (r *runner) measure(ctx context.Context, res *result.Result, loads []string
 			}
 			levels, rows = append(levels, l), append(rows, l)
 			name := l.name()
+			l.relayBars(res, name)
+			if anonymous(l.Scenario) {
+				continue
+			}
 			res.Bar("complete_"+name, l.Percent, "%", result.Higher, barComplete)
 			res.Bar("wrong_joins_"+name, float64(l.Score.WrongJoins), "", result.Lower, barWrong)
 			if r.options.GRPC {

@@ -13,6 +13,7 @@ func (s *scorer) finish() score {
 			of = &s.score.Streams
 		}
 		of.Scored++
+		s.score.Relays.trace(r)
 		c := s.outcome(r)
 		if c.kind == "" {
 			of.Complete++

@@ -60,6 +60,7 @@ func (p *printer) level(l *level) {
 	for _, name := range byCount(l.Score.Unjoined) {
 		p.line("  %8d  unjoined legs: %s", l.Score.Unjoined[name], name)
 	}
+	p.relays(l)
 	for _, row := range l.Lost {
 		p.line("  %8d  lost, says the agent: %s %s", row.Count, row.Stage, row.Reason)
 	}

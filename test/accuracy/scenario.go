@@ -25,8 +25,26 @@ func scenarios() map[string]lab.Options {
 		"grpc":        {Sidecar: lab.SidecarEnvoy, TLS: true, GRPC: true, Records: true},
 		"haproxy-tls": {Sidecar: lab.SidecarHAProxy, TLS: true, Threads: 4},
 		oddities:      {Records: true},
+
+		"no-ids":                {Sidecar: lab.SidecarEnvoy, Anonymous: true},
+		"no-ids-varied":         {Sidecar: lab.SidecarEnvoy, Anonymous: true},
+		"no-ids-mtls":           {Sidecar: lab.SidecarEnvoy, Anonymous: true, TLS: true},
+		"no-ids-mtls-varied":    {Sidecar: lab.SidecarEnvoy, Anonymous: true, TLS: true},
+		"no-ids-mtls-h2":        {Sidecar: lab.SidecarEnvoy, Anonymous: true, TLS: true, HTTP2: true},
+		"no-ids-mtls-h2-varied": {Sidecar: lab.SidecarEnvoy, Anonymous: true, TLS: true, HTTP2: true},
+		"no-ids-haproxy":        {Sidecar: lab.SidecarHAProxy, Anonymous: true, Threads: 4},
+		"no-ids-haproxy-varied": {Sidecar: lab.SidecarHAProxy, Anonymous: true, Threads: 4},
 	}
 }
+
+// all is every scenario.
+const all = "all"
+
+// anonymous says whether a scenario is one in which apps hand on no ids: what comes out of them is a journey of its own.
+func anonymous(scenario string) bool { return strings.HasPrefix(scenario, "no-ids") }
+
+// varied says whether a scenario's requests differ.
+func varied(scenario string) bool { return strings.HasSuffix(scenario, "-varied") }
 
 func scenarioNames() []string { return slices.Sorted(maps.Keys(scenarios())) }
 

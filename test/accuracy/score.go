@@ -48,7 +48,8 @@ type score struct {
 	WrongJoins  int            `json:"wrong_joins"`
 	WrongRelays int            `json:"wrong_relays"`
 	WrongPairs  int            `json:"wrong_pairs"` // responses that were sent before their request was read
-	Unjoined    map[string]int `json:"unjoined"`    // legs that are not in the journey of their root, by the agent's reason
+	Relays      *relayScore    `json:"relays"`
+	Unjoined    map[string]int `json:"unjoined"` // legs that are not in the journey of their root, by the agent's reason
 }
 
 // counted is how many were scored, and how many of them are complete.
@@ -59,6 +60,7 @@ type counted struct {
 
 func newScorer(t *truth) *scorer {
 	return &scorer{truth: t, score: score{
+		Relays:   newRelayScore(),
 		Requests: map[string]int{}, Incomplete: map[string]int{}, Causes: map[string]int{}, Unjoined: map[string]int{},
 	}}
 }
@@ -82,6 +84,7 @@ func (s *scorer) journey(j *journey.Journey) string {
 		s.score.Foreign++
 		return ""
 	}
+	s.relays(j, members)
 	relays, pairs := wrongRelays(j, members), wrongPairs(j)
 	if mixed || relays+pairs > 0 {
 		s.score.WrongJoins++

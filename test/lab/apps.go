@@ -42,7 +42,7 @@ func (l *Lab) startApp(p Pod) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"-name", p.Name, "-port", fmt.Sprint(appPort), "-state", page, "-records", records, fmt.Sprintf("-churn=%t", l.Options.Churn)}
+	args := []string{"-name", p.Name, "-port", fmt.Sprint(appPort), "-state", page, "-records", records, fmt.Sprintf("-churn=%t", l.Options.Churn), fmt.Sprintf("-anonymous=%t", l.Options.Anonymous)}
 	if p.App == AppTLS {
 		args = append(args, "-certificate", l.certificate(p.Name))
 	}

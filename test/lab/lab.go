@@ -45,6 +45,7 @@ type Options struct {
 	HTTP2      bool    `json:"http2"`       // with TLS: Envoy sidecars speak HTTP/2 to each other
 	GRPC       bool    `json:"grpc"`        // with Envoy: the apps speak gRPC (package rpc), so every leg is HTTP/2
 	Churn      bool    `json:"churn"`       // gateway, sidecars and apps use a connection for one request only
+	Anonymous  bool    `json:"anonymous"`   // apps hand on neither request ids nor trace context; not with GRPC
 	Records    bool    `json:"records"`     // the apps say of every request what they did, see Records
 	Threads    int     `json:"threads"`     // workers of each proxy, 0: 2
 	Detached   bool    `json:"detached"`    // processes outlive this one; else the kernel ends them with it

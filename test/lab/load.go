@@ -33,6 +33,7 @@ type Load struct {
 	Path        string        // default /
 	QPS         float64       // of all connections together, not for Wrk; 0: as fast as it goes
 	Truth       bool          // Wrk only: every request has an x-truth-id of its own, at the cost of some Lua
+	Varied      bool          // Wrk only, with Truth: 1,000 different targets under Path
 	Drain       bool          // Wrk only, with Truth: it pauses at the end until all is answered
 	Churn       bool          // Wrk only, with Truth, and RPC: a connection for each request
 	Streams     int           // RPC only: calls under way at a time, over all connections; default Connections
@@ -98,7 +99,7 @@ func (l *Lab) Wrk(ctx context.Context, w Load) (LoadResult, error) {
 	var run string
 	if w.Truth {
 		run = l.newRun()
-		args = append(args, "--", run, strconv.FormatBool(w.Churn))
+		args = append(args, "--", run, strconv.FormatBool(w.Churn), strconv.FormatBool(w.Varied))
 		if w.Drain {
 			args = append(args, strconv.FormatInt(w.Duration.Milliseconds(), 10))
 		}

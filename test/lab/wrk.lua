@@ -1,6 +1,6 @@
 -- Prints the result as JSON. With a run name as argument, also gives every request an x-truth-id of its own:
--- RUN-THREAD-COUNTER. Without one no Lua runs while wrk sends. wrk ... -s wrk.lua URL -- [RUN [CHURN [MS]]]: CHURN true is a
--- connection for each request; after MS milliseconds no request begins.
+-- RUN-THREAD-COUNTER. Without one no Lua runs while wrk sends. wrk ... -s wrk.lua URL -- [RUN [CHURN [VARIED [MS]]]]: CHURN true is a
+-- connection for each request, VARIED true is one of 1,000 targets for each; after MS milliseconds no request begins.
 local threads = 0
 
 function setup(thread)
@@ -11,15 +11,16 @@ end
 function init(args)
   local run = args[1]
   if not run or run == "" then return end
+  local varied = args[3] == "true"
   local path, count, prefix = wrk.path, 0, run .. "-" .. number .. "-"
   local headers = { ["x-truth-id"] = "" }
   if args[2] == "true" then headers["Connection"] = "close" end
   request = function()
     count = count + 1
     headers["x-truth-id"] = prefix .. count
-    return wrk.format("GET", path, headers)
+    return wrk.format("GET", varied and path .. math.random(1000) or path, headers)
   end
-  if args[3] then stop_after(tonumber(args[3])) end
+  if args[4] then stop_after(tonumber(args[4])) end
 end
 
 -- stop_after has connections wait, before a request, for longer than wrk runs, once the time is over.

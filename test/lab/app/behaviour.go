@@ -17,6 +17,7 @@ type app struct {
 	upstreams upstreams
 	client    *http.Client
 	calls     []string // upstreams called when the query names none
+	forwarded []string // headers handed on
 }
 
 // query is what a request asks for, see the package's comment.

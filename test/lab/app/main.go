@@ -54,6 +54,7 @@ func run() error {
 	records := flag.String("records", "", "file that gets a record of every request, empty for none")
 	certificate := flag.String("certificate", "", "file with a certificate and its key: speak TLS; empty for clear text")
 	churn := flag.Bool("churn", false, "call upstreams on a connection for each request")
+	anonymous := flag.Bool("anonymous", false, "hand on neither request ids nor trace context")
 	ups := make(upstreams)
 	flag.Func("upstream", "NAME=HOST=ADDRESS:PORT of an upstream, repeatable", ups.add)
 	flag.Parse()
@@ -62,7 +63,10 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	app := &app{name: *name, page: page, upstreams: ups, client: newClient(*churn), calls: split(*calls)}
+	app := &app{name: *name, page: page, upstreams: ups, client: newClient(*churn), calls: split(*calls), forwarded: forwarded}
+	if *anonymous {
+		app.forwarded = []string{"X-Truth-Id"}
+	}
 	w, err := record.Open(*records)
 	if err != nil {
 		return err
