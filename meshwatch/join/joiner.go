@@ -21,6 +21,7 @@ type Config struct {
 	Parents time.Duration // and this long if its first process was itself asked by someone
 	Expire  time.Duration // a request without response is given up
 	Hold    time.Duration // a flight waits this long for one before it
+	Hear    time.Duration // how long an exchange of a proxy that says what it does waits for that, see Say; 0: nothing is heard
 
 	// Unprobed is told of a process that reads what comes with TLS from a program without probes, while what it answers has some: its
 	// reads would tell more. Once for each connection; may be nil.
@@ -50,6 +51,7 @@ type Joiner struct {
 	quiet     []*group // groups that are over, by when they became so
 	servers   map[uint32]uint64
 	processes map[uint32]*process
+	words     words      // what proxies said
 	flushing  *group     // the one that is being related
 	question  assignment // scratch of assign
 	swept     uint64
@@ -81,7 +83,7 @@ type Stats struct {
 type losses struct {
 	gap, stale, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
 	noID, noParent, ambiguous, ambiguousID, groupFull, noResponse, cut                             *loss.Counter
-	forcedOut                                                                                      *loss.Counter
+	forcedOut, speaker, contradicted                                                               *loss.Counter
 	lateText, frames, blocks, unknown                                                              *loss.Counter
 }
 
@@ -91,7 +93,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 	return &Joiner{
 		cfg: cfg, emit: emit,
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
-		servers: map[uint32]uint64{}, processes: map[uint32]*process{}, seed: maphash.MakeSeed(),
+		servers: map[uint32]uint64{}, processes: map[uint32]*process{}, words: newWords(), seed: maphash.MakeSeed(),
 		lost: losses{
 			gap: c("leg", "missing-flight"), stale: c("leg", "stale-flight"), strayBody: c("leg", "stray-body"),
 			malformed: c("parse", "malformed-head"), cutHead: c("parse", "cut-head"),
@@ -100,9 +102,9 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 			noThread: c("relay", "process-not-seen"), noID: c("relay", "no-id"), noParent: c("relay", "no-parent"),
 			ambiguous: c("relay", "ambiguous"), ambiguousID: c("relay", "ambiguous-id"),
 			groupFull: c("relay", "id-used-too-often"), cut: c("pair", "recording-stopped"),
-			forcedOut: c("relay", "forced-out"),
-			lateText:  c("leg", "plaintext-late"),
-			frames:    c("parse", "frames-missing"), blocks: c("parse", "head-not-read"), unknown: c("parse", "unknown-field"),
+			forcedOut: c("relay", "forced-out"), speaker: c("relay", "speaker-not-known"), contradicted: c("relay", "contradicted"),
+			lateText: c("leg", "plaintext-late"),
+			frames:   c("parse", "frames-missing"), blocks: c("parse", "head-not-read"), unknown: c("parse", "unknown-field"),
 		},
 	}
 }
@@ -413,4 +415,5 @@ func (j *Joiner) sweep() {
 		}
 	}
 	j.forgetProcesses(6 * idle)
+	j.forgetWords()
 }

@@ -21,7 +21,9 @@ type Said struct {
 	Start    uint64        // when the proxy began with the request
 	Duration time.Duration // from then on, until it was over
 	Upto     time.Duration // from then on, until the first byte went upstream; 0: not said
+	Answer   time.Duration // from then on, until the answer's first byte came from upstream; 0: not said
 	Error    time.Duration // by which Start may be off
+	Early    time.Duration // by which all of these may be before what they are about: the proxy reads its clock once a turn of its loop
 }
 
 // Speaker is who said it, as the kernel knows. One of Pid and Addr is set, where it is known at all.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -23,8 +24,11 @@ type Options struct {
 	PerPeer   int // and of one
 
 	Monotonic func() uint64 // CLOCK_MONOTONIC in ns
-	Losses    *loss.Set
-	Log       *slog.Logger
+	// Owner finds the process of this node that has the socket (transport tcp or udp) at an address; nil: speakers over IP are known by their
+	// address alone. It takes some ms: see mostLookups.
+	Owner  func(transport string, at netip.AddrPort) (pid int, err error)
+	Losses *loss.Set
+	Log    *slog.Logger
 }
 
 // queueLength is how many entries wait to be taken, at about 500 B each.
@@ -35,6 +39,7 @@ type Server struct {
 	opts   Options
 	out    chan journey.Said
 	budget *budget
+	owners owners
 	lost   losses
 
 	decoding sync.Mutex // one entry is decoded at a time: it may be large once decoded
@@ -49,7 +54,7 @@ type losses struct{ malformed, tooLong, overLimit, queueFull, connections, other
 func Listen(opts Options) (*Server, error) {
 	c := opts.Losses.Counter
 	s := &Server{
-		opts: opts, out: make(chan journey.Said, queueLength), budget: newBudget(opts.PerSecond, opts.PerPeer),
+		opts: opts, out: make(chan journey.Said, queueLength), budget: newBudget(opts.PerSecond, opts.PerPeer), owners: newOwners(opts.Owner),
 		lost: losses{
 			malformed: c("accesslog", "malformed"), tooLong: c("accesslog", "too-long"), overLimit: c("accesslog", "over-limit"), queueFull: c("accesslog", "queue-full"),
 			connections: c("accesslog", "too-many-connections"), others: c("accesslog", "not-a-request"), kernel: c("accesslog", "not-read-in-time"), partial: c("accesslog", "not-over"),
