@@ -118,6 +118,7 @@ type exchange struct {
 	unjoined          string
 	named, caused     *exchange // the parent, and the child, that an entry named
 	disputed          bool      // another entry named another one
+	shared            bool      // HTTP/2: several at a time are on the connection
 }
 
 // end is a process, 0: not seen; and an address of it.
@@ -165,7 +166,7 @@ func (a *Audit) exchange(e *journey.Exchange) *exchange {
 	x := &exchange{
 		asked: pair{plain(s.Local), plain(s.Peer)}, redirected: pair{plain(c.Peer), plain(s.Peer)}, asking: pair{plain(c.Local), plain(c.Peer)},
 		server: end{s.Pid, s.Local.Addr().Unmap()}, client: end{c.Pid, c.Local.Addr().Unmap()},
-		method: e.Method, target: maphash.String(a.seed, e.Target), status: e.Status, began: e.Request.Start, read: e.Request.Recv,
+		method: e.Method, shared: e.Stream != 0, target: maphash.String(a.seed, e.Target), status: e.Status, began: e.Request.Start, read: e.Request.Recv,
 	}
 	x.id, x.hasID = head.ParseID([]byte(e.RequestID))
 	if x.read == 0 {

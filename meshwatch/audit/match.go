@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"hash/maphash"
 	"slices"
 	"time"
@@ -155,29 +156,40 @@ func speaks(by journey.Speaker, x, y *exchange) bool {
 
 // askedBy are the exchanges with which the entry may begin: the proxy read them shortly before it began, and answered no later than it was over.
 func (a *Audit) askedBy(e *entry) (list []*exchange, all bool) {
-	off := uint64(e.Error)                                  //nolint:gosec // not negative
-	from, to := e.Start, e.Start+uint64(max(e.Duration, 0)) //nolint:gosec // not negative
-	earliest := from - min(from, off+uint64(late))
-	list, all = a.asked.between(pairOf(e.Downstream), earliest, from+off)
-	return slices.DeleteFunc(list, func(x *exchange) bool {
+	earliest, latest := e.Earliest(0), e.Latest(0)
+	oldest := earliest - min(earliest, uint64(late))
+	list, all = a.asked.between(pairOf(e.Downstream), oldest, latest)
+	list = slices.DeleteFunc(list, func(x *exchange) bool {
 		switch {
-		case x.read < earliest, x.read > from+off, x.answered != 0 && (x.answered+off < from || x.answered > to+off):
+		case x.read < oldest, x.read > latest, x.answered != 0 && (x.answered < earliest || x.answered > e.LatestWrite(e.Duration)):
 			return true
 		case e.Status != 0 && x.status != 0 && e.Status != x.status:
 			return true
 		}
 		return e.differs(x)
-	}), all
+	})
+	return e.first(list), all
+}
+
+// first leaves of several exchanges on one connection of HTTP/1 the first: the others were read when it was answered, so that the proxy cannot
+// have begun with them.
+func (e *entry) first(list []*exchange) []*exchange {
+	if len(list) < 2 || !e.Sure() || slices.ContainsFunc(list, func(x *exchange) bool { return x.shared }) {
+		return list
+	}
+	return []*exchange{slices.MinFunc(list, func(x, y *exchange) int { return cmp.Compare(x.read, y.read) })}
 }
 
 // asks are the exchanges that may be what the proxy asked upstream meanwhile.
 func (a *Audit) asks(e *entry) (list []*exchange, all bool) {
-	off, sent := uint64(e.Error), e.Start+uint64(max(e.Upto, 0)) //nolint:gosec // not negative
-	over := e.Start + uint64(max(e.Duration, 0)) + off           //nolint:gosec // as above
-	earliest, latest := sent-min(sent, off), sent+off+uint64(late)
-	list, all = a.asking.between(pairOf(e.Upstream), earliest, latest)
+	earliest, over := e.Earliest(e.Upto), e.LatestWrite(e.Duration)
+	if e.Answer > 0 { // it says this after it read, so that what was asked next on the connection is out
+		over = e.Latest(e.Answer)
+	}
+	latest := min(over, e.Latest(e.Upto+late))
+	list, all = a.asking.between(pairOf(e.Upstream), min(earliest, latest), latest)
 	return slices.DeleteFunc(list, func(y *exchange) bool {
-		return y.began < earliest || y.began > min(latest, over) || y.ended > over || e.differs(y)
+		return y.began < earliest || y.began > latest || y.ended > over || e.differs(y)
 	}), all
 }
 

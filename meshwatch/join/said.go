@@ -23,11 +23,6 @@ const (
 	// maxSpeakers bounds the processes that are waited for, and silence is when one is waited for no more.
 	maxSpeakers = 1 << 10
 	silence     = time.Minute
-	// sureStart is up to which error in time the order of what happens on a connection of HTTP/1 tells which request is meant: a client
-	// that has its response needs longer to ask again.
-	sureStart = 20 * time.Microsecond
-	// slow is how much later than a proxy says something may be seen to happen: it notes what it writes before it does, and waits for a CPU.
-	slow = 5 * time.Millisecond
 	// maxWordsLooked is how many words about one connection are looked at for one exchange.
 	maxWordsLooked = 512
 )
@@ -166,7 +161,7 @@ func (j *Joiner) wordOfCaller(x *Exchange) bool {
 		return true
 	}
 	list := j.words.out[at]
-	from := sort.Search(len(list), func(i int) bool { return list[i].Start > x.Req.StartNs+uint64(slow) })
+	from := sort.Search(len(list), func(i int) bool { return list[i].Start > x.Req.StartNs+uint64(journey.SureStart) })
 	var y *Exchange
 	var of *word
 	n := 0
@@ -195,7 +190,7 @@ func (j *Joiner) wordOfServer(y *Exchange) bool {
 		return true
 	}
 	list := j.words.in[wordPlace{y.servedBy, journey.Connection{Remote: caller}}]
-	from := sort.Search(len(list), func(i int) bool { return list[i].Start > y.answeredAt+uint64(sureStart) })
+	from := sort.Search(len(list), func(i int) bool { return list[i].Start > y.answeredAt+uint64(journey.SureStart) })
 	for _, w := range slices.Backward(list[max(0, from-maxWordsLooked):from]) {
 		if !w.used && p.meant(w) == y {
 			if w.Upstream.IsValid() {
@@ -210,7 +205,7 @@ func (j *Joiner) wordOfServer(y *Exchange) bool {
 // consequenceOf makes the join of a word, if it tells which exchange the proxy made.
 func (j *Joiner) consequenceOf(p *process, w *word) {
 	for _, e := range p.out.list[p.out.from(w.Start):] {
-		if e.at > w.latest(w.Duration) {
+		if e.at > w.LatestWrite(w.Duration) {
 			return
 		}
 		if x := e.x; x != nil && x.parent == nil && w.sent(x) && x.asking() == w.Upstream && !x.related(x.askedBy) {
@@ -243,45 +238,31 @@ func (w *word) sent(x *Exchange) bool {
 	if w.hasID && x.hasID && w.id != x.id {
 		return false
 	}
-	read := w.latest(w.Duration)
+	read := w.LatestWrite(w.Duration)
 	if w.Answer > 0 { // it says this after it read, so that what was asked next on the connection is out
-		read = w.by(w.Answer)
+		read = w.Latest(w.Answer)
 	}
-	return x.Req.StartNs >= w.earliest(w.Upto) && x.Req.StartNs <= read && x.askedAt <= read
+	return x.Req.StartNs >= w.Earliest(w.Upto) && x.Req.StartNs <= read && x.askedAt <= read
 }
-
-// earliest is when something that a proxy says was so long after its start was at the earliest.
-func (w *word) earliest(after time.Duration) uint64 {
-	at := w.Start + uint64(after) //nolint:gosec // not negative
-	return at - min(at, uint64(w.Error+sureStart/2))
-}
-
-// by is when it was at the latest, if the proxy says it afterwards.
-func (w *word) by(after time.Duration) uint64 {
-	return w.Start + uint64(after+w.Error+w.Early+sureStart/2) //nolint:gosec // not negative
-}
-
-// latest is the same, if it says it before.
-func (w *word) latest(after time.Duration) uint64 { return w.by(after + slow) }
 
 // meant is the exchange of its process that a word is about: the one on its connection that the proxy had when it began. On a connection of
 // HTTP/1 that is the first that was not answered by then. Nil: none, or it is not sure which.
 func (p *process) meant(w *word) (found *Exchange) {
-	list := p.in.list[p.in.from(w.earliest(0)):]
+	list := p.in.list[p.in.from(w.Earliest(0)):]
 	for _, e := range list[:min(len(list), maxLooked)] {
-		if e.at > w.latest(w.Duration) {
+		if e.at > w.LatestWrite(w.Duration) {
 			break
 		}
 		y := e.x
-		if y == nil || y.Req.RecvNs > w.by(0) || w.hasID && y.hasID && w.id != y.id || !y.cameOn(w.Downstream) {
+		if y == nil || y.Req.RecvNs > w.Latest(0) || w.hasID && y.hasID && w.id != y.id || !y.cameOn(w.Downstream) {
 			continue
 		}
 		many := y.Stream.ID != 0
 		switch {
-		case many && y.Req.RecvNs+uint64(slow) < w.earliest(0):
+		case many && y.Req.RecvNs+uint64(journey.Slow) < w.Earliest(0):
 		case found != nil:
 			return nil
-		case !many && w.Error <= sureStart/2:
+		case !many && w.Sure():
 			return y
 		default:
 			found = y
