@@ -152,7 +152,7 @@ func TestArchitectureHooks(t *testing.T) {
 }
 
 func TestArchitectureMethods(t *testing.T) {
-	code := []string{string(journey.MethodRequestID), string(journey.MethodResponseID), string(journey.MethodTrace)}
+	code := []string{string(journey.MethodRequestID), string(journey.MethodResponseID), string(journey.MethodTrace), string(journey.MethodProxyLog)}
 	same(t, "methods", code, column(rows(t, "method | evidence"), 0))
 }
 

@@ -169,7 +169,7 @@ type AccessLogs struct {
 	PerSecond int `yaml:"per_second"`
 	// Most of them from one process (unix sockets) or address. From 1 to 1000000.
 	PerPeer int `yaml:"per_peer"`
-	// Exchanges (a request and its response on one connection) that are remembered to compare with, at about 600 B each. From 1024 to 4194304.
+	// Exchanges (a request and its response on one connection) that are remembered to compare with, at about 700 B each. From 1024 to 4194304.
 	Exchanges int `yaml:"exchanges"`
 }
 

@@ -33,7 +33,7 @@ export: {otlp: off}
 metrics: {listen: ""}
 control: {socket: /run/other.sock}
 namespaces: {exclude: ["cni-*", host]}
-access_logs: {envoy: [/run/meshwatch/als.sock, "0.0.0.0:9465"], haproxy: [/run/meshwatch/log.sock], per_second: 100, per_peer: 10, exchanges: 2048}
+access_logs: {envoy: [/run/meshwatch/als.sock, "0.0.0.0:9465"], haproxy: [/run/meshwatch/log.sock], use: join, per_second: 100, per_peer: 10, exchanges: 2048}
 proxies: []
 output: json
 retain: 0

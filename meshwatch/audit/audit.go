@@ -21,8 +21,8 @@ import (
 type Config struct {
 	Wait      time.Duration // from an entry's coming until its connections are looked for: its journey must be there by then
 	Settle    time.Duration // from then on until it is judged: who says otherwise must have done so by then
-	Exchanges int           // remembered, at about 400 B each; the oldest go
-	Entries   int           // waiting, at about 500 B each; what comes beyond is counted as table-full
+	Exchanges int           // remembered, at about 700 B each; the oldest go
+	Entries   int           // waiting, at about 400 B each and their texts; what comes beyond is counted as table-full
 }
 
 // DefaultConfig is for journeys that are emitted within a second or two of their end.
@@ -47,13 +47,15 @@ type Audit struct {
 	counts   counts
 }
 
-// pair is a connection: local and remote.
-type pair [2]netip.AddrPort
+// pair is a connection: the addresses and ports of both its ends, IPv4 in IPv6's form. Smaller than a journey.Connection: there are many.
+type pair struct {
+	local, remote         [16]byte
+	localPort, remotePort uint16
+}
 
-func pairOf(c journey.Connection) pair { return pair{plain(c.Local), plain(c.Remote)} }
-
-// plain is an address without what says that it is IPv4 in IPv6's form.
-func plain(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+func pairOf(local, remote netip.AddrPort) pair {
+	return pair{local.Addr().As16(), remote.Addr().As16(), local.Port(), remote.Port()}
+}
 
 // slice is some 67 ms: exchanges are looked for by connection and time, so that a connection with very many costs no more.
 const slice = 26 // bits of ns
@@ -164,7 +166,7 @@ func (a *Audit) Journey(j *journey.Journey) {
 func (a *Audit) exchange(e *journey.Exchange) *exchange {
 	c, s := &e.Leg.Client, &e.Leg.Server
 	x := &exchange{
-		asked: pair{plain(s.Local), plain(s.Peer)}, redirected: pair{plain(c.Peer), plain(s.Peer)}, asking: pair{plain(c.Local), plain(c.Peer)},
+		asked: pairOf(s.Local, s.Peer), redirected: pairOf(c.Peer, s.Peer), asking: pairOf(c.Local, c.Peer),
 		server: end{s.Pid, s.Local.Addr().Unmap()}, client: end{c.Pid, c.Local.Addr().Unmap()},
 		method: e.Method, shared: e.Stream != 0, target: maphash.String(a.seed, e.Target), status: e.Status, began: e.Request.Start, read: e.Request.Recv,
 	}

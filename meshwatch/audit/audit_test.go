@@ -113,6 +113,8 @@ func TestOutcomes(t *testing.T) {
 		"right, told over IP": {one, []*journey.Said{with(func(s *journey.Said) {
 			s.By = journey.Speaker{Addr: netip.MustParseAddr("::ffff:10.0.0.1")}
 		})}, outcome{Right: 1}},
+		"right, written late":           {one, []*journey.Said{with(func(s *journey.Said) { s.Duration = 9 * time.Millisecond; s.Start -= ms })}, outcome{Right: 1}},
+		"with another path":             {one, []*journey.Said{with(func(s *journey.Said) { s.Path = "/other" })}, outcome{Unknown: map[string]uint64{"connection-not-seen": 1}}},
 		"wrong":                         {[]*journey.Journey{foreign}, []*journey.Said{said(start, "")}, outcome{Wrong: 1}},
 		"missing":                       {apart(one[0], "no-id"), []*journey.Said{said(start, "")}, outcome{Missing: map[string]uint64{"no-id": 1}}},
 		"in another journey":            {apart(one[0], ""), []*journey.Said{said(start, "")}, outcome{Missing: map[string]uint64{"root": 1}}},

@@ -90,6 +90,8 @@ func (a *Audit) judge(e *entry) {
 	switch {
 	case from.disputed || to.disputed:
 		a.lost.contradicted.Add(1)
+	case to.join == journey.MethodProxyLog: // it would be compared with itself
+		a.counts.used++
 	case to.parent < 0:
 		a.counts.missing[to.unjoined]++
 	case to.journey == from.journey && to.parent == from.at:
@@ -113,9 +115,6 @@ func (a *Audit) find(e *entry) (why *loss.Counter) {
 		return a.lost.ambiguous
 	case len(asked) == 0 || len(asking) == 0:
 		return a.lost.unseen
-	}
-	if target := maphash.String(a.seed, e.Path); slices.ContainsFunc(asked, func(x *exchange) bool { return x.target == target }) {
-		asked = slices.DeleteFunc(asked, func(x *exchange) bool { return x.target != target })
 	}
 	if len(asked) > tooFew || len(asking) > tooFew {
 		return a.lost.ambiguous
@@ -157,11 +156,14 @@ func speaks(by journey.Speaker, x, y *exchange) bool {
 // askedBy are the exchanges with which the entry may begin: the proxy read them shortly before it began, and answered no later than it was over.
 func (a *Audit) askedBy(e *entry) (list []*exchange, all bool) {
 	earliest, latest := e.Earliest(0), e.Latest(0)
+	path := maphash.String(a.seed, e.Path)
 	oldest := earliest - min(earliest, uint64(late))
-	list, all = a.asked.between(pairOf(e.Downstream), oldest, latest)
+	list, all = a.asked.between(pairOf(e.Downstream.Local, e.Downstream.Remote), oldest, latest)
 	list = slices.DeleteFunc(list, func(x *exchange) bool {
 		switch {
 		case x.read < oldest, x.read > latest, x.answered != 0 && (x.answered < earliest || x.answered > e.LatestWrite(e.Duration)):
+			return true
+		case e.Path != "" && x.target != path:
 			return true
 		case e.Status != 0 && x.status != 0 && e.Status != x.status:
 			return true
@@ -187,7 +189,7 @@ func (a *Audit) asks(e *entry) (list []*exchange, all bool) {
 		over = e.Latest(e.Answer)
 	}
 	latest := min(over, e.Latest(e.Upto+late))
-	list, all = a.asking.between(pairOf(e.Upstream), min(earliest, latest), latest)
+	list, all = a.asking.between(pairOf(e.Upstream.Local, e.Upstream.Remote), min(earliest, latest), latest)
 	return slices.DeleteFunc(list, func(y *exchange) bool {
 		return y.began < earliest || y.began > latest || y.ended > over || e.differs(y)
 	}), all

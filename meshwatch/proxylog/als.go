@@ -105,7 +105,7 @@ func ofEnvoy(e *data.HTTPAccessLogEntry) (s journey.Said, ok bool) {
 	s = journey.Said{
 		Downstream: journey.Connection{Local: addressOf(c.GetDownstreamLocalAddress()), Remote: addressOf(c.GetDownstreamDirectRemoteAddress())},
 		Upstream:   journey.Connection{Local: addressOf(c.GetUpstreamLocalAddress()), Remote: addressOf(c.GetUpstreamRemoteAddress())},
-		RequestID:  q.GetRequestId(), Path: pathOf(q.GetOriginalPath(), q.GetPath()), Authority: shorten(q.GetAuthority(), maxAuthority),
+		RequestID:  idOf(q.GetRequestId()), Path: pathOf(q.GetOriginalPath(), q.GetPath()), Authority: shorten(q.GetAuthority(), maxAuthority),
 		Status: int(e.GetResponse().GetResponseCode().GetValue()), Flags: flagsOf(c.GetResponseFlags()),
 		Duration: later(c.GetTimeToLastDownstreamTxByte(), c.GetDuration(), c.GetTimeToLastUpstreamRxByte()),
 		Upto:     c.GetTimeToFirstUpstreamTxByte().AsDuration(), Answer: c.GetTimeToFirstUpstreamRxByte().AsDuration(),
@@ -116,7 +116,7 @@ func ofEnvoy(e *data.HTTPAccessLogEntry) (s journey.Said, ok bool) {
 	if !s.Upstream.IsValid() {
 		s.Upstream = journey.Connection{}
 	}
-	return s, s.Downstream.IsValid() && c.GetStartTime().IsValid() && len(s.RequestID) <= maxPath && s.Status < 1000 && sound(&s)
+	return s, s.Downstream.IsValid() && c.GetStartTime().IsValid() && s.Status < 1000 && sound(&s)
 }
 
 // later is the longest of some durations.

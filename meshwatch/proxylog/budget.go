@@ -14,6 +14,7 @@ type budget struct {
 	all     bucket
 	peers   map[journey.Speaker]*bucket
 	strange *bucket // of all that have no bucket
+	swept   time.Time
 }
 
 // bucket has a second's tokens.
@@ -22,8 +23,10 @@ type bucket struct {
 	at           time.Time
 }
 
-// mostPeers is how many speakers have a bucket of their own.
-const mostPeers = 4096
+const (
+	mostPeers  = 4096                   // that have a bucket of their own
+	sweepEvery = 100 * time.Millisecond // at most: it looks at all of them
+)
 
 func newBudget(all, each int) *budget {
 	return &budget{
@@ -53,6 +56,10 @@ func (b *budget) peer(who journey.Speaker, now time.Time) *bucket {
 		return p
 	}
 	if len(b.peers) >= mostPeers {
+		if now.Sub(b.swept) < sweepEvery {
+			return b.strange
+		}
+		b.swept = now
 		for k, p := range b.peers {
 			if p.fill(now); p.tokens >= p.rate {
 				delete(b.peers, k)

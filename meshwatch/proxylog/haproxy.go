@@ -28,7 +28,7 @@ const (
 )
 
 // haproxyTurn is by how much HAProxy's times may be early: its clock stands still while it does the work of a round.
-const haproxyTurn = 2 * time.Millisecond
+const haproxyTurn = 20 * time.Millisecond
 
 // cutOff is by how much the three times together may be longer than their milliseconds say.
 const cutOff = 3 * time.Millisecond
@@ -71,7 +71,8 @@ func parseLine(text string) (e journey.Said, start time.Duration, ok bool) {
 	var valid [7]bool
 	e.Downstream, valid[0] = connection(seen["down"], true)
 	e.Upstream, valid[1] = connection(seen["up"], false)
-	e.RequestID, valid[2] = unescape(seen["id"], maxPath)
+	e.RequestID, valid[2] = unescape(seen["id"], mostLine)
+	e.RequestID = idOf(e.RequestID)
 	e.Path, valid[3] = unescape(seen["path"], maxPath)
 	e.Authority, valid[4] = unescape(seen["host"], maxAuthority)
 	end, valid5 := micros(seen["end"])

@@ -126,6 +126,7 @@ func (s *Server) clocks() (now uint64, wall, off time.Duration) {
 
 // The longest texts of an entry that are kept, in bytes.
 const (
+	maxID        = 256 // as head.MaxID; a longer one is none
 	maxMethod    = 32
 	maxPath      = 1024
 	maxAuthority = 256
@@ -138,6 +139,14 @@ const longest = time.Hour
 // sound says whether an entry's times can be.
 func sound(e *journey.Said) bool {
 	return e.Duration >= 0 && e.Duration <= longest && e.Upto >= 0 && e.Upto <= e.Duration && e.Answer >= 0 && e.Answer <= e.Duration
+}
+
+// idOf is a request id, or none.
+func idOf(text string) string {
+	if len(text) > maxID {
+		return ""
+	}
+	return text
 }
 
 func shorten(text string, most int) string { return text[:min(len(text), most)] }
