@@ -8,7 +8,7 @@ FAULT ?= app
 KEEP ?=
 SIDECAR ?=
 # The measurement: BENCH are flags such as --only haproxy,bulk, see go run ./test/bench --help.
-# Accuracy: SCENARIO=cleartext|mtls|mtls-h2|grpc|haproxy-tls|oddities is what the mesh speaks; ACCURACY are flags such as --loads churn.
+# Accuracy: SCENARIO=cleartext|mtls|mtls-h2|grpc|haproxy-tls|oddities|no-ids…|all is what the mesh speaks (no-ids: apps hand on no ids); ACCURACY are flags such as --loads churn.
 SCENARIO ?=
 ACCURACY ?=
 # The cluster: NODES=1..3; OPTIONS are flags such as --tproxy, see go run ./test/cluster/cmd/cluster up --help.

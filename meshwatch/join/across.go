@@ -14,7 +14,6 @@ func (j *Joiner) relateAcross(g *group) (grew bool) {
 			j.seekCause(x)
 		}
 		if !x.asked && !x.offered && x.listed && x.servedBy != 0 && j.isProxy(x.servedBy) {
-			x.offered = true
 			j.assign(x.servedBy, nil, x)
 		}
 	}
@@ -73,7 +72,7 @@ func (j *Joiner) claim(x, y *Exchange, m journey.Method, candidates int) {
 		j.lost.groupFull.Add(1)
 		return
 	}
-	x.parent, x.claimed, y.asked = y, true, true
+	x.parent, x.claimed, x.sought, y.asked = y, true, true, true
 	x.candidates = int32(candidates) //nolint:gosec // at most maxLooked
 	x.Relay = journey.Relay{Method: m, Confidence: confidenceOf(m), Candidates: candidates, Pid: int(x.ClientPid())}
 	if b == j.flushing {
@@ -85,7 +84,12 @@ func (j *Joiner) claim(x, y *Exchange, m journey.Method, candidates int) {
 }
 
 // confidenceOf is the share of joins that are right, as `make accuracy` measures it.
-func confidenceOf(journey.Method) float64 { return 0.999 }
+func confidenceOf(m journey.Method) float64 {
+	if m == journey.MethodOrder {
+		return 0.998
+	}
+	return 0.9995
+}
 
 func (j *Joiner) groupOf(x *Exchange) *group {
 	if x.group == nil {

@@ -1,7 +1,6 @@
 package join
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -13,6 +12,7 @@ type assignment struct {
 	j      *Joiner
 	p      *process
 	pid    uint32
+	held   uint64 // what came from then on is not known
 	back   uint64 // a response is sent at most so long after it was read; 0: not known
 	xs     []*Exchange
 	ys     []*Exchange
@@ -26,6 +26,9 @@ type assignment struct {
 
 // maxAssigned is how many requests are weighed at once.
 const maxAssigned = 128
+
+// maxFits is up to how many may have caused one: with more nothing is proven, as all of them hang together.
+const maxFits = 12
 
 // assign relates x to its cause, or what was made of y to y, together with all others that could be: what is decided is decided for all.
 func (j *Joiner) assign(pid uint32, x, y *Exchange) {
@@ -69,18 +72,26 @@ func (a *assignment) giveUp() {
 		}
 	}
 	for _, y := range a.ys {
-		y.offered = y.offered || a.settled(y.answeredAt)
+		y.offered = y.offered || a.settled(y.answeredAt) && !a.learning(y.answeredAt)
 	}
 }
 
 // settled says whether all that has to do with what happened at a time has come to us.
 func (a *assignment) settled(ns uint64) bool {
-	return ns+uint64(a.j.cfg.Linger)/2 <= a.j.now
+	return ns < a.held && ns+uint64(a.j.cfg.Linger)/2 <= a.j.now
+}
+
+// learning says whether the process's ways are about to be known: what is undecided is looked at again then.
+func (a *assignment) learning(ns uint64) bool {
+	return a.p.ways.proven < provenAfter && a.j.now < ns+uint64(a.j.cfg.Parents)/2
 }
 
 // apart leaves the i-th without a cause.
 func (a *assignment) apart(i int) {
 	x := a.xs[i]
+	if a.learning(x.askedAt) {
+		return
+	}
 	x.sought, x.contested = true, true
 	x.candidates = max(x.candidates, int32(max(len(a.edges[i]), 2))) //nolint:gosec // at most maxAssigned
 	for _, k := range a.edges[i] {
@@ -90,7 +101,7 @@ func (a *assignment) apart(i int) {
 
 func (a *assignment) reset(j *Joiner, p *process, pid uint32) {
 	a.j, a.p, a.pid, a.full, a.looked = j, p, pid, false, 0
-	a.back = p.ways.back.most()
+	a.back, a.held = p.ways.back.most(), j.heldSince(pid)
 	clear(a.xs)
 	clear(a.ys)
 	a.xs, a.ys, a.of, a.has = a.xs[:0], a.ys[:0], a.of[:0], a.has[:0]
@@ -143,7 +154,10 @@ func (a *assignment) causes(i int) {
 		if k < 0 {
 			k = a.addY(y)
 		}
-		a.edges[i] = append(a.edges[i], k)
+		if a.edges[i] = append(a.edges[i], k); len(a.edges[i]) > maxFits {
+			a.full = true
+			return
+		}
 	}
 }
 
@@ -226,56 +240,53 @@ func (a *assignment) settle() {
 		if !a.settled(x.askedAt) || n == 0 {
 			continue // what it belongs to may still be on its way to us
 		}
-		x.sought = true
-		switch {
-		case proven[i] && n == 1:
-			a.j.claim(x, a.ys[a.of[i]], journey.MethodContent, n)
-		case proven[i]:
-			a.j.claim(x, a.ys[a.of[i]], journey.MethodAssignment, n)
-		case ordered != nil && ordered[i] >= 0 && !a.ys[ordered[i]].contested:
-			a.j.claim(x, a.ys[ordered[i]], journey.MethodOrder, n)
-		default:
+		switch y, m := a.decided(i, proven[i], ordered); {
+		case y == nil || a.torn(x, y, m):
 			a.apart(i)
+		default:
+			a.j.claim(x, y, m, n)
 		}
 	}
 	for _, y := range a.ys {
-		y.offered = y.offered || a.settled(y.answeredAt)
+		y.offered = y.offered || a.settled(y.answeredAt) && !a.learning(y.answeredAt)
 	}
 }
 
-// ordered is for each of xs the one of ys that has the same place in two orders: that in which requests were read and sent, and that in which
-// responses were; -1: the orders disagree. Nil: some may be missing, so that places say nothing.
-func (a *assignment) ordered() []int32 {
-	n := len(a.xs)
-	if len(a.ys) != n || slices.Contains(a.of, -1) {
-		return nil
+// decided is the cause of the i-th and what tells it, nil: nothing does.
+func (a *assignment) decided(i int, proven bool, ordered []int32) (*Exchange, journey.Method) {
+	switch {
+	case proven && len(a.edges[i]) == 1:
+		return a.ys[a.of[i]], journey.MethodContent
+	case proven:
+		return a.ys[a.of[i]], journey.MethodAssignment
+	case ordered != nil && ordered[i] >= 0 && !a.ys[ordered[i]].contested:
+		return a.ys[ordered[i]], journey.MethodOrder
 	}
-	place := func(list []*Exchange, at func(*Exchange) uint64) []int32 {
-		order := make([]int32, n)
-		for i := range order {
-			order[i] = int32(i) //nolint:gosec // at most maxAssigned
-		}
-		slices.SortFunc(order, func(p, q int32) int { return cmp.Compare(at(list[p]), at(list[q])) })
-		return order
-	}
-	sent, read := place(a.xs, func(x *Exchange) uint64 { return x.Req.StartNs }), place(a.ys, func(y *Exchange) uint64 { return y.Req.RecvNs })
-	got, answered := place(a.xs, func(x *Exchange) uint64 { return x.askedAt }), place(a.ys, func(y *Exchange) uint64 { return y.answeredAt })
-	first, both := make([]int32, n), make([]int32, n)
-	for i := range n {
-		first[sent[i]], both[i] = read[i], -1
-	}
-	for i := range n {
-		if x := got[i]; first[x] == answered[i] && a.near(a.xs[x], a.ys[answered[i]]) && slices.Contains(a.edges[x], answered[i]) {
-			both[x] = answered[i]
-		}
-	}
-	return both
+	return nil, ""
 }
 
-// near says whether so few other things were read or written between x and y that orders prove something. (measured: 0 of 2,900 wrong below 8, 3 of
-// 100 above, where Envoy writes in another order than it read)
-func (a *assignment) near(x, y *Exchange) bool {
-	const few = 8
-	h, g := a.p.turns[x.askTid], a.p.turns[x.gotTid]
-	return h != nil && g != nil && h.find(x.Req.StartNs)-h.find(y.Req.RecvNs) < few && g.find(y.answeredAt)-g.find(x.askedAt) < few
+// torn says whether something was missed meanwhile that may be the true cause: where requests look alike, what is left proves nothing then.
+func (a *assignment) torn(x, y *Exchange, m journey.Method) bool {
+	if !a.p.holes.overlap(y.Req.RecvNs, y.answeredAt) {
+		return false
+	}
+	return m != journey.MethodContent || !a.rare(x)
+}
+
+// rare says whether few of the requests that were answered about when x was are like it.
+func (a *assignment) rare(x *Exchange) bool {
+	const around, few = 32, 8 // one in so many
+	list, at := a.p.in.list, a.p.in.from(x.askedAt)
+	a.j.describeLines(x)
+	alike, all := 0, 0
+	for _, e := range list[max(at-around, 0):min(at+around, len(list))] {
+		if e.x == nil || e.x.host != x.host {
+			continue
+		}
+		a.j.describeLines(e.x)
+		if all++; e.x.target == x.target && e.x.lines == x.lines {
+			alike++
+		}
+	}
+	return few*alike <= all+few
 }

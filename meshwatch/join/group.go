@@ -91,6 +91,7 @@ func (j *Joiner) idOf(x *Exchange) (id head.ID, ok, byResponse bool) {
 // finish notes that an exchange is over: answered or failed.
 func (j *Joiner) finish(x *Exchange) {
 	x.done = true
+	j.unansweredBy(x)
 	g := x.group
 	if g == nil {
 		g = j.newGroup()

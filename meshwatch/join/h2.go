@@ -216,7 +216,7 @@ func (x *multiplex) response(m *Message, h h2.Head) {
 		x.calls[h.Stream] = &call{early: m, moved: j.now}
 		return
 	case c.x == nil || c.x.Client == m.dir || c.x.Resp != nil:
-		j.lost.unpairedResponse.Add(1)
+		j.unpaired(m)
 		j.freeMessage(m)
 		return
 	}
@@ -324,7 +324,7 @@ func (x *multiplex) give(stream uint32, c *call, why string) {
 	e := c.x
 	if e == nil {
 		if c.early != nil {
-			x.j.lost.unpairedResponse.Add(1)
+			x.j.unpaired(c.early)
 			x.j.freeMessage(c.early)
 		}
 		return

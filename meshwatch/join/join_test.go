@@ -16,7 +16,7 @@ import (
 
 // world is a recorder that only exists in a test: connections that number their flights as the kernel does.
 type world struct {
-	t    *testing.T
+	t    testing.TB
 	j    *Joiner
 	lost loss.Set
 	now  uint64
@@ -27,7 +27,7 @@ type world struct {
 
 const ms = uint64(time.Millisecond)
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	w := &world{t: t, now: uint64(time.Hour)}
 	cfg := DefaultConfig(head.New(head.Config{}))
 	cfg.SelfID = 1 << 22

@@ -36,6 +36,7 @@ type end struct {
 type stream struct {
 	cur     *Message // the latest message, as long as it may go on
 	last    uint32   // id of the latest flight consumed
+	lastNs  uint64   // when that was sent
 	end     uint32   // sequence consumed so far
 	seen    bool
 	gapped  bool   // a flight is missing before the next message
@@ -183,7 +184,7 @@ func (j *Joiner) awaits(s *stream, f *bpf.Flight) bool {
 
 // consumed moves a stream past f.
 func (s *stream) consumed(f *bpf.Flight) {
-	s.last = uint32(f.Id) //nolint:gosec // low half, as Flight.Prev
+	s.last, s.lastNs = uint32(f.Id), f.StartNs //nolint:gosec // low half, as Flight.Prev
 	if !s.seen || before(s.end, f.End) {
 		s.end = f.End
 	}
@@ -245,6 +246,7 @@ func (j *Joiner) gap(l *Leg, d uint8, f *bpf.Flight) {
 		s.gapped = true
 		if uint32(f.Flags)&bpf.FlagClose == 0 { // TLS's last word, which nobody reads, is missed by nothing that follows
 			j.lost.gap.Add(1)
+			j.gapBefore(s, f)
 		}
 	}
 	if o.seen && f.Ack != 0 && before(o.end+1, f.Ack) {
@@ -301,7 +303,7 @@ func (j *Joiner) fail(l *Leg, why string) {
 		l.multi.fail(why)
 	}
 	for _, m := range l.early {
-		j.lost.unpairedResponse.Add(1)
+		j.unpaired(m)
 		j.freeMessage(m)
 	}
 	l.early = l.early[:0]

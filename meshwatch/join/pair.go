@@ -73,7 +73,7 @@ func (j *Joiner) response(m *Message) {
 	}
 	l.early = append(l.early, m)
 	if len(l.early) > maxPipelined {
-		j.lost.unpairedResponse.Add(1)
+		j.unpaired(l.early[0])
 		j.freeMessage(l.early[0])
 		l.early = l.early[1:]
 	}
@@ -104,7 +104,7 @@ func (j *Joiner) pair(m *Message) bool {
 		return true
 	}
 	if before(m.Seq, x.Req.Ack) || !before(x.Req.Seq, m.Ack) {
-		j.lost.unpairedResponse.Add(1) // sent before this request was: its own was never seen
+		j.unpaired(m) // sent before this request was: its own was never seen
 		j.freeMessage(m)
 		return true
 	}

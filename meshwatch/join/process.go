@@ -14,6 +14,7 @@ type process struct {
 	ways  ways
 	proxy bool
 	turns turns
+	holes holes
 	used  uint64
 }
 

@@ -32,16 +32,14 @@ type simOptions struct {
 	targets          int     // different ones
 	lost             float64 // share of the flights that nobody sees
 	service          uint64  // ns that the upstream takes, about
-	proxy            bool
 }
 
 type simWorker struct {
-	tid     uint32
-	ready   []func() // reads
-	made    []func() // writes of the turn before
-	awake   bool
-	idle    []*conn
-	idleIDs []*conn
+	tid   uint32
+	ready []func() // reads
+	made  []func() // writes of the turn before
+	awake bool
+	idle  []*conn
 }
 
 type simFlight struct {
@@ -180,9 +178,14 @@ func (s *proxySim) forward(c *conn, k *simWorker, n int, msg string) {
 	})
 }
 
+// sort puts the flights in the order in which they are given out.
+func (s *proxySim) sort() {
+	slices.SortStableFunc(s.flights, func(a, b *simFlight) int { return cmp.Compare(a.f.RecvNs, b.f.RecvNs) })
+}
+
 // play gives the flights to a joiner as a reader would.
 func (s *proxySim) play(j *Joiner, tick func(now uint64)) {
-	slices.SortStableFunc(s.flights, func(a, b *simFlight) int { return cmp.Compare(a.f.RecvNs, b.f.RecvNs) })
+	s.sort()
 	at := uint64(0)
 	for _, f := range s.flights {
 		if f.f.RecvNs > at+20*ms {

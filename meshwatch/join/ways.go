@@ -12,6 +12,7 @@ type ways struct {
 	back           delays // from reading a response to sending one
 	asks           uint32 // joins in which no connection had to be opened
 	sent, answered uint32 // of them, of all: the request, the response went out in the turn after it was read, see turns
+	order          order
 
 	// of a process that is no proxy: exchanges served, those of them that one thread read and answered, and those that it read before it had
 	// answered the one before.
@@ -57,6 +58,9 @@ func (w *ways) learn(t turns, x, y *Exchange) {
 		w.forth.add(x.Req.StartNs - y.Req.RecvNs)
 	}
 	w.back.add(y.answeredAt - x.askedAt)
+	if sameThread(x, y) && t.near(x, y) {
+		w.order.learn(sample{x.askTid, y.Req.RecvNs, x.Req.StartNs, x.askedAt, y.answeredAt})
+	}
 }
 
 // holds says whether what was seen so often is a rule.
