@@ -50,6 +50,7 @@ func (o *owners) speaker(transport string, at netip.AddrPort, now time.Time) jou
 
 // again is the same for one who may have spoken a moment ago.
 func (o *owners) again(transport string, at netip.AddrPort, now time.Time) journey.Speaker {
+	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 	o.mu.Lock()
 	known, ok := o.known[at]
 	o.mu.Unlock()
