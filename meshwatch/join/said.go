@@ -4,10 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
-	"time"
 
 	"github.com/meshwatch/meshwatch/bpf"
-	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
@@ -16,117 +14,11 @@ import (
 // and nothing that it says makes a join sure.
 
 const (
-	// maxWords bounds what was said and is remembered, at about 400 B each.
-	maxWords = 1 << 15
-	// wordAge is for how long: a group may wait for the rest of a longer request.
-	wordAge = 30 * time.Second
-	// maxSpeakers bounds the processes that are waited for, and silence is when one is waited for no more.
-	maxSpeakers = 1 << 10
-	silence     = time.Minute
-	// maxWordsLooked is how many words about one connection are looked at for one exchange.
+	// maxWordsLooked is how many words about one connection are looked at for one exchange, and maxWordsMeant how many that may be about it:
+	// a process that says more of it than that has said nothing.
 	maxWordsLooked = 512
+	maxWordsMeant  = 32
 )
-
-// words are what was said lately.
-type words struct {
-	in       map[wordPlace][]*word // by the process and where its caller is, in the order of their starts
-	out      map[wordPlace][]*word // by the process and the connection on which it asked
-	all      []*word               // as they came
-	speakers map[uint32]uint64     // process → when it last said something
-}
-
-// wordPlace is a connection of a process; of one on which it was asked, remote alone: its own end may be said as what its caller meant.
-type wordPlace struct {
-	pid uint32
-	journey.Connection
-}
-
-// word is one thing that was said.
-type word struct {
-	journey.Said
-	id    head.ID
-	hasID bool
-	came  uint64
-	used  bool // a join was made of it
-}
-
-func newWords() words {
-	return words{in: map[wordPlace][]*word{}, out: map[wordPlace][]*word{}, speakers: map[uint32]uint64{}}
-}
-
-func (w *word) inPlace() wordPlace {
-	return wordPlace{uint32(w.By.Pid), journey.Connection{Remote: w.Downstream.Remote}} //nolint:gosec // a process id
-}
-
-func (w *word) outPlace() wordPlace {
-	return wordPlace{uint32(w.By.Pid), w.Upstream} //nolint:gosec // a process id
-}
-
-// Say takes what a proxy said. Who it is must be known by its process; else it is counted and left out. It is copied.
-func (j *Joiner) Say(s *journey.Said) {
-	pid := uint32(s.By.Pid) //nolint:gosec // a process id
-	_, known := j.words.speakers[pid]
-	switch {
-	case j.cfg.Hear == 0:
-		return
-	case s.By.Pid <= 0 || !known && len(j.words.speakers) >= maxSpeakers:
-		j.lost.speaker.Add(1)
-		return
-	}
-	j.words.speakers[pid] = j.now
-	w := &word{Said: *s, came: j.now}
-	w.id, w.hasID = head.ParseID([]byte(s.RequestID))
-	if len(j.words.all) >= maxWords {
-		j.words.forget(j.words.all[0])
-		j.words.all = j.words.all[1:]
-	}
-	j.words.all = append(j.words.all, w)
-	insertWord(j.words.in, w.inPlace(), w)
-	if w.Upstream.IsValid() {
-		insertWord(j.words.out, w.outPlace(), w)
-	}
-}
-
-func insertWord(m map[wordPlace][]*word, at wordPlace, w *word) {
-	list := m[at]
-	i := len(list)
-	for i > 0 && list[i-1].Start > w.Start {
-		i--
-	}
-	m[at] = slices.Insert(list, i, w)
-}
-
-func (ws *words) forget(w *word) {
-	for m, at := range map[*map[wordPlace][]*word]wordPlace{&ws.in: w.inPlace(), &ws.out: w.outPlace()} {
-		list := (*m)[at]
-		i := slices.Index(list, w)
-		switch {
-		case i == 0:
-			list[0] = nil
-			list = list[1:]
-		case i > 0:
-			list = slices.Delete(list, i, i+1)
-		}
-		if (*m)[at] = list; len(list) == 0 {
-			delete(*m, at)
-		}
-	}
-}
-
-// forgetWords forgets what is too old.
-func (j *Joiner) forgetWords() {
-	n := 0
-	for ; n < len(j.words.all) && j.now-j.words.all[n].came > uint64(wordAge); n++ {
-		j.words.forget(j.words.all[n])
-	}
-	clear(j.words.all[:n])
-	j.words.all = j.words.all[n:]
-	for pid, at := range j.words.speakers {
-		if j.now-at > uint64(silence) {
-			delete(j.words.speakers, pid)
-		}
-	}
-}
 
 // awaitsWord makes the joins of a group of which proxies spoke, and says whether it should wait: a proxy that logs has not logged one of them yet.
 func (j *Joiner) awaitsWord(g *group) bool {
@@ -164,9 +56,16 @@ func (j *Joiner) wordOfCaller(x *Exchange) bool {
 	from := sort.Search(len(list), func(i int) bool { return list[i].Start > x.Req.StartNs+uint64(journey.SureStart) })
 	var y *Exchange
 	var of *word
-	n := 0
+	n, meant := 0, 0
 	for _, w := range slices.Backward(list[max(0, from-maxWordsLooked):from]) {
-		if cause := j.causeBy(p, w, x); cause != nil {
+		if w.used || !w.sent(x) {
+			continue
+		}
+		if meant++; meant > maxWordsMeant {
+			n = meant
+			break
+		}
+		if cause := j.causeBy(p, w, x); cause != nil && cause != y { // it may be said twice
 			n++
 			y, of = cause, w
 		}
@@ -191,8 +90,15 @@ func (j *Joiner) wordOfServer(y *Exchange) bool {
 	}
 	list := j.words.in[wordPlace{y.servedBy, journey.Connection{Remote: caller}}]
 	from := sort.Search(len(list), func(i int) bool { return list[i].Start > y.answeredAt+uint64(journey.SureStart) })
+	meant := 0
 	for _, w := range slices.Backward(list[max(0, from-maxWordsLooked):from]) {
-		if !w.used && p.meant(w) == y {
+		if w.used || w.Latest(0) < y.Req.RecvNs || w.LatestWrite(w.Duration) < y.answeredAt {
+			continue
+		}
+		if meant++; meant > maxWordsMeant {
+			return true
+		}
+		if p.meant(w) == y {
 			if w.Upstream.IsValid() {
 				j.consequenceOf(p, w)
 			}
@@ -204,7 +110,8 @@ func (j *Joiner) wordOfServer(y *Exchange) bool {
 
 // consequenceOf makes the join of a word, if it tells which exchange the proxy made.
 func (j *Joiner) consequenceOf(p *process, w *word) {
-	for _, e := range p.out.list[p.out.from(w.Start):] {
+	list := p.out.list[p.out.from(w.Start):]
+	for _, e := range list[:min(len(list), maxLooked)] {
 		if e.at > w.LatestWrite(w.Duration) {
 			return
 		}
@@ -218,9 +125,6 @@ func (j *Joiner) consequenceOf(p *process, w *word) {
 
 // causeBy is the exchange that caused x, if that is what a word says.
 func (j *Joiner) causeBy(p *process, w *word, x *Exchange) *Exchange {
-	if w.used || !w.sent(x) {
-		return nil
-	}
 	y := p.meant(w)
 	switch {
 	case y == nil || y == x, y.Req.RecvNs > x.Req.StartNs, x.Req.StartNs > y.answeredAt:
