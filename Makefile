@@ -8,7 +8,8 @@ FAULT ?= app
 KEEP ?=
 SIDECAR ?=
 # The measurement: BENCH are flags such as --only haproxy,bulk, see go run ./test/bench --help.
-# Accuracy: SCENARIO=cleartext|mtls|mtls-h2|grpc|haproxy-tls|oddities|no-ids…|all is what the mesh speaks (no-ids: apps hand on no ids); ACCURACY are flags such as --loads churn.
+# Accuracy: SCENARIO=cleartext|mtls|mtls-h2|grpc|haproxy-tls|oddities|no-ids…|all is what the mesh speaks (no-ids: apps hand on no ids), cluster a Kubernetes with Istio; ACCURACY
+# are flags such as --loads churn.
 SCENARIO ?=
 ACCURACY ?=
 # The cluster: NODES=1..3; OPTIONS are flags such as --tproxy, see go run ./test/cluster/cmd/cluster up --help.
@@ -53,8 +54,8 @@ cluster-down: ## removes it, also after a crash
 test-cluster: ## shows that the cluster does what tests rely on, with every option; four minutes once its parts are built
 	test/test.sh cluster
 
-accuracy: build ## journeys with every hop and wrong joins, against the truth; writes test/results/accuracy.json
-	test/install.sh run
+accuracy: build ## journeys with every hop and wrong joins, against the truth; in SCENARIO=cluster who and which route is behind each leg; writes test/results/accuracy.json
+	test/install.sh $(if $(findstring cluster,$(SCENARIO)),cluster,run)
 	go run -buildvcs=false ./test/accuracy $(if $(SCENARIO),--scenario $(SCENARIO)) $(ACCURACY)
 
 bench: build ## what recording costs, some 25 minutes; writes test/results/bench.json: BENCH=…

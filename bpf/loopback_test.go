@@ -6,7 +6,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-func upLoopback(t *testing.T) {
+func upLoopback(t testing.TB) {
 	t.Helper()
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {

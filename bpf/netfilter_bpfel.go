@@ -20,7 +20,9 @@ type netfilterControl struct {
 	Excluding uint32
 	Since     uint32
 	Tls       netfilterTlsProbe
-	Pad0      [11]uint32
+	Go        uint32
+	Inject    uint32
+	Pad0      [9]uint32
 	NextId    uint64
 	Pad1      [7]uint64
 	HeadPos   uint32
@@ -109,7 +111,8 @@ const (
 	netfilterLossLOSS_PLAIN_COPY     netfilterLoss = 11
 	netfilterLossLOSS_PLAIN_TIE      netfilterLoss = 12
 	netfilterLossLOSS_PLAIN_THREADS  netfilterLoss = 13
-	netfilterLossLOSS_MAX            netfilterLoss = 14
+	netfilterLossLOSS_GO             netfilterLoss = 14
+	netfilterLossLOSS_MAX            netfilterLoss = 15
 )
 
 type netfilterStamp struct {

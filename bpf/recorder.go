@@ -22,7 +22,9 @@ type Recorder struct {
 	TC        *TC        // stands in for Devices then, else nil
 	Sockets   *Sockets
 	Trouble   *Trouble
-	TLS       *TLS // nil where the kernel cannot probe, or the machine is no x86-64: plaintext is not seen
+	Inject    *Inject // nil unless asked for
+	TLS       *TLS    // nil where the kernel cannot probe, or the machine is no x86-64: plaintext is not seen
+	GoHTTP    *GoHTTP // nil where TLS is: in which goroutine Go programs ask is not seen
 	ring      *Ring
 	losses    *ebpf.Map
 	maps      []*ebpf.Map
@@ -33,6 +35,9 @@ type Options struct {
 	Sizes Sizes
 	// NoNetfilter leaves the netfilter programs out, as on a kernel before 6.4.
 	NoNetfilter bool
+	// Inject loads the programs that put request ids into requests; it names the fields that carry one, at most InjectNames-1 besides
+	// RequestIDHeader. Nil: they are not loaded.
+	Inject []string
 	// TC takes tc's hooks, as on a kernel before 6.11.
 	TC bool
 }
@@ -72,6 +77,14 @@ func Load(o Options) (_ *Recorder, err error) {
 	}
 	if r.TLS, err = loadTLSProgs(load, r.ring.control); err != nil && !Refused(err) {
 		return nil, err
+	}
+	if r.GoHTTP, err = loadGoHTTPProgs(load, r.ring.control); err != nil && !Refused(err) {
+		return nil, err
+	}
+	if o.Inject != nil {
+		if r.Inject, err = loadInjectProgs(load, r.ring.control, o.Inject); err != nil {
+			return nil, err
+		}
 	}
 	return r, nil
 }
@@ -119,11 +132,13 @@ func (r *Recorder) loadMaps(s Sizes) (map[string]*ebpf.Map, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read embedded objects: %w", err)
 	}
-	more, err := loadTls() // has one that the sockets' programs do not use
-	if err != nil {
-		return nil, fmt.Errorf("read embedded objects: %w", err)
+	for _, load := range []func() (*ebpf.CollectionSpec, error){loadTls, loadGohttp} { // each has one that the sockets' programs do not use
+		more, err := load()
+		if err != nil {
+			return nil, fmt.Errorf("read embedded objects: %w", err)
+		}
+		maps.Copy(spec.Maps, more.Maps)
 	}
-	maps.Copy(spec.Maps, more.Maps)
 	shared := map[string]*ebpf.Map{}
 	for key, m := range spec.Maps {
 		name := strings.TrimPrefix(key, ".data.")
@@ -167,6 +182,12 @@ func resize(key string, m *ebpf.MapSpec, s Sizes) {
 		m.ValueSize = stalledSize
 	case ".data.mw_tls":
 		m.ValueSize = tlsSize
+	case ".data.mw_gos":
+		m.ValueSize = goSets * uint32(unsafe.Sizeof(gohttpGoProcess{}))
+	case ".data.mw_trips":
+		m.ValueSize = tripsSize
+	case ".data.mw_gohttp":
+		m.ValueSize = goSize
 	}
 	m.Flags |= unix.BPF_F_MMAPABLE
 	m.Contents, m.Key, m.Value = nil, nil, nil
@@ -265,8 +286,14 @@ func (r *Recorder) programs() []*ebpf.Program {
 	if r.TC != nil {
 		out = append(out, r.TC.objs.MwTc)
 	}
+	if i := r.Inject; i != nil {
+		out = append(out, i.objs.MwOpen, i.objs.MwMsg)
+	}
 	if p := r.TLS; p != nil {
 		out = append(out, p.objs.MwSslWrite, p.objs.MwSslWriteEx, p.objs.MwGoWrite, p.objs.MwSslRead, p.objs.MwSslReadEx, p.objs.MwSslReadEnd)
+	}
+	if g := r.GoHTTP; g != nil {
+		out = append(out, g.objs.MwGoTrip, g.objs.MwGoWrites)
 	}
 	if n := r.Netfilter; n != nil {
 		out = append(out, n.objs.MwNfOutput, n.objs.MwNfStamp, n.objs.MwNfDeliver)
@@ -281,7 +308,7 @@ func (r *Recorder) Close() error {
 	if r.ring != nil {
 		r.ring.Enable(false)
 	}
-	for _, c := range []interface{ Close() error }{r.Netfilter, r.Devices, r.TC, r.Sockets, r.Trouble, r.TLS} {
+	for _, c := range []interface{ Close() error }{r.Netfilter, r.Devices, r.TC, r.Sockets, r.Trouble, r.TLS, r.GoHTTP, r.Inject} {
 		errs = append(errs, c.Close())
 	}
 	if r.ring != nil {

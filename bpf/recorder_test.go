@@ -34,7 +34,7 @@ func privileged(t testing.TB) {
 }
 
 // inNewNetns moves the test's thread into a network namespace of its own, with lo up.
-func inNewNetns(t *testing.T) {
+func inNewNetns(t testing.TB) {
 	t.Helper()
 	runtime.LockOSThread() // never unlocked: Go ends the thread with the test
 	ns, err := netns.New()
@@ -91,7 +91,7 @@ func allBut(netns uint32) (others []uint32) {
 	return others
 }
 
-func ownNetns(t *testing.T) uint32 {
+func ownNetns(t testing.TB) uint32 {
 	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {

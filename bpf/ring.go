@@ -105,7 +105,7 @@ func (r *Ring) At(id uint64) *Flight { return &r.flights[id&uint64(len(r.flights
 // Copy copies the record in which serial id is or was. Then ask ID whether it was that one. The programs write only what they
 // know: in the record, the receiver's fields and RecvEndNs are those of an older flight while RecvNs is 0, stamps are valid below
 // Nstamps, and IPv4 addresses have fields of their own. In the copy, the receiver is zero as long as nobody has read the message,
-// and the addresses are where IPv6 ones are; stamps from Nstamps on are whatever they were. Lines of the record that say nothing
+// and the addresses are where IPv6 ones are; what else Goroutine tells is in SendAddr4; stamps from Nstamps on are whatever they were. Lines of the record that say nothing
 // are not read: they are in no cache.
 func (r *Ring) Copy(to *Flight, id uint64) {
 	at := r.At(id)
@@ -118,7 +118,7 @@ func (r *Ring) Copy(to *Flight, id uint64) {
 	if received || to.Flags&(netfilterFlightFlagFLIGHT_DROPPED|netfilterFlightFlagFLIGHT_PLAIN) != 0 || to.Nstamps > uint32(MaxStamps-lastStamps) {
 		into.receiver = from.receiver
 	}
-	if to.Flags&(netfilterFlightFlagFLIGHT_IPV6|netfilterFlightFlagFLIGHT_RECV_IPV6) != 0 {
+	if to.Flags&(netfilterFlightFlagFLIGHT_IPV6|netfilterFlightFlagFLIGHT_RECV_IPV6) != 0 || to.SendTid&goroutineAsked != 0 {
 		into.ipv6 = from.ipv6
 	}
 	to.settle(received)
@@ -155,7 +155,11 @@ func (f *Flight) settle(received bool) {
 		f.PlainLen = 0
 	}
 	if f.Flags&netfilterFlightFlagFLIGHT_IPV6 == 0 {
+		parent := binary.NativeEndian.Uint32(f.SendAddr[:]) // go_parent in c/gohttp.h
 		f.SendAddr, f.SendPaddr = ipv4(f.SendAddr4), ipv4(f.SendPaddr4)
+		if f.SendTid&goroutineAsked != 0 {
+			f.SendAddr4 = parent
+		}
 	}
 	if f.Flags&netfilterFlightFlagFLIGHT_RECV_IPV6 == 0 {
 		f.RecvAddr, f.RecvPaddr = ipv4(f.RecvAddr4), ipv4(f.RecvPaddr4)

@@ -5,6 +5,8 @@
  * receiving socket, which thread read it and when. Writing and reading fire in the thread that makes the call, after the socket
  * is unlocked.
  */
+#include "c/gohttp.h"
+#include "c/inject.h"
 #include "c/tie.h"
 #include <bpf/bpf_tracing.h>
 
@@ -13,16 +15,6 @@ static __always_inline int is_tcp(struct sock *sk)
 	/* MPTCP listeners are the default in Go since 1.24: their struct sock is no tcp_sock */
 	return sk && sk->sk_protocol == IPPROTO_TCP &&
 	       (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6);
-}
-
-/* The goroutine that runs on this thread. Go's compiler keeps it at fs:-8 (runtime/asm_amd64.s, get_tls). */
-static __always_inline u64 goroutine(void)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	u64 g = 0;
-
-	bpf_probe_read_user(&g, sizeof(g), (void *)(task->thread.fsbase - 8));
-	return g;
 }
 
 /* The latest call of the goroutine that runs on this thread. */
@@ -104,13 +96,19 @@ static __noinline int plain_wrote(const struct wrote *w)
 	int opaque = f && f->flags & FLIGHT_OPAQUE, told;
 	u32 part;
 
-	if (t && t->state == THREAD_WROTE && t->sk == s->sk)
-		t->blocked = 0; /* the call goes on */
+	if (t && t->state == THREAD_WROTE && t->sk == s->sk) { /* the call goes on */
+		t->blocked = 0;
+		t->left -= wire < t->left ? wire : t->left;
+	}
 	if (!queued && !opaque)
 		return 0;
 	t = plain_writer(t);
 	if (!t)
 		return 0;
+	if (unlikely(t->left)) { /* it is made again, and this is of what is tied */
+		t->left -= wire < t->left ? wire : t->left;
+		return 0;
+	}
 	if (opaque && f->seq == start) {
 		if (f->flags & FLIGHT_PLAIN || !record_fits(f, t->num)) {
 			t->other = 1; /* a handshake's */
@@ -133,8 +131,11 @@ static __noinline int plain_wrote(const struct wrote *w)
 	}
 	t->sk = s->sk;
 	t->other = 0;
+	part = t->num + RECORD_HEADER + RECORD_OVERHEAD;
+	part -= wire < part ? wire : part;
+	t->left = part < 0xffff ? part : 0xffff;
 	if (t->more_len) { /* goes out with the next write */
-		t->first = t->more_first;
+		t->before = t->num;
 		t->pos = t->more_pos;
 		t->num = t->more_num;
 		t->len = t->more_len;
@@ -152,6 +153,32 @@ static __noinline int plain_blocked(u64 sk)
 
 	if (t && t->state == THREAD_WROTE && t->sk == sk)
 		t->blocked = 1;
+	return 0;
+}
+
+/* The calling thread has written to a socket, and f begins with that; 0: no flight does. */
+static __noinline int go_wrote(struct flight *f)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32, number;
+	struct go_process *p = go_process_find(tgid);
+	struct go_trip t;
+
+	if (!p)
+		return 0;
+	number = go_number(goroutine(), p->goid);
+	if (!number)
+		return 0;
+	if (trip_take(trip_written(tgid, number), &t)) {
+		if (!f || f->send_pid) {
+			lose(LOSS_GO);
+			return 0;
+		}
+		__sync_fetch_and_add(&go_binary(t.binary)->tied, 1);
+		*go_parent(f) = t.parent;
+		number = t.caller | GOROUTINE_ASKED;
+	}
+	if (f && !f->send_pid)
+		f->send_tid = number | GOROUTINE;
 	return 0;
 }
 
@@ -185,7 +212,15 @@ static __noinline void pieces_written(struct flight *f, u32 start)
 	bpf_loop(CONT_LIMIT + 1, piece_written, &p, 0);
 }
 
-/* A write returned: ret bytes up to write_seq. */
+/* How much longer than the writer knows a write became that seems to begin at start. */
+static __noinline u32 injected_bytes(struct sock *sk, u32 start)
+{
+	struct conn *c = bpf_sk_storage_get(&mw_conns, sk, 0, 0);
+
+	return c && c->added && c->at + INJECTED_BYTES == start ? INJECTED_BYTES : 0;
+}
+
+/* A write returned: ret bytes up to write_seq, and what inject.bpf.c has put into it. */
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 {
@@ -206,12 +241,16 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 	tp = CAST(sk, struct tcp_sock);
 	upto = tp->write_seq;
 	start = upto - ret;
+	if (unlikely(*(volatile u32 *)&mw_control.inject))
+		start -= injected_bytes(sk, start);
 	f = flight_by_id(s->out_id);
 	if (unlikely(tls_probed())) { /* ahead of the mark that the write has returned: then the record can be read */
 		struct wrote w = {sk, s, f, start, ret, start == s->next && seq_diff(tp->snd_nxt, start) <= 0};
 
 		plain_wrote(&w);
 	}
+	if (unlikely(*(volatile u32 *)&mw_control.go)) /* likewise */
+		go_wrote(f && f->seq == start ? f : 0);
 	if (f && !(f->flags & FLIGHT_SYN) && seq_diff(start, f->seq) >= 0) {
 		f->end = upto; /* taken back by flight_start if another flight begins with it later */
 		if (f->seq == start || !s->turned) {
@@ -219,7 +258,8 @@ int BPF_PROG(mw_send, struct sock *sk, int ret, int flags)
 			if (!f->send_pid) {
 				who = bpf_get_current_pid_tgid();
 				f->send_pid = who >> 32;
-				f->send_tid = (u32)who;
+				if (!f->send_tid)
+					f->send_tid = (u32)who;
 			}
 			if (f->flags & (FLIGHT_HTTP | FLIGHT_OPAQUE | FLIGHT_FRAMES))
 				s->raw_run = 0;

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	socketMapMwConns     = "mw_conns"
 	socketMapMwLosses    = "mw_losses"
 	socketProgMwArrive   = "mw_arrive"
 	socketProgMwRecv     = "mw_recv"
@@ -26,6 +27,8 @@ const (
 	socketVarMwControl   = "mw_control"
 	socketVarMwExcluded  = "mw_excluded"
 	socketVarMwFlights   = "mw_flights"
+	socketVarMwGohttp    = "mw_gohttp"
+	socketVarMwGos       = "mw_gos"
 	socketVarMwHeads     = "mw_heads"
 	socketVarMwIndex     = "mw_index"
 	socketVarMwObjects   = "mw_objects"
@@ -34,6 +37,7 @@ const (
 	socketVarMwStalled   = "mw_stalled"
 	socketVarMwThreads   = "mw_threads"
 	socketVarMwTls       = "mw_tls"
+	socketVarMwTrips     = "mw_trips"
 	socketVarRingMask    = "ring_mask"
 	socketVarSocketsMask = "sockets_mask"
 )
@@ -90,6 +94,7 @@ type socketProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketMapSpecs struct {
+	MwConns  *ebpf.MapSpec `ebpf:"mw_conns"`
 	MwLosses *ebpf.MapSpec `ebpf:"mw_losses"`
 }
 
@@ -102,6 +107,8 @@ type socketVariableSpecs struct {
 	MwControl   *ebpf.VariableSpec `ebpf:"mw_control"`
 	MwExcluded  *ebpf.VariableSpec `ebpf:"mw_excluded"`
 	MwFlights   *ebpf.VariableSpec `ebpf:"mw_flights"`
+	MwGohttp    *ebpf.VariableSpec `ebpf:"mw_gohttp"`
+	MwGos       *ebpf.VariableSpec `ebpf:"mw_gos"`
 	MwHeads     *ebpf.VariableSpec `ebpf:"mw_heads"`
 	MwIndex     *ebpf.VariableSpec `ebpf:"mw_index"`
 	MwObjects   *ebpf.VariableSpec `ebpf:"mw_objects"`
@@ -110,6 +117,7 @@ type socketVariableSpecs struct {
 	MwStalled   *ebpf.VariableSpec `ebpf:"mw_stalled"`
 	MwThreads   *ebpf.VariableSpec `ebpf:"mw_threads"`
 	MwTls       *ebpf.VariableSpec `ebpf:"mw_tls"`
+	MwTrips     *ebpf.VariableSpec `ebpf:"mw_trips"`
 	RingMask    *ebpf.VariableSpec `ebpf:"ring_mask"`
 	SocketsMask *ebpf.VariableSpec `ebpf:"sockets_mask"`
 }
@@ -134,11 +142,13 @@ func (o *socketObjects) Close() error {
 //
 // It can be passed to loadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketMaps struct {
+	MwConns  *ebpf.Map `ebpf:"mw_conns"`
 	MwLosses *ebpf.Map `ebpf:"mw_losses"`
 }
 
 func (m *socketMaps) Close() error {
 	return _SocketClose(
+		m.MwConns,
 		m.MwLosses,
 	)
 }
@@ -152,6 +162,8 @@ type socketVariables struct {
 	MwControl   *ebpf.Variable `ebpf:"mw_control"`
 	MwExcluded  *ebpf.Variable `ebpf:"mw_excluded"`
 	MwFlights   *ebpf.Variable `ebpf:"mw_flights"`
+	MwGohttp    *ebpf.Variable `ebpf:"mw_gohttp"`
+	MwGos       *ebpf.Variable `ebpf:"mw_gos"`
 	MwHeads     *ebpf.Variable `ebpf:"mw_heads"`
 	MwIndex     *ebpf.Variable `ebpf:"mw_index"`
 	MwObjects   *ebpf.Variable `ebpf:"mw_objects"`
@@ -160,6 +172,7 @@ type socketVariables struct {
 	MwStalled   *ebpf.Variable `ebpf:"mw_stalled"`
 	MwThreads   *ebpf.Variable `ebpf:"mw_threads"`
 	MwTls       *ebpf.Variable `ebpf:"mw_tls"`
+	MwTrips     *ebpf.Variable `ebpf:"mw_trips"`
 	RingMask    *ebpf.Variable `ebpf:"ring_mask"`
 	SocketsMask *ebpf.Variable `ebpf:"sockets_mask"`
 }

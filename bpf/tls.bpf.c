@@ -9,13 +9,6 @@
 /* In the namespaces that are left out of TLS probing nothing is copied: a bit for the low 14 bits of each one's inode number. */
 u64 mw_tls_off[(1 << 14) / 64] SHARED(mw_tls_off) = {};
 
-static __always_inline u32 task_netns(void)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	return task->nsproxy->net_ns->ns.inum;
-}
-
 /* How much of a write is worth copying: a head, or HTTP/2's frames. object is the connection's; 0: it is a read. */
 static __always_inline u32 plain_wanted(u64 object, const u8 *buf, struct write *w)
 {
@@ -155,10 +148,21 @@ static __noinline int plain_stalls(struct thread *t)
 	}
 	if (k->object && k->object != t->object)
 		lose(LOSS_PLAIN_TIE);
+	k->sk = t->sk;
 	k->first = t->first;
-	k->num = t->num;
+	k->left = t->left;
+	k->more_num = k->more_len = 0;
 	k->len = t->len;
-	k->tied = t->state == THREAD_WROTE;
+	k->num = t->before + t->num;
+	k->tied = t->state == THREAD_WROTE || t->before;
+	if (t->state == THREAD_WRITES && t->before) {
+		k->num = t->before;
+		k->more_num = t->num;
+		k->more_len = t->len;
+	} else if (t->state == THREAD_WRITES && t->more_len) {
+		k->more_num = t->more_num;
+		k->more_len = t->more_len;
+	}
 	k->object = t->object;
 	return 0;
 }
@@ -170,38 +174,42 @@ static __always_inline struct stalled *plain_again(u64 object, u64 num, u32 firs
 
 	if (k->object != object)
 		return 0;
-	if (k->first == first && k->num <= num)
+	if (k->first == first && k->num + k->more_num <= num)
 		return k;
 	k->object = 0;
 	lose(LOSS_PLAIN_TIE);
 	return 0;
 }
 
-/* A call is made again: the library writes what is left of what the first one had, and what this one has more. Captures both, or the latter
- * where the former is tied. How many bytes, or 0.
+/* A call is made again: the library writes what is left of what the first one had, and then what later ones had more. Captures both, or the
+ * latter where the former is tied. How many bytes, or 0.
  */
 static __noinline u32 plain_more(struct thread *t, struct stalled *k, const void *buf, struct write *w, u32 *pos)
 {
-	struct write more = {.num = w->num - k->num};
+	u32 had = k->num + k->more_num, more_num = w->num - k->num, more_len = k->more_len, len;
+	struct write more = {.num = w->num - had};
 	u64 object = k->object;
-	u32 len = 0, more_len = 0, more_pos = 0;
 
 	k->object = 0;
-	buf += k->num;
-	if (more.num && first_bytes(&more.first, buf, more.num))
-		more_len = plain_capture(object, buf, &more, &more_pos);
+	t->sk = k->sk;
+	t->left = k->left;
+	if (more.num && first_bytes(&more.first, buf + had, more.num)) {
+		len = plain_capture(object, buf + had, &more, pos);
+		if (len)
+			more_len = k->more_num + len;
+	}
+	if (k->more_num && more_len) /* with what was captured before */
+		more_len = plain_copy(buf + k->num, more_len < FRAMES_BYTES ? more_len : FRAMES_BYTES, pos);
 	if (k->tied) {
-		*w = more;
-		*pos = more_pos;
+		t->before = k->num;
+		w->num = more_num;
 		return more_len;
 	}
-	w->num = k->num;
-	len = plain_copy(buf - k->num, k->len, pos);
-	t->more_first = begins_with(more.first);
-	t->more_num = more.num;
-	t->more_pos = more_pos;
+	t->more_num = more_num;
+	t->more_pos = *pos;
 	t->more_len = more_len;
-	return len;
+	w->num = k->num;
+	return plain_copy(buf, k->len, pos);
 }
 
 /* A library is given num bytes of plaintext by this thread, or by a goroutine of Go. */
@@ -224,15 +232,13 @@ static __always_inline int plain_given(u64 addr, const void *buf, u64 num, u64 g
 	t->blocked = 0;
 	t->other = 0;
 	t->more_len = 0;
+	t->before = 0;
+	t->left = 0;
 	k = plain_again(object, num, begins_with(w.first));
 	if (k)
 		len = plain_more(t, k, buf, &w, &pos);
 	else
 		len = plain_capture(object, buf, &w, &pos);
-	if (!len) {
-		t->state = k ? THREAD_WROTE : THREAD_IDLE;
-		return 0;
-	}
 	t->object = object;
 	t->first = begins_with(w.first);
 	t->pos = pos;
@@ -241,7 +247,7 @@ static __always_inline int plain_given(u64 addr, const void *buf, u64 num, u64 g
 	t->go = go;
 	t->binary = binary;
 	barrier();
-	t->state = THREAD_WRITES;
+	t->state = len ? THREAD_WRITES : k ? THREAD_WROTE : THREAD_IDLE;
 	return 0;
 }
 

@@ -13,7 +13,9 @@ import (
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/attach"
 	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/edges"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
+	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
@@ -37,7 +39,8 @@ type Agent struct {
 
 	recorder *bpf.Recorder
 	attached *attach.Manager
-	probes   *probe.Manager // nil: off
+	probes   *probe.Manager  // nil: off
+	injects  *inject.Manager // nil: off
 	depths   *depths
 	meter    *meter
 	wanted   atomic.Bool   // that anything is recorded
@@ -47,6 +50,7 @@ type Agent struct {
 	kube     *kube.Client // nil: no API server is asked
 	governor *governor    // nil: the control plane is not asked about proxies
 	names    *observe.Names
+	edges    *edges.Table
 	observer *observe.Observer
 	losses   *loss.Set
 	reader   *reader.Reader
@@ -88,14 +92,16 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 		keep: newKeeper(cfg.Keep), recent: newRecent(cfg.Retain), wake: make(chan struct{}, 1),
 	}
 	a.observer = observe.New(a.names, cfg.CaptureHeaders)
+	full := a.losses.Counter("edges", "table-full")
+	a.edges = edges.New(edgesKeep, func() { full.Add(1) })
 	ctx, a.cancel = context.WithCancel(ctx)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
 		}
 	}()
-	if a.recorder, err = bpf.Load(bpf.Options{Sizes: cfg.Recorder}); err != nil {
-		return nil, fmt.Errorf("load the flight recorder: %w", err)
+	if err := a.load(); err != nil {
+		return nil, err
 	}
 	if err := a.outputs(ctx); err != nil {
 		return nil, err
@@ -111,12 +117,18 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 	if err := a.recorder.Attach(); err != nil {
 		return nil, err
 	}
+	if a.injects != nil {
+		if err := a.injects.Start(); err != nil {
+			return nil, fmt.Errorf("give requests ids: %w", err)
+		}
+		a.background.Go(func() { a.injects.Run(ctx) })
+	}
 	a.wanted.Store(true)
 	a.gate(time.Now())
 	if a.probes != nil {
 		a.background.Go(func() {
 			if err := a.probes.Run(ctx); err != nil {
-				env.Log.Error("probes of TLS libraries could not be taken off", "error", err)
+				env.Log.Error("probes could not be taken off", "error", err)
 			}
 		})
 	}
@@ -128,6 +140,23 @@ func Start(ctx context.Context, cfg Config, env Env) (_ *Agent, err error) {
 	}
 	env.Log.Info("recording", "namespaces", a.attached.Counts().Namespaces, "depth", cfg.Depth)
 	return a, nil
+}
+
+// load loads the programs that are wanted.
+func (a *Agent) load() (err error) {
+	o := bpf.Options{Sizes: a.cfg.Recorder}
+	if a.cfg.Inject == InjectMissing {
+		o.Inject = append([]string{}, otherIDs(a.cfg.RequestIDHeaders)...)
+	}
+	if a.recorder, err = bpf.Load(o); err != nil {
+		return fmt.Errorf("load the flight recorder: %w", err)
+	}
+	if a.recorder.Inject != nil {
+		a.injects = inject.New(a.recorder.Inject, inject.Options{
+			Workloads: a.cfg.InjectWorkloads, Exclude: a.cfg.Namespaces.Exclude, Losses: a.losses, Log: a.env.Log,
+		})
+	}
+	return nil
 }
 
 // outputs opens where journeys go.
@@ -170,14 +199,17 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 		})
 		if a.cfg.Topology.XDS.Proxies {
 			a.governor = newGovernor(a.xds)
-			a.observer.Govern(a.governor)
+			a.observer.Govern(a.governor, a.losses)
 		}
 		a.background.Go(func() { a.xds.Run(ctx) })
 	}
-	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.cfg.TLS.Exclude, a.losses, a.env.Log)
+	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.cfg.TLS.Exclude, a.cfg.Go.Exclude, a.losses, a.env.Log)
 	a.watcher, err = netpath.Watch(ctx, 0, func(c netpath.Change) {
 		a.names.SetState(c.State)
 		a.attached.Apply(c.State)
+		if a.injects != nil {
+			a.injects.SetState(c.State, monotonic())
+		}
 	})
 	a.depths = newDepths(a.cfg.Depth, a.attached, a.names.State)
 	return err
@@ -223,18 +255,26 @@ func (a *Agent) learned(s *topology.Store) {
 		return
 	}
 	a.latest = s
-	a.names.SetStore(s)
+	a.setStore(s)
 	if a.governor != nil {
 		a.governor.learned(s)
 	}
 	a.topology.Store(&control.Topology{Addresses: s.Len(), Loaded: time.Now()})
 }
 
+// setStore tells everybody of a topology.
+func (a *Agent) setStore(s *topology.Store) {
+	a.names.SetStore(s)
+	if a.injects != nil {
+		a.injects.SetStore(s, monotonic())
+	}
+}
+
 // topologyChanged takes a new topology, or notes why the file as it is now cannot be one.
 func (a *Agent) topologyChanged(s *topology.Store, err error) {
 	next := control.Topology{File: a.cfg.Topology.File, Loaded: time.Now()}
 	if err == nil {
-		a.names.SetStore(s)
+		a.setStore(s)
 		next.Addresses = s.Len()
 	} else {
 		a.losses.Count("topology", "bad-file", 1)
@@ -247,14 +287,20 @@ func (a *Agent) topologyChanged(s *topology.Store, err error) {
 	a.topology.Store(&next)
 }
 
-// probe prepares the probes on TLS libraries.
+// probe prepares the probes on TLS libraries and on Go's net/http.
 func (a *Agent) probe() {
-	switch {
-	case a.cfg.TLS.Probes == ProbesOff:
-	case a.recorder.TLS == nil:
-		a.env.Log.Info("this kernel or machine cannot probe TLS libraries: messages with TLS are recorded, but not joined")
-	default:
-		a.probes = probe.New(a.recorder.TLS, tlsscan.New(), probe.Options{Stepped: a.cfg.TLS.Stepped, Losses: a.losses, Log: a.env.Log})
+	o := probe.Options{Stepped: a.cfg.TLS.Stepped, Losses: a.losses, Log: a.env.Log}
+	if a.cfg.TLS.Probes != ProbesOff {
+		o.TLS = a.recorder.TLS
+		if o.TLS == nil {
+			a.env.Log.Info("this kernel or machine cannot probe TLS libraries: messages with TLS are recorded, but not joined")
+		}
+	}
+	if a.cfg.Go.Probes != ProbesOff {
+		o.GoHTTP = a.recorder.GoHTTP
+	}
+	if o.TLS != nil || o.GoHTTP != nil {
+		a.probes = probe.New(tlsscan.New(), o)
 	}
 }
 
@@ -270,6 +316,7 @@ func (a *Agent) pipeline() {
 	}
 	jc.Proxy = func(pid uint32) bool { return a.names.IsProxy(pid, a.now) }
 	jc.Measure = a.observer.MeasureMessage
+	jc.Began = a.began
 	a.probe()
 	if a.probes != nil && a.cfg.TLS.Probes == ProbesAuto {
 		jc.Unprobed = func(pid uint32) { a.probes.Want(int(pid)) }
@@ -352,6 +399,16 @@ func (a *Agent) Record(on bool) {
 	case a.wake <- struct{}{}:
 	default: // it looks anyway
 	}
+}
+
+// Inject switches giving requests ids off, for good on the connections that there are, or on for those that will be opened. An error: it is
+// not configured.
+func (a *Agent) Inject(on bool) error {
+	if a.injects == nil {
+		return fmt.Errorf("no programs are loaded that give requests ids: set inject to %s in the configuration", InjectMissing)
+	}
+	a.injects.Switch(on)
+	return nil
 }
 
 // Close stops in order: no new flights, what is under way is given out, what is queued is sent (5 s at most), everything

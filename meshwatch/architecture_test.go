@@ -80,7 +80,7 @@ func TestArchitectureLosses(t *testing.T) {
 }
 
 func TestArchitectureLimits(t *testing.T) {
-	sources := read(t, "../bpf/c/flight.h", "../bpf/c/start.h", "../bpf/c/joined.h", "../bpf/socket.bpf.c")
+	sources := read(t, "../bpf/c/flight.h", "../bpf/c/start.h", "../bpf/c/joined.h", "../bpf/socket.bpf.c", "../bpf/inject.bpf.c", "../bpf/c/read.h")
 	for _, r := range rows(t, "limit | value") {
 		m := regexp.MustCompile(`#define ` + r[0] + `\s+(\d+)`).FindStringSubmatch(sources)
 		if m == nil || m[1] != r[1] {
@@ -90,7 +90,7 @@ func TestArchitectureLimits(t *testing.T) {
 }
 
 func TestArchitectureMaps(t *testing.T) {
-	source := read(t, "../bpf/c/flight.h", "../bpf/c/plain.h", "../bpf/c/tie.h", "../bpf/tls.bpf.c", "../bpf/losses.go")
+	source := read(t, "../bpf/c/flight.h", "../bpf/c/plain.h", "../bpf/c/tie.h", "../bpf/tls.bpf.c", "../bpf/inject.bpf.c", "../bpf/c/inject.h", "../bpf/c/scan.h", "../bpf/c/gohttp.h", "../bpf/gohttp.bpf.c", "../bpf/losses.go")
 	table := rows(t, "map | holds")
 	var names []string
 	for _, m := range regexp.MustCompile(`(?:\} |SHARED\()(mw_\w+)(?: SEC\("\.maps"\)|\))`).FindAllStringSubmatch(source, -1) {
@@ -109,16 +109,30 @@ func TestArchitectureMaps(t *testing.T) {
 		"mw_excluded": "256 × 8 B",
 		"mw_threads":  "4,096 × 64 B",
 		"mw_parked":   "2,048 × 40 B",
-		"mw_stalled":  "512 × 24 B",
+		"mw_stalled":  "512 × 40 B",
 		"mw_objects":  "8,192 × 24 B",
 		"mw_tls":      "256 × 16 B",
 		"mw_tls_off":  "256 × 8 B",
+		"mw_gos":      "1,024 × 8 B",
+		"mw_trips":    "2,048 × 24 B",
+		"mw_gohttp":   "256 × 16 B",
+		"mw_go_off":   "256 × 8 B",
+
+		"mw_conns": "80 B a connection", "mw_pods": "4,096 × 8 B", "mw_syns": "4,096 × 16 B", "mw_sidecar": "32,768 × 16 B", "mw_left": "4,096 × 8 B",
+		"mw_injections": strconv.Itoa(outcomes(source)) + " × 8 B",
 	}
 	for _, r := range table {
 		if r[2] != want[r[0]] {
 			t.Errorf("%s: %q on the page, %q in the code", r[0], r[2], want[r[0]])
 		}
 	}
+}
+
+// outcomes counts enum outcome.
+func outcomes(source string) int {
+	_, enum, _ := strings.Cut(source, "enum outcome {")
+	enum, _, _ = strings.Cut(enum, "OUTCOME_MAX")
+	return len(regexp.MustCompile(`(?m)^\tOUTCOME_\w+,`).FindAllString(enum, -1))
 }
 
 // headsSize is HEADS_SIZE, as bpf/sizes.go has it.
@@ -152,7 +166,7 @@ func TestArchitectureHooks(t *testing.T) {
 }
 
 func TestArchitectureMethods(t *testing.T) {
-	code := []string{string(journey.MethodRequestID), string(journey.MethodResponseID), string(journey.MethodTrace), string(journey.MethodProxyLog)}
+	code := []string{string(journey.MethodRequestID), string(journey.MethodResponseID), string(journey.MethodTrace), string(journey.MethodProxyLog), string(journey.MethodGoroutine), string(journey.MethodThread)}
 	same(t, "methods", code, column(rows(t, "method | evidence"), 0))
 }
 

@@ -32,6 +32,7 @@ type Config struct {
 	Namespaces Namespaces `yaml:"namespaces"`
 	TLS        TLS        `yaml:"tls"`
 	AccessLogs AccessLogs `yaml:"access_logs"`
+	Go         Go         `yaml:"go"`
 	Budget     Budget     `yaml:"budget"`
 
 	// How much of a message's way is recorded: `edges` (from the sending socket to the receiving one, and where it leaves), `full` (every
@@ -40,6 +41,10 @@ type Config struct {
 	Depth string `yaml:"depth"`
 	// Process names (`comm`, at most 15 bytes) that are proxies: one request in, the same request out.
 	Proxies []string `yaml:"proxies"`
+	// Whether the kernel puts an X-Request-ID line into requests of `inject_workloads` to their own sidecars that have none, where they are HTTP/1 in clear text: `missing`, or `off`.
+	Inject string `yaml:"inject"`
+	// Whose: names, or patterns with * ? [a-z], of workloads as the topology calls them (`namespace/name`, in Kubernetes the pod's), or of network namespaces. `*` is all that have a sidecar.
+	InjectWorkloads []string `yaml:"inject_workloads"`
 	// What goes to standard output: `none`, or `json` for one line per journey, kept or not (docs/journey-json.md).
 	Output string `yaml:"output"`
 	// Journeys that `meshwatch trace` can still show, at about 25 KB each. From 0 to 100000.
@@ -182,8 +187,17 @@ const (
 	UseJoin  = "join"
 )
 
-// The values of TLS.Probes.
+// Go says what is looked at in programs written in Go. Nothing is read of them but numbers of goroutines.
+type Go struct {
+	// Probes on the client of Go's net/http, by which a request that an app makes is joined with the one that it is made for, although the app forwards no id: in whose goroutine, or whose child, is it made? `on` (two traps of about 1 µs for each request that a Go program makes), or `off`.
+	Probes string `yaml:"probes"`
+	// Names, or patterns with * ? [a-z], of network namespaces of whose processes nothing is noted.
+	Exclude []string `yaml:"exclude"`
+}
+
+// The values of TLS.Probes and Go.Probes.
 const (
+	ProbesOn     = "on"
 	ProbesAuto   = "auto"
 	ProbesWrites = "writes"
 	ProbesOff    = "off"
@@ -200,6 +214,12 @@ type Budget struct {
 
 // DefaultSocket is where the agent listens and the command line looks.
 const DefaultSocket = "/run/meshwatch/meshwatch.sock"
+
+// The values of Config.Inject.
+const (
+	InjectOff     = "off"
+	InjectMissing = "missing"
+)
 
 // The values of Config.Output and Export.OTLP.
 const (
@@ -242,10 +262,14 @@ func Default() Config {
 		}, Kubernetes: Kubernetes{ClusterID: "Kubernetes"}},
 		AccessLogs: AccessLogs{Envoy: []string{}, HAProxy: []string{}, Use: UseAudit, PerSecond: 10000, PerPeer: 5000, Exchanges: audit.DefaultConfig().Exchanges},
 		TLS:        TLS{Probes: ProbesAuto, Exclude: []string{}, Stepped: 1},
+		Go:         Go{Probes: ProbesOn, Exclude: []string{}},
 		Budget:     Budget{Agent: 0.2, Recorder: 0.2},
 		Depth:      DepthAuto,
 		Proxies:    []string{"envoy", "haproxy", "nginx", "pilot-agent", "traefik"},
+		Inject:     InjectOff,
 		Output:     OutputNone,
 		Retain:     2000,
+
+		InjectWorkloads: []string{"*"},
 	}
 }

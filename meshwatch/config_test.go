@@ -75,7 +75,7 @@ func TestNothingSaidIsTheDefault(t *testing.T) {
 func TestParseErrors(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"keeep: 1", "line 1: unknown key keeep: the file knows request_id_headers, capture_headers, topology, recorder, join, keep, " +
-			"export, metrics, control, namespaces, tls, access_logs, budget, depth, proxies, output, retain"},
+			"export, metrics, control, namespaces, tls, access_logs, go, budget, depth, proxies, inject, inject_workloads, output, retain"},
 		{"\nkeep:\n  raito: 1", "line 3: unknown key keep.raito: keep knows ratio, per_second, slow, errors"},
 		{"keep: {ratio: lots}", "line 1: keep.ratio must be a number"},
 		{"keep: {slow: 5}", "line 1: keep.slow must be a duration with its unit, such as 200ms or 1s"},
@@ -88,7 +88,7 @@ func TestParseErrors(t *testing.T) {
 		{"retain: 1\nretain: 2", "line 2: retain is set a second time"},
 		{"- a", "line 1: the file must be a mapping of keys to values"},
 		{"a: &x {ratio: 1}\nkeep: *x", "line 1: unknown key a: the file knows request_id_headers, capture_headers, topology, recorder, join, keep, " +
-			"export, metrics, control, namespaces, tls, access_logs, budget, depth, proxies, output, retain\nline 2: keep is an alias: write the keys out"},
+			"export, metrics, control, namespaces, tls, access_logs, go, budget, depth, proxies, inject, inject_workloads, output, retain\nline 2: keep is an alias: write the keys out"},
 		{"retain: 1\n---\nretain: 2", "the file has a second document: only one is allowed"},
 		{"keep: {slow: 1s", "yaml: line 1: did not find expected ',' or '}'"},
 		{"recorder: {flights: 1000}", "recorder.flights is 1000: it must be a power of two from 1024 to 1048576"},
@@ -152,8 +152,14 @@ func TestValidate(t *testing.T) {
 		}, `topology.kubernetes.cluster_id is "east" and topology.xds.cluster_id "Kubernetes": they must be the same, so that a pod of both is known as one`},
 		{func(c *Config) { c.Topology.XDS.Address = "istiod" }, `topology.xds.address is "istiod": it must be a host and a port, such as istiod.istio-system.svc:15012, or empty`},
 		{func(c *Config) { c.TLS.Probes = "maybe" }, `tls.probes is "maybe": it must be one of auto, writes, off`},
+		{func(c *Config) { c.Go.Probes = "yes" }, `go.probes is "yes": it must be one of on, off`},
+		{func(c *Config) { c.Go.Exclude = []string{"[a"} }, `go.exclude has "[a": it must be a name or a pattern with * ? [a-z]`},
 		{func(c *Config) { c.TLS.Stepped = 2 }, "tls.stepped is 2: it must be from 0 (never) to 1 (always)"},
 		{func(c *Config) { c.TLS.Exclude = []string{"[a"} }, `tls.exclude has "[a": it must be a name or a pattern with * ? [a-z]`},
+		{func(c *Config) { c.Inject = "all" }, `inject is "all": it must be one of off, missing`},
+		{func(c *Config) { c.InjectWorkloads = []string{"[a"} }, `inject_workloads has "[a": it must be a name or a pattern with * ? [a-z]`},
+		{func(c *Config) { c.Inject, c.InjectWorkloads = InjectMissing, nil }, "inject_workloads is empty and inject is missing: say whose requests are to be given ids, or set inject to off"},
+		{func(c *Config) { c.Inject, c.RequestIDHeaders = InjectMissing, []string{"X-Other"} }, "inject is missing and request_id_headers lacks X-Request-ID: add it, as that is the id that requests are given"},
 		{func(c *Config) { c.Namespaces.Exclude = []string{"[a"} }, `namespaces.exclude has "[a": it must be a name or a pattern with * ? [a-z]`},
 		{func(c *Config) { c.Proxies = []string{"a-process-that-is-long"} },
 			`proxies has "a-process-that-is-long": it must be a process name of 1 to 15 bytes, as /proc/PID/comm has it`},

@@ -11,8 +11,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/meshwatch/meshwatch/bpf"
+	"github.com/meshwatch/meshwatch/meshwatch/inject"
+	"github.com/meshwatch/meshwatch/meshwatch/observe"
 	"github.com/meshwatch/meshwatch/meshwatch/otlp"
 	"github.com/meshwatch/meshwatch/topology/kube"
+	"github.com/meshwatch/meshwatch/topology/proxy"
 )
 
 // docs/troubleshooting.md has every loss that the code counts, and no other.
@@ -65,8 +69,14 @@ func countedLosses(t *testing.T) (out []string) {
 	for _, reason := range []string{otlp.ReasonQueueFull, otlp.ReasonExportFailed, otlp.ReasonRejected, otlp.ReasonShutdown} {
 		out = append(out, otlp.Stage+" "+reason)
 	}
+	for _, reason := range bpf.MissedReasons() {
+		out = append(out, inject.Stage+" "+reason)
+	}
 	for _, reason := range []string{kube.LostForbidden, kube.LostAway, kube.LostBad} {
 		out = append(out, "topology "+reason)
+	}
+	for _, why := range proxy.Unsaid() {
+		out = append(out, observe.LostRoute+" "+string(why))
 	}
 	return out
 }

@@ -38,6 +38,10 @@ func (a *Agent) Status() control.Status {
 	if a.exporter != nil {
 		s.Export.Endpoint, s.Export.State = a.exporter.State()
 	}
+	if a.injects != nil {
+		state := a.injects.State()
+		s.Inject = &state
+	}
 	if a.said != nil {
 		s.Audit = a.said.audit.Report()
 	}
@@ -74,6 +78,9 @@ func (a *Agent) allLosses() []loss.Row {
 	}
 	for reason, n := range kernel {
 		rows = append(rows, loss.Row{Stage: "recorder", Reason: reason, Count: n})
+	}
+	if a.injects != nil {
+		rows = append(rows, a.injects.Losses()...)
 	}
 	rows = append(rows, loss.Row{Stage: "netpath", Reason: "namespace-unreadable", Count: a.watcher.Counts().Failed})
 	slices.SortFunc(rows, func(x, y loss.Row) int { return cmp.Or(cmp.Compare(x.Stage, y.Stage), cmp.Compare(x.Reason, y.Reason)) })
@@ -115,6 +122,9 @@ func (a *Agent) Hops(reset bool) []report.HopRow {
 			row.Service, row.Leg = v.Labels.Destination, v.Labels.Destination+" ← "+v.Labels.Source
 		case "processing":
 			row.Leg = v.Labels.Source
+		}
+		if v.Labels.Zones == observe.ZonesAcross {
+			row.Leg += ", across zones"
 		}
 		if total > 0 {
 			row.Share = v.Sum / total

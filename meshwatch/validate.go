@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 )
 
@@ -35,10 +36,13 @@ func (c *Config) Validate() error {
 		patterns("namespaces.exclude", c.Namespaces.Exclude),
 		c.TLS.validate(),
 		c.AccessLogs.validate(),
+		oneOf("go.probes", c.Go.Probes, ProbesOn, ProbesOff),
+		patterns("go.exclude", c.Go.Exclude),
 		c.Topology.validate(),
 		c.Budget.validate(),
 		oneOf("depth", c.Depth, DepthEdges, DepthFull, DepthAuto),
 		processes("proxies", c.Proxies),
+		c.validateInject(),
 		oneOf("output", c.Output, OutputNone, OutputJSON),
 		between("retain", c.Retain, 0, maxRetain),
 	)
@@ -86,6 +90,25 @@ func (t *TLS) validate() error {
 		share = fmt.Errorf("tls.stepped is %v: it must be from 0 (never) to 1 (always)", t.Stepped)
 	}
 	return errors.Join(oneOf("tls.probes", t.Probes, ProbesAuto, ProbesWrites, ProbesOff), patterns("tls.exclude", t.Exclude), share)
+}
+
+func (c *Config) validateInject() error {
+	err := errors.Join(oneOf("inject", c.Inject, InjectOff, InjectMissing), patterns("inject_workloads", c.InjectWorkloads))
+	if c.Inject != InjectMissing {
+		return err
+	}
+	if len(c.InjectWorkloads) == 0 {
+		err = errors.Join(err, errors.New("inject_workloads is empty and inject is missing: say whose requests are to be given ids, or set inject to off"))
+	}
+	if len(otherIDs(c.RequestIDHeaders)) == len(c.RequestIDHeaders) {
+		err = errors.Join(err, fmt.Errorf("inject is missing and request_id_headers lacks %s: add it, as that is the id that requests are given", bpf.RequestIDHeader))
+	}
+	return err
+}
+
+// otherIDs are the fields that carry a request id but the one that requests are given.
+func otherIDs(headers []string) []string {
+	return slices.DeleteFunc(slices.Clone(headers), func(name string) bool { return strings.EqualFold(name, bpf.RequestIDHeader) })
 }
 
 func (a *AccessLogs) validate() error {

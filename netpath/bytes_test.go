@@ -93,11 +93,11 @@ func TestRecordedRules(t *testing.T) {
 			Hooks: []HookRules{
 				{"PREROUTING", "ip", "nft", 1, 1, 4}, {"PREROUTING", "ip6", "nft", 1, 1, 1}, {"OUTPUT", "ip", "nft", 1, 1, 4},
 			},
-			Redirects: []uint16{15001, 15006, 15053},
+			Redirects: []uint16{15001, 15006, 15053}, Outbound: []uint16{15001},
 		}},
 		{"nft.bin", Filter{
 			Hooks:     []HookRules{{"PREROUTING", "inet", "nft", 2, 2, 2}, {"OUTPUT", "inet", "nft", 1, 1, 2}},
-			Redirects: []uint16{15001, 15006},
+			Redirects: []uint16{15001, 15006}, Outbound: []uint16{15001},
 		}},
 	} {
 		if diff := cmp.Diff(c.want, summarise(replayNFT(recording(t, c.name)))); diff != "" {
@@ -117,7 +117,7 @@ func TestRecordedLegacyTable(t *testing.T) {
 			{"PREROUTING", "ip", "legacy", 1, 1, 4}, {"INPUT", "ip", "legacy", 1, 0, 0},
 			{"OUTPUT", "ip", "legacy", 1, 1, 4}, {"POSTROUTING", "ip", "legacy", 1, 0, 0},
 		},
-		Redirects: []uint16{15001, 15006, 15053},
+		Redirects: []uint16{15001, 15006, 15053}, Outbound: []uint16{15001},
 	}
 	if diff := cmp.Diff(want, summarise(set)); diff != "" {
 		t.Errorf("-want +got\n%s", diff)

@@ -7,9 +7,10 @@ import (
 
 // Filter is what netfilter rules a namespace has. The zero value: none.
 type Filter struct {
-	Hooks     []HookRules `json:"hooks,omitempty"`     // those with a base chain, in the order of packets, families apart
-	Redirects []uint16    `json:"redirects,omitempty"` // local ports that rules send traffic to (REDIRECT, TPROXY), ascending
-	Problem   string      `json:"problem,omitempty"`   // why rules could not be read, or not all
+	Hooks     []HookRules `json:"hooks,omitempty"`              // those with a base chain, in the order of packets, families apart
+	Redirects []uint16    `json:"redirects,omitempty"`          // local ports that rules send traffic to (REDIRECT, TPROXY), ascending
+	Outbound  []uint16    `json:"outbound_redirects,omitempty"` // those of them that rules send to only what leaves local sockets (OUTPUT), ascending
+	Problem   string      `json:"problem,omitempty"`            // why rules could not be read, or not all
 }
 
 // HookRules counts what a packet of a family meets at a netfilter hook.
@@ -70,6 +71,7 @@ func (r *ruleset) chain(id chainID) *chain {
 func summarise(sets ...*ruleset) Filter {
 	var f Filter
 	byHook := map[HookRules]*HookRules{}
+	var inbound []uint16
 	for _, set := range sets {
 		for id, c := range set.chains {
 			if !c.base || c.hook >= uint32(len(filterHooks)) {
@@ -86,6 +88,12 @@ func summarise(sets ...*ruleset) Filter {
 			reached, ports := set.reach(id)
 			h.Reached += reached
 			f.Redirects = append(f.Redirects, ports...)
+			switch key.Hook {
+			case "OUTPUT":
+				f.Outbound = append(f.Outbound, ports...)
+			case "PREROUTING":
+				inbound = append(inbound, ports...)
+			}
 		}
 	}
 	for _, h := range byHook {
@@ -96,6 +104,11 @@ func summarise(sets ...*ruleset) Filter {
 	})
 	slices.Sort(f.Redirects)
 	f.Redirects = slices.Compact(f.Redirects)
+	slices.Sort(f.Outbound)
+	f.Outbound = slices.DeleteFunc(slices.Compact(f.Outbound), func(port uint16) bool { return slices.Contains(inbound, port) })
+	if len(f.Outbound) == 0 {
+		f.Outbound = nil
+	}
 	return f
 }
 

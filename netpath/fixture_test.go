@@ -33,7 +33,7 @@ func fixture() *State {
 	front, back := pod(nsFront, "frontend", 11), pod(nsBack, "backend", 12)
 	front.Filter = Filter{
 		Hooks:     []HookRules{{Hook: "OUTPUT", Family: "ip", Backend: "nft", Chains: 1, Rules: 1, Reached: 12}},
-		Redirects: []uint16{15001, 15006},
+		Redirects: []uint16{15001, 15006}, Outbound: []uint16{15001},
 	}
 	back.Links = append(back.Links, Link{Index: 9, Name: "mac0", Kind: "macvlan", Parent: 3, PeerNetns: nsHost, nsid: 0})
 	remote := &Namespace{Inum: nsRemote, Name: "pid:77 idle", Links: []Link{

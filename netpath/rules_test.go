@@ -77,11 +77,11 @@ func TestRulesOfThisKernel(t *testing.T) {
 	}{
 		{nft, Filter{Hooks: []HookRules{
 			{"PREROUTING", "ip", "nft", 1, 1, 4}, {"PREROUTING", "ip6", "nft", 1, 1, 1}, {"OUTPUT", "ip", "nft", 1, 1, 4},
-		}, Redirects: redirects}},
+		}, Redirects: redirects, Outbound: redirects[:1]}},
 		{native, Filter{Hooks: []HookRules{
 			{"PREROUTING", "inet", "nft", 2, 2, 2}, {"OUTPUT", "inet", "nft", 1, 1, 2},
-		}, Redirects: redirects[:2]}},
-		{legacy, Filter{Hooks: []HookRules{v4[0], v6[0], v4[1], v6[1], v4[2], v6[2], v4[3], v6[3]}, Redirects: redirects}},
+		}, Redirects: redirects[:2], Outbound: redirects[:1]}},
+		{legacy, Filter{Hooks: []HookRules{v4[0], v6[0], v4[1], v6[1], v4[2], v6[2], v4[3], v6[3]}, Redirects: redirects, Outbound: redirects[:1]}},
 		{none, Filter{}},
 	} {
 		if diff := cmp.Diff(c.want, c.n.Filter); diff != "" {

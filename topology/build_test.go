@@ -290,3 +290,35 @@ func TestResources(t *testing.T) {
 		t.Error("no Store has resources")
 	}
 }
+
+// An address is gone from when its last owner left it until it has another, as long as that is remembered.
+func TestGone(t *testing.T) {
+	b := NewBuilder("", 100)
+	addr, other := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	entry := func(name string) Entry {
+		return Entry{Workload: Workload{Name: name}, Addresses: []netip.Addr{addr}}
+	}
+	b.Set("a", entry("a"), Moment{})
+	b.Remove("a", Moment{At: 10})
+	left := b.Store(20)
+	b.Set("b", entry("b"), Moment{At: 30})
+	again := b.Store(40)
+	b.Remove("b", Moment{At: 50})
+	late, forgotten := b.Store(140), b.Store(500)
+	var none *Store
+	for _, c := range []struct {
+		name  string
+		store *Store
+		addr  netip.Addr
+		at    uint64
+		want  bool
+	}{
+		{"before it left", left, addr, 9, false}, {"when it left", left, addr, 10, true}, {"mapped", left, netip.MustParseAddr("::ffff:10.0.0.1"), 20, true},
+		{"never anybody's", left, other, 20, false}, {"another's now", again, addr, 40, false}, {"before that", again, addr, 20, true},
+		{"the first is forgotten", late, addr, 140, true}, {"all is forgotten", forgotten, addr, 500, false}, {"nobody is known", none, addr, 1, false},
+	} {
+		if got := c.store.Gone(c.addr, c.at); got != c.want {
+			t.Errorf("%s: %t, want %t", c.name, got, c.want)
+		}
+	}
+}

@@ -81,6 +81,15 @@ type Moment struct {
 // for 10 s (PILOT_DEBOUNCE_MAX) when there are many.
 const Lateness = uint64(10e9)
 
+// First is when what a source says first was so: always, unless it comes so late that somebody else may have had the addresses since
+// the source was first asked. Then it counts from now on, and nobody is sure to have had them before.
+func First(now, asked uint64) Moment {
+	if now-min(asked, now) <= Lateness {
+		return Moment{}
+	}
+	return Moment{At: now}
+}
+
 // version is who had an address from a time on, until the next version.
 type version struct {
 	from   uint64
@@ -184,6 +193,19 @@ func (v *version) brings(before []*owner) bool {
 // Has says whether anybody has or lately had the address.
 func (s *Store) Has(addr netip.Addr) bool {
 	return s != nil && len(s.byAddr[plain(addr)]) > 0
+}
+
+// Gone says whether an address was somebody's, as far as is remembered, and was nobody's at a time.
+func (s *Store) Gone(addr netip.Addr, at uint64) bool {
+	if s == nil {
+		return false
+	}
+	versions := s.byAddr[plain(addr)]
+	i := len(versions) - 1
+	for i >= 0 && versions[i].from > at {
+		i--
+	}
+	return i >= 0 && len(versions[i].owners) == 0
 }
 
 // ServicesAt are the services with this virtual address.

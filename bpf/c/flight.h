@@ -43,6 +43,7 @@ enum loss {
 	LOSS_PLAIN_COPY,     /* plaintext that a TLS library was given could not be read */
 	LOSS_PLAIN_TIE,	     /* plaintext of which the write, or its record, was not seen */
 	LOSS_PLAIN_THREADS,  /* a thread in a TLS library lost its place to another one */
+	LOSS_GO,	     /* a request of Go's net/http: in whose goroutine it was made could not be noted, or not tied to it */
 	LOSS_MAX,
 };
 
@@ -95,7 +96,7 @@ struct flight {
 
 	u64 send_sk; /* sock_id: identity of an end while the connection lives */
 	u64 send_ns; /* last write of the message returned; 0: not yet */
-	u32 send_pid, send_tid;
+	u32 send_pid, send_tid;	    /* the latter with GOROUTINE (gohttp.h): not a thread's number */
 	u32 send_netns;		    /* inode number */
 	u32 send_addr4, send_paddr4; /* network byte order, as all addresses; without FLIGHT_IPV6 */
 	u32 retransmits;
@@ -162,7 +163,9 @@ struct control {
 	u32 excluding; /* not 0: some bit of mw_excluded is set */
 	u32 since;     /* low 32 bits of the first id after it was last switched on */
 	enum tls_probe tls; /* 0: there are no probes on TLS libraries */
-	u32 pad0[11];
+	u32 go;	       /* 0: there are none on Go's net/http */
+	u32 inject;	    /* not 0: request ids are put into requests that have none */
+	u32 pad0[9];
 	u64 next_id; /* flights claimed so far */
 	u64 pad1[7];
 	u32 head_pos; /* bytes of `heads` claimed so far */
@@ -237,6 +240,13 @@ static __always_inline int enabled(void)
 static __always_inline int excluded(u32 netns)
 {
 	return unlikely(*(volatile u32 *)&mw_control.excluding) && mw_excluded[netns >> 6 & 0xff] >> (netns & 63) & 1;
+}
+
+static __always_inline u32 task_netns(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return task->nsproxy->net_ns->ns.inum;
 }
 
 /* Identity of a socket as a number. The verifier refuses arithmetic on a kernel pointer but for its distance from another pointer:

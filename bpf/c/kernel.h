@@ -26,6 +26,7 @@ typedef u16 __sum16;
 #define AF_INET6 10	  /* linux/socket.h */
 #define IPPROTO_TCP 6	  /* linux/in.h */
 #define MSG_PEEK 2	  /* linux/socket.h */
+#define O_NONBLOCK 04000  /* asm-generic/fcntl.h */
 #define EAGAIN 11	  /* asm-generic/errno-base.h */
 #define TCP_ESTABLISHED 1 /* net/tcp_states.h */
 #define TCP_SYN_SENT 2
@@ -40,9 +41,26 @@ typedef u16 __sum16;
 #define TCP_FLAG_SYN 0x02 /* byte 13 of the TCP header, RFC 9293 */
 #define TCP_FLAG_ACK 0x10
 
+#define SK_DROP 0 /* linux/bpf.h enum sk_action */
+#define SK_PASS 1
+
 enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_SOCKHASH = 18,
+	BPF_MAP_TYPE_QUEUE = 22,
+	BPF_MAP_TYPE_SK_STORAGE = 24,
 };
+
+/* linux/bpf.h, the few that are used */
+enum {
+	BPF_SOCK_OPS_RWND_INIT = 2,
+	BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB = 4,
+};
+#define BPF_ANY 0
+#define BPF_EXIST 2
+#define BPF_F_NO_PREALLOC 1
+#define BPF_SK_STORAGE_GET_F_CREATE 1
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -74,8 +92,15 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 };
+struct file {
+	unsigned int f_flags;
+};
+struct socket___kernel { /* struct socket: the recorder has one of its own */
+	struct file *file;
+};
 struct sock {
 	struct sock_common __sk_common;
+	struct socket___kernel *sk_socket;
 	u8 sk_shutdown;
 	u16 sk_protocol;
 	int sk_err;
@@ -86,6 +111,20 @@ struct tcp_sock {
 	u32 rcv_nxt;
 	u32 snd_nxt;
 	u32 packets_out;
+	_Bool is_mptcp;
+};
+struct inet_connection_sock {
+	const struct tcp_ulp_ops *icsk_ulp_ops; /* 0: no kernel TLS and the like */
+};
+struct tcp_request_sock {
+	u32 rcv_isn;
+	u32 snt_isn;
+};
+struct sk_msg {
+	struct sock *sk;
+};
+struct bpf_sock_ops_kern {
+	struct sock *sk;
 };
 
 struct net_device {
@@ -185,6 +224,61 @@ struct __sk_buff {
 	u32 tc_classid;
 	u32 data;
 	u32 data_end;
+};
+/* Context of a sock_ops program, up to the last field used. linux/bpf.h */
+struct bpf_sock;
+struct bpf_sock_ops {
+	u32 op;
+	u32 args[4];
+	u32 family;
+	u32 remote_ip4;
+	u32 local_ip4;
+	u32 remote_ip6[4];
+	u32 local_ip6[4];
+	u32 remote_port;
+	u32 local_port;
+	u32 is_fullsock;
+	u32 snd_cwnd;
+	u32 srtt_us;
+	u32 bpf_sock_ops_cb_flags;
+	u32 state;
+	u32 rtt_min;
+	u32 snd_ssthresh;
+	u32 rcv_nxt;
+	u32 snd_nxt;
+	u32 snd_una;
+	u32 mss_cache;
+	u32 ecn_flags;
+	u32 rate_delivered;
+	u32 rate_interval_us;
+	u32 packets_out;
+	u32 retrans_out;
+	u32 total_retrans;
+	u32 segs_in;
+	u32 data_segs_in;
+	u32 segs_out;
+	u32 data_segs_out;
+	u32 lost_out;
+	u32 sacked_out;
+	u32 sk_txhash;
+	u64 bytes_received;
+	u64 bytes_acked;
+	struct bpf_sock *sk;
+};
+
+/* Context of an sk_msg program. linux/bpf.h */
+struct sk_msg_md {
+	void *data; /* of the first piece of the message */
+	void *data_end;
+	u32 family;
+	u32 remote_ip4;
+	u32 local_ip4;
+	u32 remote_ip6[4];
+	u32 local_ip6[4];
+	u32 remote_port;
+	u32 local_port;
+	u32 size; /* of all pieces */
+	struct bpf_sock *sk;
 };
 struct bpf_dynptr {
 	u64 __opaque[2];

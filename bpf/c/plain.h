@@ -24,12 +24,14 @@ struct thread {
 	u8 state;   /* enum thread_state */
 	u8 blocked; /* what is tied has not all been written: the call will be made again, with the same plaintext */
 	u8 other;   /* it has written something to a socket with TLS that was not tied */
-	u8 pad[3];
+	u8 pad;
+	u16 left;     /* bytes of records, at least, that are still to be written of what is tied */
 	u16 more_len; /* of a call that was made again with more: captured of that, which is written after what the first one had */
 	union {
 		u64 buf;   /* where a read puts plaintext, in user space */
 		struct {
-			u32 first, more_first; /* what a write begins with, see begins_with */
+			u32 first;  /* what a call that writes begins with, see begins_with */
+			u32 before; /* bytes of its plaintext before num: they are tied */
 		};
 	};
 	union {
@@ -69,14 +71,18 @@ struct object {
 struct object mw_objects[1] SHARED(mw_objects) = {};
 
 /* A call that wrote nothing, or not all, as the socket took no more: libraries are called again then, with the same plaintext or more of
- * it, and write what the first call had.
+ * it, and write what the first call had, then what came with later ones.
  */
 struct stalled {
 	u64 object; /* 0: free */
+	u64 sk;
 	u32 first;
-	u32 num;
-	u16 len;
-	u16 tied; /* a part was written */
+	u32 num;      /* bytes of plaintext that the first call had */
+	u32 more_num; /* and that later ones had behind it */
+	u16 len;      /* captured of num */
+	u16 more_len; /* and of more_num */
+	u16 left;     /* as thread's */
+	u16 tied;     /* num is */
 	u32 pad;
 };
 

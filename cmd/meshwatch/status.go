@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/probe"
 )
 
@@ -52,6 +53,8 @@ func statusTable(w io.Writer, s *control.Status, now time.Time) error {
 		s.Joiner.Requests, s.Joiner.Responses, s.Joiner.Relays, s.Joiner.Journeys, s.Joiner.Kept, s.Joiner.Raw)
 	row("memory", "%.1f MB resident, %.1f MB in BPF maps", float64(s.Memory)/1e6, float64(s.Ring.MapBytes)/1e6)
 	row("tls", "%s", tlsState(s.TLS))
+	row("go", "%s", goState(s.TLS))
+	row("inject", "%s", injectState(s.Inject))
 	row("export", "%s", exportState(&s.Export))
 	row("topology", "%s", topologyState(&s.Topology, s.Kubernetes != nil, now))
 	if p := s.Topology.Proxies; p != nil {
@@ -83,6 +86,52 @@ func tlsState(list []probe.Binary) string {
 	return fmt.Sprintf("probes on %d binaries of %d, in %d processes", probed, len(list), processes)
 }
 
+// goState is how many requests of Go programs have the goroutine that they were made in.
+func goState(list []probe.Binary) string {
+	var probed, all, processes int
+	var trips, tied uint64
+	for i := range list {
+		h := list[i].HTTP
+		if h == nil {
+			continue
+		}
+		all++
+		if h.Probed {
+			probed++
+			processes += list[i].Processes
+			trips += h.Requests
+			tied += h.Tied
+		}
+	}
+	if all == 0 {
+		return "no probes"
+	}
+	return fmt.Sprintf("probes on net/http in %d binaries of %d, in %d processes: %d requests, %d with their goroutine", probed, all, processes, trips, tied)
+}
+
+func injectState(i *inject.State) string {
+	switch {
+	case i == nil:
+		return "off"
+	case len(i.Workloads) == 0:
+		return "no workload with a sidecar of its own is chosen"
+	}
+	text := fmt.Sprintf("%d of %d requests were given an id, on %d connections of %s", i.Injected, i.Injected+i.HadID, i.Connections, printable(some(i.Workloads)))
+	if !i.On {
+		text += "; switched off"
+	}
+	return text
+}
+
+// some names a few, and says how many more there are.
+func some(names []string) string {
+	const few = 8
+	if more := len(names) - few; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), more)
+	}
+	return strings.Join(names, ", ")
+}
+
 // tlsTable lists the binaries that have a TLS library, or may have one.
 func tlsTable(w io.Writer, list []probe.Binary) error {
 	if len(list) == 0 {
@@ -101,6 +150,9 @@ func tlsTable(w io.Writer, list []probe.Binary) error {
 		}
 		if note == "" && b.Stepped {
 			note = "some single-stepped: 12 µs a call"
+		}
+		if h := b.HTTP; h != nil && h.Problem != "" {
+			note = strings.TrimPrefix(note+"; ", "; ") + printable(h.Problem)
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%d\t%d\t%s\n", printable(b.Path), printable(b.Library), b.Processes, probed, b.Calls, b.Tied, note) //nolint:errcheck // as above
 	}

@@ -51,6 +51,7 @@ or from Kubernetes (topology in docs/configuration.md).`,
 			rules, err := agent.Routes(c.Context(), namespace, pod)
 			return answer{rules, func(w io.Writer) error { return routeTable(w, rules) }}, err
 		}),
+		edgesCommand(),
 		ask("status", "How it stands with the topology's sources", cobra.NoArgs, func(c *cobra.Command, agent *control.Client, _ []string) (answer, error) {
 			s, err := agent.Status(c.Context())
 			return answer{map[string]any{"topology": s.Topology, "kubernetes": s.Kubernetes}, func(w io.Writer) error { return sourcesTable(w, &s) }}, err

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/edges"
 )
 
 // Tables of what a topology has; nothing in it writes to the terminal.
@@ -63,6 +64,22 @@ virtual address of  demo/a.demo.svc, 1 workloads
 		{func(w io.Writer) error { return whoTable(w, &control.Who{Address: "10.0.0.1"}) }, `
 address   10.0.0.1
 workload  nobody that the topology knows
+`},
+		{func(w io.Writer) error {
+			front := edges.Edge{
+				Client: edges.End{Namespace: "demo", Workload: "a", Role: "app"}, Server: edges.End{Addr: addrs[0], Process: "db\x1b[2J"}, Port: 3306, Connections: 2,
+			}
+			last := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+			return edgeTable(w, &control.Edges{
+				Edges: []control.Edge{{Judged: edges.Judged{Edge: front, Routed: "no", Findings: []edges.Finding{{Kind: edges.Bypass, Why: "past"}, {Kind: edges.Stale, Why: "nobody"}}}, Last: last}},
+				Empty: []control.EmptyRoute{{Pod: "demo/a", Table: "80", Domains: []string{"b"}, Cluster: "outbound|80||b"}},
+			})
+		}, `
+CLIENT        SERVER             PORT  BYTES    CONNECTIONS  LAST      SERVICES  ROUTED  ODD
+demo/a (app)  10.0.0.7 (db?[2J)  3306  unknown  2            03:04:05  -         no      bypass: past; stale: nobody
+
+PROXY OF  HAS NO ENDPOINT OF  TABLE  DOMAINS  ROUTE  FROM
+demo/a    outbound|80||b      80     b        -      -
 `},
 	} {
 		var b strings.Builder

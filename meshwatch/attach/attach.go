@@ -21,6 +21,7 @@ type Manager struct {
 	recorder *bpf.Recorder
 	exclude  []string
 	tlsOff   []string
+	goOff    []string
 	log      *slog.Logger
 	failed   *loss.Counter
 	vanished *loss.Counter
@@ -49,11 +50,11 @@ type Counts struct {
 	Links      int `json:"links"` // that tc's hooks are on: none where tracepoints do their work
 }
 
-// New makes a Manager. exclude are globs of namespace names that are left alone, tlsOff of those whose plaintext is. Until Deepen no
-// namespace is in full depth.
-func New(r *bpf.Recorder, exclude, tlsOff []string, set *loss.Set, log *slog.Logger) *Manager {
+// New makes a Manager. exclude are globs of namespace names that are left alone, tlsOff of those whose plaintext is, goOff of those whose
+// goroutines are. Until Deepen no namespace is in full depth.
+func New(r *bpf.Recorder, exclude, tlsOff, goOff []string, set *loss.Set, log *slog.Logger) *Manager {
 	return &Manager{
-		recorder: r, exclude: exclude, tlsOff: tlsOff, log: log, held: map[uint32]*namespace{}, state: netpath.NewState(nil, nil),
+		recorder: r, exclude: exclude, tlsOff: tlsOff, goOff: goOff, log: log, held: map[uint32]*namespace{}, state: netpath.NewState(nil, nil),
 		failed: set.Counter("attach", "failed"), vanished: set.Counter("attach", "vanished"),
 	}
 }
@@ -131,6 +132,9 @@ func (m *Manager) excludeAll() {
 	}
 	if len(m.tlsOff) > 0 && m.recorder.TLS != nil {
 		m.recorder.TLS.Exclude(m.numbers(func(n *netpath.Namespace) bool { return matches(m.tlsOff, n.Name) }))
+	}
+	if len(m.goOff) > 0 && m.recorder.GoHTTP != nil {
+		m.recorder.GoHTTP.Exclude(m.numbers(func(n *netpath.Namespace) bool { return matches(m.goOff, n.Name) }))
 	}
 }
 

@@ -93,7 +93,7 @@ type watched struct {
 func watch(t *testing.T, recorder *bpf.Recorder, exclude ...string) *watched {
 	t.Helper()
 	w := &watched{}
-	w.Manager = New(recorder, exclude, nil, &w.lost, slog.New(slog.NewTextHandler(&w.log, nil)))
+	w.Manager = New(recorder, exclude, nil, nil, &w.lost, slog.New(slog.NewTextHandler(&w.log, nil)))
 	w.Deepen(true)
 	watcher, err := netpath.Watch(context.Background(), 0, func(c netpath.Change) {
 		w.mu.Lock()
@@ -301,7 +301,7 @@ func TestAttachAgain(t *testing.T) {
 	if got := w.Counts(); got != both {
 		t.Errorf("applied twice: %+v", got)
 	}
-	beside := New(second, nil, nil, &w.lost, slog.New(slog.NewTextHandler(&w.log, nil)))
+	beside := New(second, nil, nil, nil, &w.lost, slog.New(slog.NewTextHandler(&w.log, nil)))
 	beside.Deepen(true)
 	beside.Apply(state)
 	if got := beside.Counts(); got != both {
@@ -335,7 +335,7 @@ func TestVanished(t *testing.T) {
 	run(t, "ip -n {node} link set ve0 up")
 	run(t, "ip -n {node} link set ve1 up")
 	var lost loss.Set
-	m := New(loadTC(t), nil, nil, &lost, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	m := New(loadTC(t), nil, nil, nil, &lost, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	ns := &netpath.Namespace{
 		Inum: inode(t, "node"), Name: "x", Pids: []int{1 << 30}, Mounts: []string{"/nowhere"},
 		Links: []netpath.Link{{Index: 2, Name: "e", Kind: netpath.KindVeth, Up: true}, {Index: 99, Name: "f", Kind: netpath.KindVeth, Up: true}},

@@ -29,7 +29,7 @@ type Result struct {
 	Do      string `json:"do,omitempty"`
 }
 
-// Run tries everything. About a second of CPU. A running agent is not disturbed.
+// Run tries everything. About two seconds of CPU. A running agent is not disturbed.
 func Run() []Result {
 	out := privileges()
 	out = append(out, kernel()...)

@@ -29,7 +29,7 @@ func programs() (out []Result) {
 			out = []Result{{Feature: "a network namespace to try in", State: Missing, Why: err.Error(), Do: "give it CAP_SYS_ADMIN: run it with sudo"}}
 			return
 		}
-		out = tryPrograms()
+		out = append(tryPrograms(), injection())
 	}()
 	<-done
 	return out

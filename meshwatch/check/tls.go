@@ -1,6 +1,7 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -25,6 +26,9 @@ func libraries() []Result {
 	var out []Result
 	for i := range list {
 		out = append(out, library(&list[i]))
+		if r, ok := netHTTP(&list[i]); ok {
+			out = append(out, r)
+		}
 	}
 	switch {
 	case scanner.Waiting > 0:
@@ -38,10 +42,7 @@ func libraries() []Result {
 // library rates what a file has.
 func library(b *tlsscan.Binary) Result {
 	r := Result{Feature: "TLS in " + b.Path, State: Works}
-	processes := fmt.Sprintf("%d processes", len(b.Pids))
-	if len(b.Pids) == 1 {
-		processes = "1 process"
-	}
+	processes := processesOf(b)
 	if b.Err != nil {
 		r.State, r.Why = Degraded, fmt.Sprintf("not read, in %s: %v", processes, b.Err)
 		r.Do = "nothing if it has no TLS; else report this with where the file is from"
@@ -52,6 +53,33 @@ func library(b *tlsscan.Binary) Result {
 		r.Why += fmt.Sprintf("; %s are single-stepped: 12 µs a call instead of 1", calls(writes, reads))
 	}
 	return r
+}
+
+func processesOf(b *tlsscan.Binary) string {
+	if len(b.Pids) == 1 {
+		return "1 process"
+	}
+	return fmt.Sprintf("%d processes", len(b.Pids))
+}
+
+// netHTTP rates whether requests that a Go program makes can be joined by goroutine with those that they are made for. False: it has no
+// net/http.
+func netHTTP(b *tlsscan.Binary) (Result, bool) {
+	if b.Library == nil || b.Library.HTTP == nil && (b.Library.HTTPErr == nil || errors.Is(b.Library.HTTPErr, tlsfind.ErrNotHere)) {
+		return Result{}, false
+	}
+	r := Result{Feature: "net/http in " + b.Path, State: Works}
+	h := b.Library.HTTP
+	if h == nil {
+		r.State, r.Why = Degraded, fmt.Sprintf("not joined by goroutine, in %s: %v", processesOf(b), b.Library.HTTPErr)
+		r.Do = "build it with Go 1.21 or later; else report this with the version of Go"
+		return r, true
+	}
+	r.Why = "HTTP/1 client joined by goroutine, in " + processesOf(b)
+	if h.RoundTrip.Stepped || h.Write.Stepped {
+		r.Why += "; probes are single-stepped: 12 µs a call instead of 1"
+	}
+	return r, true
 }
 
 // stepped says whether the CPU is single-stepped where plaintext is written, and where it is read.

@@ -41,6 +41,31 @@ func TestLibrary(t *testing.T) {
 	}
 }
 
+func TestNetHTTP(t *testing.T) {
+	found := func(h *tlsfind.HTTP, err error) tlsscan.Binary {
+		return tlsscan.Binary{Path: "/x", Pids: []int{7}, Library: &tlsfind.Library{Name: "Go crypto/tls", HTTP: h, HTTPErr: err}}
+	}
+	for _, c := range []struct {
+		binary tlsscan.Binary
+		want   Result
+		none   bool
+	}{
+		{binary: found(&tlsfind.HTTP{}, nil), want: Result{"net/http in /x", Works, "HTTP/1 client joined by goroutine, in 1 process", ""}},
+		{binary: found(&tlsfind.HTTP{Write: tlsfind.Point{Stepped: true}}, nil),
+			want: Result{"net/http in /x", Works, "HTTP/1 client joined by goroutine, in 1 process; probes are single-stepped: 12 µs a call instead of 1", ""}},
+		{binary: found(nil, errors.New("another order")),
+			want: Result{"net/http in /x", Degraded, "not joined by goroutine, in 1 process: another order", "build it with Go 1.21 or later; else report this with the version of Go"}},
+		{binary: found(nil, tlsfind.ErrNotHere), none: true},
+		{binary: found(nil, nil), none: true},
+		{binary: tlsscan.Binary{Err: errors.New("two copies")}, none: true},
+	} {
+		got, ok := netHTTP(&c.binary)
+		if diff := cmp.Diff(c.want, got); diff != "" || ok == c.none {
+			t.Errorf("%v (-want +got):\n%s", ok, diff)
+		}
+	}
+}
+
 // The library of a program that runs is listed.
 func TestLibraries(t *testing.T) {
 	cmd := exec.Command("python3", "-c", "import ssl, sys; print('ready', flush=True); sys.stdin.read()")

@@ -101,9 +101,19 @@ func (c *Client) Routes(ctx context.Context, namespace, pod string) (rules []Rul
 	return rules, c.call(ctx, http.MethodGet, pathRoutes+"?namespace="+url.QueryEscape(namespace)+"&pod="+url.QueryEscape(pod), nil, &rules)
 }
 
+// Edges are who talks to whom, beside what is configured.
+func (c *Client) Edges(ctx context.Context) (e Edges, err error) {
+	return e, c.call(ctx, http.MethodGet, pathEdges, nil, &e)
+}
+
 // Record switches recording on or off.
 func (c *Client) Record(ctx context.Context, on bool) error {
 	return c.call(ctx, http.MethodPut, pathRecording, on, nil)
+}
+
+// Inject switches giving requests ids on or off.
+func (c *Client) Inject(ctx context.Context, on bool) error {
+	return c.call(ctx, http.MethodPut, pathInject, on, nil)
 }
 
 // Deepen records the network namespaces that a word selects in full depth for a while, an hour at most, and names them.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/meshwatch/meshwatch/meshwatch/audit"
+	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
 	"github.com/meshwatch/meshwatch/meshwatch/probe"
@@ -28,6 +29,8 @@ type Source interface {
 	Namespaces() []*netpath.Namespace
 	// Record switches recording on or off; programs stay attached.
 	Record(on bool)
+	// Inject switches giving requests ids on or off; programs stay attached. An error: there are none.
+	Inject(on bool) error
 	// Deepen records the network namespaces that a word selects (netpath.State.Select) in full depth for a while, and names them.
 	Deepen(word string, during time.Duration) []string
 	// Mesh is what the topology has now.
@@ -36,6 +39,8 @@ type Source interface {
 	Who(addr netip.AddrPort) Who
 	// Routes are those that a pod's proxy was told of; an error says why none are known.
 	Routes(namespace, pod string) ([]Rule, error)
+	// Edges are who talks to whom, beside what is configured.
+	Edges() Edges
 }
 
 // Status is the state of an agent. Counters are since its start.
@@ -55,6 +60,7 @@ type Status struct {
 	Audit      *audit.Report  `json:"audit,omitempty"`      // nil: no access log is listened for
 	Kubernetes *Kubernetes    `json:"kubernetes,omitempty"` // nil: not asked
 	TLS        []probe.Binary `json:"tls"`                  // binaries with a TLS library; nil: probes are off
+	Inject     *inject.State  `json:"inject,omitempty"`     // nil: requests are not given ids
 	Memory     uint64         `json:"memory_bytes"`         // resident, of the agent's process
 	Losses     []loss.Row     `json:"losses"`
 }
@@ -175,10 +181,12 @@ const (
 	pathJourneys   = "/v1/journeys"
 	pathNamespaces = "/v1/namespaces"
 	pathRecording  = "/v1/recording" // PUT, a boolean
+	pathInject     = "/v1/inject"    // PUT, a boolean
 	pathDepth      = "/v1/depth"     // POST, a question
 	pathMesh       = "/v1/mesh"
 	pathWho        = "/v1/who"    // ?address=
 	pathRoutes     = "/v1/routes" // ?namespace=&pod=
+	pathEdges      = "/v1/edges"
 )
 
 // question asks for full depth.

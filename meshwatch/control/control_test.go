@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/meshwatch/meshwatch/meshwatch/edges"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/journey/journeytest"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
@@ -28,6 +29,8 @@ import (
 type fake struct {
 	mu        sync.Mutex
 	recording bool
+	injects   bool // it is configured
+	injecting bool
 	resets    int
 	slow      chan struct{} // not nil: Namespaces waits for it
 }
@@ -98,6 +101,26 @@ func (f *fake) Routes(namespace, pod string) ([]Rule, error) {
 	return []Rule{{Table: "80", Domains: []string{namespace, pod}, Clusters: []string{"c"}}}, nil
 }
 
+func (f *fake) Inject(on bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.injects {
+		return errors.New("it is not configured")
+	}
+	f.injecting = on
+	return nil
+}
+
+var theEdges = Edges{
+	Edges: []Edge{{Judged: edges.Judged{
+		Edge:   edges.Edge{Client: edges.End{Workload: "a", Addr: netip.MustParseAddr("10.0.0.7")}, Server: edges.End{Addr: netip.MustParseAddr("fd00::7")}, Port: 80, Security: edges.Plain, Connections: 3},
+		Routed: "no", Findings: []edges.Finding{{Kind: edges.Bypass, Why: "past its sidecar"}},
+	}, First: time.Unix(1, 0).UTC(), Last: time.Unix(2, 0).UTC()}},
+	Empty: []EmptyRoute{{Pod: "demo/a", Table: "80", Domains: []string{"b"}, Cluster: "outbound|80||b"}},
+}
+
+func (f *fake) Edges() Edges { return theEdges }
+
 func (f *fake) Record(on bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -155,11 +178,24 @@ func TestCalls(t *testing.T) {
 	if _, err := c.Routes(ctx, "demo", "none"); err == nil || !strings.Contains(err.Error(), "nothing is known of it") {
 		t.Errorf("no routes: %v", err)
 	}
+	seen, err := c.Edges(ctx)
+	same(t, "edges", theEdges, seen, err)
 	if err := c.Record(ctx, true); err != nil || !f.Status().Recording {
 		t.Errorf("record: %v", err)
 	}
 	if err := c.Record(ctx, false); err != nil || f.Status().Recording {
 		t.Errorf("stop recording: %v", err)
+	}
+	if err := c.Inject(ctx, true); err == nil || !strings.Contains(err.Error(), "it is not configured") {
+		t.Errorf("give ids where that is not configured: %v", err)
+	}
+	f.mu.Lock()
+	f.injects = true
+	f.mu.Unlock()
+	for _, on := range []bool{true, false} {
+		if err := c.Inject(ctx, on); err != nil || f.injecting != on {
+			t.Errorf("give ids: %v, %v", f.injecting, err)
+		}
 	}
 }
 

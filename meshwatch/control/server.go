@@ -94,6 +94,7 @@ func handler(src Source, clock journey.Clock) http.Handler {
 		_, _ = w.Write(append(report.AppendJSON(nil, j, clock), '\n')) // who asked has gone
 	})
 	mux.HandleFunc("GET "+pathMesh, func(w http.ResponseWriter, _ *http.Request) { answer(w, src.Mesh()) })
+	mux.HandleFunc("GET "+pathEdges, func(w http.ResponseWriter, _ *http.Request) { answer(w, src.Edges()) })
 	mux.HandleFunc("GET "+pathWho, func(w http.ResponseWriter, r *http.Request) {
 		addr, err := ParseAddress(r.FormValue("address"))
 		if err != nil {
@@ -110,15 +111,8 @@ func handler(src Source, clock journey.Clock) http.Handler {
 		}
 		answer(w, rules)
 	})
-	mux.HandleFunc("PUT "+pathRecording, func(w http.ResponseWriter, r *http.Request) {
-		var on *bool
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64)).Decode(&on); err != nil || on == nil {
-			fail(w, http.StatusBadRequest, "the body must be true or false")
-			return
-		}
-		src.Record(*on)
-		answer(w, *on)
-	})
+	mux.HandleFunc("PUT "+pathRecording, turn(func(on bool) error { src.Record(on); return nil }))
+	mux.HandleFunc("PUT "+pathInject, turn(src.Inject))
 	mux.HandleFunc("POST "+pathDepth, func(w http.ResponseWriter, r *http.Request) {
 		var q question
 		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&q)
@@ -134,6 +128,22 @@ func handler(src Source, clock journey.Clock) http.Handler {
 		answer(w, names)
 	})
 	return mux
+}
+
+// turn answers who switches something on or off.
+func turn(to func(on bool) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var on *bool
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64)).Decode(&on); err != nil || on == nil {
+			fail(w, http.StatusBadRequest, "the body must be true or false")
+			return
+		}
+		if err := to(*on); err != nil {
+			fail(w, http.StatusBadRequest, err.Error())
+			return
+		}
+		answer(w, *on)
+	}
 }
 
 // ParseAddress reads ADDRESS or ADDRESS:PORT; port 0: none was given.

@@ -49,6 +49,10 @@ type Exchange struct {
 	Connect                 *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
 	since                   uint64
 	Stream                  Stream
+	maker                   *Exchange // by its goroutine, see worker.go: what it was made for; nil: not known
+	madeSure                float64
+	asks                    bool          // it is among what its client asks
+	open                    bool          // it is among what its server has not answered
 	Relay                   journey.Relay // how Parent was found, if there is one
 }
 
@@ -127,6 +131,9 @@ func (j *Joiner) describe(x *Exchange, h *head.Head) {
 
 func (j *Joiner) freeExchange(x *Exchange) {
 	j.unlist(x)
+	if x.asks || x.open {
+		j.forgetWorkers(x)
+	}
 	for _, m := range [...]*Message{x.Req, x.Resp} {
 		if m == nil {
 			continue

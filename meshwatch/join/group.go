@@ -140,7 +140,7 @@ func (j *Joiner) flush(all bool) {
 		if g.open > 0 {
 			continue // it took in others, which are not over
 		}
-		if waits && !all && j.now-g.last < uint64(j.cfg.Parents) {
+		if quiet := j.now - g.last; !all && (waits && quiet < uint64(j.cfg.Parents) || quiet < patience*uint64(j.cfg.Parents) && j.awaited(g)) {
 			g.queued, g.due = true, j.now+uint64(j.cfg.Linger)
 			j.quiet = append(j.quiet, g)
 			continue

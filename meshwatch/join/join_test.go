@@ -64,12 +64,13 @@ func text(t *Tree) string {
 
 // conn is one connection between two processes. Side 0 is the client.
 type conn struct {
-	w     *world
-	pids  [2]uint32
-	socks [2]uint64
-	ports [2]uint16
-	seq   [2]uint32
-	prev  [2]uint32
+	w      *world
+	pids   [2]uint32
+	socks  [2]uint64
+	ports  [2]uint16
+	seq    [2]uint32
+	prev   [2]uint32
+	reader uint32 // thread that reads, see by
 }
 
 func (w *world) conn(client, server uint32) *conn {

@@ -27,6 +27,10 @@ type Config struct {
 	// reads would tell more. Once for each connection; may be nil.
 	Unprobed func(pid uint32)
 
+	// Began takes a flight that is the first seen on its connection, whoever sent it, and what the connection's bytes are; and before that
+	// the SYN, which may be all there is. Nil: nobody asks.
+	Began func(*bpf.Flight, Bytes)
+
 	// Measure takes a message whose hops are to be measured, while its flight is still in the CPU's caches: each request, and each
 	// response that has one, once and as soon as it was read. Nil, or never read: whoever gets the Tree measures it.
 	Measure func(*Message)
@@ -51,7 +55,8 @@ type Joiner struct {
 	quiet     []*group // groups that are over, by when they became so
 	servers   map[uint32]uint64
 	processes map[uint32]*process
-	words     words      // what proxies said
+	words     words // what proxies said
+	apps      map[uint32]*app
 	flushing  *group     // the one that is being related
 	question  assignment // scratch of assign
 	swept     uint64
@@ -93,7 +98,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 	return &Joiner{
 		cfg: cfg, emit: emit,
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
-		servers: map[uint32]uint64{}, processes: map[uint32]*process{}, words: newWords(), seed: maphash.MakeSeed(),
+		servers: map[uint32]uint64{}, processes: map[uint32]*process{}, apps: map[uint32]*app{}, words: newWords(), seed: maphash.MakeSeed(),
 		lost: losses{
 			gap: c("leg", "missing-flight"), stale: c("leg", "stale-flight"), strayBody: c("leg", "stray-body"),
 			malformed: c("parse", "malformed-head"), cutHead: c("parse", "cut-head"),
@@ -143,6 +148,9 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want Want) {
 	if flags&bpf.FlagSYN != 0 {
 		s := &l.dirs[d]
 		s.last, s.end, s.seen = uint32(f.Id), f.Seq+1, true //nolint:gosec // low half, as Flight.Prev
+		if j.cfg.Began != nil {
+			j.cfg.Began(f, BytesUnknown)
+		}
 		return l.opens(f)
 	}
 	if !j.ready(l, d, f) {
@@ -234,6 +242,12 @@ func (j *Joiner) consume(l *Leg, d uint8, f *bpf.Flight, b []byte) {
 		return
 	}
 	s := &l.dirs[d]
+	if !l.begun {
+		l.begun = true
+		if j.cfg.Began != nil {
+			j.cfg.Began(f, bytesOf(f, b, s.seen && f.Seq == s.end))
+		}
+	}
 	s.consumed(f)
 	if l.upgraded {
 		j.Stats.Raw++
@@ -409,6 +423,7 @@ func (j *Joiner) sweep() {
 		}
 		j.retire(l, "idle")
 	}
+	j.sweepApps()
 	for pid, at := range j.servers {
 		if j.now-at > 6*idle {
 			delete(j.servers, pid)

@@ -15,6 +15,7 @@ type Leg struct {
 	answered    uint32 // end of the latest response, if hasAnswered
 	hasAnswered bool
 	multi       *multiplex // it speaks HTTP/2
+	begun       bool       // a flight of it was consumed
 	upgraded    bool       // speaks something else than HTTP/1 now
 	closed      uint8      // a bit for each end
 	resetBy     uint8      // end, if it was reset

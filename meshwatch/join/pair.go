@@ -21,6 +21,7 @@ func (j *Joiner) request(m *Message) {
 	}
 	x.Connect = l.opened(m)
 	l.queue = append(l.queue, x)
+	j.askedBy(x)
 	if o := &l.dirs[1-m.dir]; o.cur != nil && !o.cur.lacks() && !before(m.Ack, o.cur.End) {
 		j.supersede(o) // the connection is used again by one who has had all of the response
 	}
@@ -132,6 +133,7 @@ func (j *Joiner) pair(m *Message) bool {
 	j.measure(m)
 	l.answered, l.hasAnswered = m.End, true
 	j.identify(x)
+	j.byGoroutine(x)
 	if m.over() || l.upgraded || l.dirs[m.dir].cur != m {
 		j.finish(x)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"hash/maphash"
 	"net/netip"
+	"slices"
 
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -40,11 +41,16 @@ func (j *Joiner) relate(g *group) (waits bool) {
 		}
 		if len(j.found) > 0 {
 			x.candidates = int32(len(j.found)) //nolint:gosec // at most maxGroup
-		} else {
+		} else if x.maker == nil {
 			waits = waits || !x.sought && j.serves(pid)
 			continue
 		}
 		y, confidence := j.decide(x, pid)
+		if z := x.maker; y == nil && z != nil && (len(j.found) == 0 || slices.Contains(j.found, z)) {
+			x.parent, z.asked = z, true
+			x.Relay = journey.Relay{Method: journey.MethodGoroutine, Confidence: x.madeSure, Candidates: max(int(x.candidates), 1), Pid: int(pid)}
+			continue
+		}
 		if y == nil {
 			continue
 		}
@@ -109,6 +115,9 @@ func methodOf(x, y *Exchange) journey.Method {
 // client meant, then that a proxy answers one request by one request at a time. Nil: undecided.
 func (j *Joiner) decide(x *Exchange, pid uint32) (*Exchange, float64) {
 	c := j.found
+	if len(c) == 0 {
+		return nil, 0
+	}
 	if len(c) == 1 {
 		return j.only(x, c[0], pid)
 	}

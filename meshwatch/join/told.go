@@ -18,12 +18,12 @@ func isTold(f *bpf.Flight) bool { return isPlain(f) && isJoined(f) && f.HeadTota
 
 // written takes a text. One that is lost is noticed by its place in the stream.
 func (j *Joiner) written(f *bpf.Flight, b []byte) {
-	l, d := j.leg(f)
-	if l == nil || len(l.dirs[d].texts) == maxTexts {
+	h, ok := j.halves[f.SendSk]
+	if !ok || h.leg.after(f) || !h.leg.ends[h.side].is(f.SendPort, f.SendPeer) || len(h.leg.dirs[h.side].texts) == maxTexts {
 		j.lost.lateText.Add(1)
 		return
 	}
-	s := &l.dirs[d]
+	l, s := h.leg, &h.leg.dirs[h.side]
 	s.texts = append(s.texts, told{*f, append([]byte(nil), b...), j.now})
 
 	j.holding[l] = struct{}{}

@@ -153,6 +153,7 @@ const (
 	MethodAssignment Method = "assignment"  // several fit, and one alone if each causes one
 	MethodOrder      Method = "order"       // of several that fit, one has the same place in the order of requests and in that of responses
 	MethodThread     Method = "thread"      // an app's thread had one request, and does one at a time
+	MethodGoroutine  Method = "goroutine"   // the goroutine that answers one, or one that it started, asked the other
 )
 
 // Relay is the causal link inside one process from the exchange it received (From) to the one it made (To).

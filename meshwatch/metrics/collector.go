@@ -8,6 +8,7 @@ import (
 
 	"github.com/meshwatch/meshwatch/meshwatch/audit"
 	"github.com/meshwatch/meshwatch/meshwatch/control"
+	"github.com/meshwatch/meshwatch/meshwatch/inject"
 	"github.com/meshwatch/meshwatch/meshwatch/observe"
 )
 
@@ -46,7 +47,7 @@ var (
 	losses = desc("losses_total", "What meshwatch could not keep, by stage and reason.", "stage", "reason")
 	build  = desc("build_info", "1, with the version of this build.", "version")
 	hops   = desc("hop_seconds", "Time of a hop, or inside a process (direction processing), over all requests.",
-		"source", "destination", "hop", "kind", "class", "direction")
+		"source", "destination", "hop", "kind", "class", "direction", "zones")
 )
 
 // Of the audit, where access logs are listened for.
@@ -76,6 +77,15 @@ var ofStatus = []metric{
 	gauge("attached_links", "Links with tc's hooks, where the kernel's tracepoints do not do.", func(s *control.Status) float64 { return float64(s.Attached.Links) }),
 	gauge("denied_processes", "Processes whose network namespace may not be looked at.", func(s *control.Status) float64 { return float64(s.Attached.Denied) }),
 	gauge("place_conflicts", "Places that a stamp does not tell apart.", func(s *control.Status) float64 { return float64(s.Attached.Conflicts) }),
+	counter("injected_requests_total", "Requests that were given a request id.", injected(func(i *inject.State) uint64 { return i.Injected })),
+	counter("inject_had_id_total", "Requests of the same workloads that had one.", injected(func(i *inject.State) uint64 { return i.HadID })),
+	counter("inject_connections_total", "Connections of the same workloads to their own sidecars.", injected(func(i *inject.State) uint64 { return i.Connections })),
+	gauge("inject_workloads", "Workloads whose requests are given ids, 0 where that is off.", func(s *control.Status) float64 {
+		if s.Inject == nil || !s.Inject.On {
+			return 0
+		}
+		return float64(len(s.Inject.Workloads))
+	}),
 	gauge("ring_records", "Flights that the recorder's memory holds.", func(s *control.Status) float64 { return float64(s.Ring.Records) }),
 	gauge("ring_lag_records", "Flights that wait to be read; at meshwatch_ring_records they are lost.", func(s *control.Status) float64 { return float64(s.Ring.Lag) }),
 	gauge("bpf_map_bytes", "Memory of all BPF maps.", func(s *control.Status) float64 { return float64(s.Ring.MapBytes) }),
@@ -93,6 +103,15 @@ func kubernetes(value func(*control.Kubernetes) float64) func(*control.Status) f
 			return 0
 		}
 		return value(s.Kubernetes)
+	}
+}
+
+func injected(value func(*inject.State) uint64) func(*control.Status) uint64 {
+	return func(s *control.Status) uint64 {
+		if s.Inject == nil {
+			return 0
+		}
+		return value(s.Inject)
 	}
 }
 
@@ -142,7 +161,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, v := range c.src.HopSeries(bounds) {
 		l := v.Labels
 		ch <- prometheus.MustNewConstHistogram(hops, v.Count, v.Sum, v.Buckets,
-			text(l.Source), text(l.Destination), text(l.Hop), l.Kind, l.Class, l.Direction)
+			text(l.Source), text(l.Destination), text(l.Hop), l.Kind, l.Class, l.Direction, l.Zones)
 	}
 }
 

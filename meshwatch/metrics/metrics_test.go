@@ -49,7 +49,7 @@ func (f fake) HopSeries(bounds []float64) []observe.Value {
 			buckets[b] = 3
 		}
 	}
-	l := observe.Labels{Source: f.name, Destination: "backend", Hop: "veth", Kind: "veth", Class: "network", Direction: "request"}
+	l := observe.Labels{Source: f.name, Destination: "backend", Hop: "veth", Kind: "veth", Class: "network", Direction: "request", Zones: observe.ZonesAcross}
 	return []observe.Value{{Labels: l, Count: 3, Sum: 0.003, Buckets: buckets}}
 }
 
@@ -142,7 +142,7 @@ func TestServer(t *testing.T) {
 	for path, want := range map[string][]string{
 		"/healthz": {"ok"},
 		"/metrics": {
-			`meshwatch_hop_seconds_bucket{class="network",destination="backend",direction="request",hop="veth",kind="veth",source="not � UTF-8",le="0.001"} 3`,
+			`meshwatch_hop_seconds_bucket{class="network",destination="backend",direction="request",hop="veth",kind="veth",source="not � UTF-8",zones="across",le="0.001"} 3`,
 			`process_resident_memory_bytes`, `go_goroutines`, `meshwatch_ring_lag_records 2`,
 		},
 	} {

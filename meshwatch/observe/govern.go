@@ -7,6 +7,7 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
+	"github.com/meshwatch/meshwatch/meshwatch/loss"
 	"github.com/meshwatch/meshwatch/topology/proxy"
 )
 
@@ -16,8 +17,17 @@ type Governor interface {
 	Govern(w *journey.Workload, r *proxy.Request, at uint64) proxy.Answer
 }
 
-// Govern has a Governor asked about each request that a proxy received. It is called before the first Render.
-func (o *Observer) Govern(by Governor) { o.governor = by }
+// Govern has a Governor asked about each request that a proxy received. It is called before the first Render. What cannot be said is
+// counted in lost.
+func (o *Observer) Govern(by Governor, lost *loss.Set) {
+	o.governor, o.unclear = by, lost.Counter("route", "request-unclear")
+	for _, why := range proxy.Unsaid() {
+		o.unsaid[why] = lost.Counter(LostRoute, string(why))
+	}
+}
+
+// LostRoute is the stage at which it is lost what governed a request, by proxy.Unsaid.
+const LostRoute = "route"
 
 // envoy is the process whose configuration can be asked for.
 const envoy = "envoy"
@@ -41,13 +51,18 @@ func (o *Observer) govern(t *join.Tree, j *journey.Journey) {
 		h := t.Head(t.Exchanges[i].Req)
 		r, certain, ok := requestOf(j, i)
 		if !ok || h.TargetCut {
+			o.unclear.Add(1)
 			continue
 		}
 		r.Path = string(h.Target)
 		r.Header = o.header(h, e.Stream == 0 && h.HeadLen > 0)
 		a := o.governor.Govern(&server.Workload, &r, e.Request.Start)
 		if !certain && (a.Cluster == nil || a.Cluster.Port == 0) {
+			o.unclear.Add(1)
 			continue // the port was only supposed, and it is none of a service
+		}
+		if c := o.unsaid[a.Why]; c != nil {
+			c.Add(1)
 		}
 		e.Governance = o.say(a)
 	}

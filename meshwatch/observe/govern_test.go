@@ -3,10 +3,12 @@ package observe
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/meshwatch/meshwatch/meshwatch/head"
+	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/journey/journeytest"
 	"github.com/meshwatch/meshwatch/topology/proxy"
@@ -97,5 +99,55 @@ func TestSay(t *testing.T) {
 	}
 	if len(o.said) > maxSaid {
 		t.Errorf("%d are kept", len(o.said))
+	}
+}
+
+// always is a Governor with one answer.
+type always proxy.Answer
+
+func (a always) Govern(*journey.Workload, *proxy.Request, uint64) proxy.Answer {
+	return proxy.Answer(a)
+}
+
+// What is not said of a request is counted, unless there is nothing to say.
+func TestUnsaid(t *testing.T) {
+	for why, want := range map[proxy.Reason]uint64{proxy.Path: 1, proxy.NoMatch: 0, proxy.NoHTTP: 0, "": 0} {
+		w := newWorld(t)
+		w.names.SetStore(store(t, edgeWorkloads))
+		w.Govern(always{Why: why}, &w.lost)
+		asked := 0
+		w.seen = func(tree *join.Tree) {
+			for _, e := range w.Render(tree).Exchanges {
+				if e.Governance != nil && e.Governance.Unknown == string(why) {
+					asked++
+				}
+			}
+		}
+		w.oneRequest()
+		w.finish(hour + uint64(time.Second))
+		var got uint64
+		for _, row := range w.lost.Rows() {
+			if row.Stage == LostRoute {
+				got += row.Count
+			}
+		}
+		if got != want || asked != 1 {
+			t.Errorf("%q: %d lost, want %d; %d requests have an answer, want 1", why, got, want, asked)
+		}
+	}
+}
+
+// Zones are compared where both are known.
+func TestZonesOf(t *testing.T) {
+	zone := func(region, name string) *journey.Workload { return &journey.Workload{Region: region, Zone: name} }
+	for _, c := range []struct {
+		a, b *journey.Workload
+		want string
+	}{
+		{zone("r", "1"), zone("r", "1"), ZonesSame}, {zone("r", "1"), zone("r", "2"), ZonesAcross}, {zone("r", "1"), zone("s", "1"), ZonesAcross}, {zone("r", "1"), zone("r", ""), ""},
+	} {
+		if got := zonesOf(c.a, c.b); got != c.want {
+			t.Errorf("%+v, %+v: %q, want %q", c.a, c.b, got, c.want)
+		}
 	}
 }

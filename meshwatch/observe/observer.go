@@ -3,6 +3,7 @@ package observe
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -10,6 +11,8 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/join"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
+	"github.com/meshwatch/meshwatch/meshwatch/loss"
+	"github.com/meshwatch/meshwatch/netpath"
 	"github.com/meshwatch/meshwatch/topology/proxy"
 )
 
@@ -19,16 +22,20 @@ type Observer struct {
 	captures []string                             // lower case, as configured
 	governor Governor                             // nil: nobody is asked
 	said     map[proxy.Answer]*journey.Governance // by Govern
+	unsaid   map[proxy.Reason]*loss.Counter       // of what Govern could not say
+	unclear  *loss.Counter                        // requests that it cannot be asked about
 
 	mu    sync.RWMutex // guards all and paths
 	all   map[Labels]*Series
 	paths map[way]*path
 
-	processes map[processKey]*Series // the observing goroutine's, as what follows
-	made      known                  // what processes and paths were made from
-	waits     []interval             // scratch of processing
-	times     []uint64               // scratch of compare
-	left      map[uint32]struct{}    // namespaces, see Left; counting guards it
+	processes map[processKey]*Series            // the observing goroutine's, as what follows
+	made      known                             // what processes and paths were made from
+	waits     []interval                        // scratch of processing
+	times     []uint64                          // scratch of compare
+	homes     map[netip.Addr]*netpath.Namespace // see home
+	homesOf   *netpath.State                    // what homes was made from
+	left      map[uint32]struct{}               // namespaces, see Left; counting guards it
 
 	counting sync.Mutex // guards what every Series has counted and every path has pending; taken before mu
 }
@@ -41,7 +48,7 @@ type processKey struct{ pid, netns uint32 }
 
 // New makes an Observer. captures are the configured header names.
 func New(names *Names, captures []string) *Observer {
-	return &Observer{names: names, captures: captures, all: map[Labels]*Series{}, paths: map[way]*path{}, processes: map[processKey]*Series{}, left: map[uint32]struct{}{}, said: map[proxy.Answer]*journey.Governance{}}
+	return &Observer{names: names, captures: captures, all: map[Labels]*Series{}, paths: map[way]*path{}, processes: map[processKey]*Series{}, left: map[uint32]struct{}{}, said: map[proxy.Answer]*journey.Governance{}, unsaid: map[proxy.Reason]*loss.Counter{}}
 }
 
 // maxSeries bounds memory (each about 4 KB when used) when there are very many workloads; the rest is counted as "other".
@@ -184,7 +191,7 @@ func (o *Observer) processSeries(x *join.Exchange) *Series {
 		return s
 	}
 	end := o.end(x.Req.Flight, false)
-	s := o.series(Labels{end.Name(), end.Name(), "process " + end.Process, "process", string(classOfRole(end.Role)), "processing"})
+	s := o.series(Labels{end.Name(), end.Name(), "process " + end.Process, "process", string(classOfRole(end.Role)), "processing", ""})
 	o.processes[key] = s
 	return s
 }

@@ -34,6 +34,7 @@ const noTime = ^uint64(0)
 // way is what makes a path another one.
 type way struct {
 	sender, receiver, direction string
+	zones                       string
 	role                        journey.Role // receiver's
 	n                           int
 	at                          [bpf.MaxStamps]uint32
@@ -182,7 +183,7 @@ func (o *Observer) connectPath(x *join.Exchange) *path {
 // findPath is the path of a flight. ends is a flight that knows both ends: no socket reads a SYN.
 func (o *Observer) findPath(f, ends *bpf.Flight, direction string, n int, now known) *path {
 	from, to := o.end(ends, true), o.end(ends, false)
-	w := way{sender: from.Name(), receiver: to.Name(), direction: direction, role: to.Role, n: n, known: now, handshake: handshakeOf(f, to.Known)}
+	w := way{sender: from.Name(), receiver: to.Name(), direction: direction, zones: zonesOf(&from.Workload, &to.Workload), role: to.Role, n: n, known: now, handshake: handshakeOf(f, to.Known)}
 	for i := range n {
 		w.at[i] = f.Stamps[i].Place
 	}
@@ -209,7 +210,7 @@ func (o *Observer) makePath(f *bpf.Flight, w *way) *path {
 		if watched(a, b) && direction != "connect" {
 			p.steps[i].within = within(state, a, b)
 		}
-		p.steps[i].stat = o.series(Labels{sender, receiver, p.steps[i].name.Name, p.steps[i].name.Kind, string(p.steps[i].class), direction})
+		p.steps[i].stat = o.series(Labels{sender, receiver, p.steps[i].name.Name, p.steps[i].name.Kind, string(p.steps[i].class), direction, w.zones})
 	}
 	if n == 0 {
 		return p
@@ -219,10 +220,10 @@ func (o *Observer) makePath(f *bpf.Flight, w *way) *path {
 		p.wait = o.step(state, last, netpath.HopName{Name: "socket wait", Kind: "socket-wait", Class: ""})
 		p.wait.class = classOfRole(w.role)
 		p.wait.iface = ""
-		p.wait.stat = o.series(Labels{sender, receiver, "socket wait", "socket-wait", string(p.wait.class), direction})
+		p.wait.stat = o.series(Labels{sender, receiver, "socket wait", "socket-wait", string(p.wait.class), direction, w.zones})
 	} else {
 		p.wait = o.step(state, last, w.handshake.name(state, last))
-		p.wait.stat = o.series(Labels{sender, receiver, p.wait.name.Name, p.wait.name.Kind, string(p.wait.class), direction})
+		p.wait.stat = o.series(Labels{sender, receiver, p.wait.name.Name, p.wait.name.Kind, string(p.wait.class), direction, w.zones})
 	}
 	return p
 }

@@ -127,7 +127,7 @@ func (o *Observer) end(f *bpf.Flight, sender bool) journey.End {
 	if sender {
 		v6 := uint32(f.Flags)&bpf.FlagIPv6 != 0
 		e.Local, e.Peer = addrOf(&f.SendAddr, v6, f.SendPort), addrOf(&f.SendPaddr, v6, f.SendPeer)
-		e.Netns, pid, tid = f.SendNetns, f.SendPid, f.SendTid
+		e.Netns, pid, tid = f.SendNetns, f.SendPid, f.Thread()
 	} else if e.Known {
 		v6 := uint32(f.Flags)&bpf.FlagRecvIPv6 != 0
 		e.Local, e.Peer = addrOf(&f.RecvAddr, v6, f.RecvPort), addrOf(&f.RecvPaddr, v6, f.RecvPeer)

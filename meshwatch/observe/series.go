@@ -1,6 +1,10 @@
 package observe
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+)
 
 // Labels name one distribution.
 type Labels struct {
@@ -10,6 +14,24 @@ type Labels struct {
 	Kind        string
 	Class       string
 	Direction   string // connect, request, response, or processing for the time inside a process
+	Zones       string // ZonesSame or ZonesAcross; empty: not known of both ends
+}
+
+// What Labels say of zones.
+const (
+	ZonesSame   = "same"
+	ZonesAcross = "across"
+)
+
+// zonesOf compares the zones of two workloads.
+func zonesOf(a, b *journey.Workload) string {
+	switch {
+	case a.Zone == "" || b.Zone == "":
+		return ""
+	case a.Elsewhere(b):
+		return ZonesAcross
+	}
+	return ZonesSame
 }
 
 // Series is the distribution of one hop's time over all requests.

@@ -1,5 +1,5 @@
-// Package probe keeps probes on the TLS libraries of the node's processes: once for each binary, whoever runs it, from when it is first
-// seen until its last process is gone. Where a binary's calls never become messages, its probes are taken off again.
+// Package probe keeps probes on the TLS libraries of the node's processes, and on Go's net/http: once for each binary, whoever runs it, from
+// when it is first seen until its last process is gone. Where a binary's calls never become messages, its probes are taken off again.
 package probe
 
 import (
@@ -29,6 +29,8 @@ const (
 
 // Options of a Manager.
 type Options struct {
+	TLS    *bpf.TLS    // nil: TLS libraries are left alone
+	GoHTTP *bpf.GoHTTP // nil: so is net/http
 	// Stepped is the share of the time that single-stepped probes are on: from 0 to 1.
 	Stepped float64
 	Losses  *loss.Set
@@ -37,7 +39,6 @@ type Options struct {
 
 // Manager probes the binaries that a scanner finds. Run owns it; Want and Binaries may be called from any goroutine.
 type Manager struct {
-	tls     *bpf.TLS
 	scanner *tlsscan.Scanner
 	opts    Options
 	held    map[tlsscan.File]*binary
@@ -55,6 +56,8 @@ type binary struct {
 	writes, reads *bpf.Probes
 	stepped       bool   // some of them, at times
 	problem       string // why it has no probes; said once
+	http          *bpf.GoProbes
+	httpProblem   string // likewise
 }
 
 // Binary is what is known of one, for people.
@@ -69,12 +72,13 @@ type Binary struct {
 	Calls     uint64 `json:"calls"` // that took plaintext, since the probes were attached
 	Tied      uint64 `json:"tied"`  // to a message
 	Problem   string `json:"problem,omitempty"`
+	HTTP      *HTTP  `json:"net_http,omitempty"` // nil: it has no net/http of Go's, or that is left alone
 }
 
 // New makes a Manager.
-func New(t *bpf.TLS, s *tlsscan.Scanner, o Options) *Manager {
+func New(s *tlsscan.Scanner, o Options) *Manager {
 	return &Manager{
-		tls: t, scanner: s, opts: o, held: map[tlsscan.File]*binary{}, reads: map[int]struct{}{},
+		scanner: s, opts: o, held: map[tlsscan.File]*binary{}, reads: map[int]struct{}{},
 		failed: o.Losses.Counter("attach", "failed"), vanished: o.Losses.Counter("attach", "vanished"),
 	}
 }
@@ -124,7 +128,12 @@ func (m *Manager) look(now time.Time) {
 			m.held[f.File] = b
 		}
 		b.Binary = f
-		m.settle(b, now)
+		if m.opts.TLS != nil {
+			m.settle(b, now)
+		}
+		if m.opts.GoHTTP != nil {
+			m.settleHTTP(b)
+		}
 	}
 	for id, b := range m.held {
 		if !here[id] {
@@ -132,6 +141,7 @@ func (m *Manager) look(now time.Time) {
 			delete(m.held, id)
 		}
 	}
+	m.forget()
 	m.publish()
 }
 
@@ -175,24 +185,36 @@ func (m *Manager) want(b *binary, to **bpf.Probes, wanted bool, now time.Time, k
 }
 
 func (m *Manager) attach(b *binary, to **bpf.Probes, points []bpf.TLSPoint) {
-	file, err := b.Reopen()
-	if errors.Is(err, fs.ErrNotExist) { // the next look knows more
-		m.vanished.Add(1)
+	problem := m.with(b, func(path string) (err error) {
+		*to, err = m.opts.TLS.Attach(path, points)
+		return err
+	})
+	if problem != "" {
+		b.problem = problem
+		m.opts.Log.Warn("cannot probe a TLS library", "binary", b.Path, "error", problem)
+	}
+	if *to == nil {
 		return
 	}
-	var p *bpf.Probes
+	m.opts.Log.Info("probing a TLS library", "binary", b.Path, "library", b.Library.Name, "found by", b.Library.How, "points", len(points))
+}
+
+// with has a binary's file attached to. It says what is wrong with that; a file that is gone is no error, as the next look knows more.
+func (m *Manager) with(b *binary, attach func(path string) error) (problem string) {
+	file, err := b.Reopen()
+	if errors.Is(err, fs.ErrNotExist) {
+		m.vanished.Add(1)
+		return ""
+	}
 	if err == nil {
 		defer file.Close() //nolint:errcheck // it was read only
-		p, err = m.tls.Attach(fmt.Sprintf("/proc/self/fd/%d", file.Fd()), points)
+		err = attach(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
 	}
 	if err != nil {
 		m.failed.Add(1)
-		b.problem = err.Error()
-		m.opts.Log.Warn("cannot probe a TLS library", "binary", b.Path, "error", err)
-		return
+		return err.Error()
 	}
-	*to = p
-	m.opts.Log.Info("probing a TLS library", "binary", b.Path, "library", b.Library.Name, "found by", b.Library.How, "points", len(points))
+	return ""
 }
 
 // programs are the recorder's, for the finder's kinds.
@@ -224,7 +246,7 @@ func (b *binary) off() (err error) {
 			*p = nil
 		}
 	}
-	return err
+	return errors.Join(err, b.offHTTP())
 }
 
 // on says whether what is wanted for a share of the time is on now. It begins with the wall clock's slices, so that nodes agree.
@@ -237,7 +259,7 @@ func (m *Manager) publish() {
 	var list []Binary
 	alive := map[int]struct{}{}
 	for _, b := range m.held {
-		s := Binary{Path: b.Path, Processes: len(b.Pids), Problem: b.problem, Writes: b.writes != nil, Reads: b.reads != nil}
+		s := Binary{Path: b.Path, Processes: len(b.Pids), Problem: b.problem, Writes: b.writes != nil, Reads: b.reads != nil, HTTP: m.httpState(b)}
 		if b.Library != nil {
 			s.Library, s.How, s.Stepped = b.Library.Name, b.Library.How, b.stepped
 		}

@@ -18,11 +18,13 @@ type Kind uint8
 
 // The kinds.
 const (
-	Write   Kind = iota // int SSL_write(SSL *, const void *, int)
-	WriteEx             // int SSL_write_ex(SSL *, const void *, size_t, size_t *)
-	GoWrite             // func (*tls.Conn) Write([]byte) (int, error), by Go's ABIInternal
-	Read                // int SSL_read(SSL *, void *, int), where it begins
-	ReadEx              // int SSL_read_ex(SSL *, void *, size_t, size_t *), where it begins
+	Write       Kind = iota // int SSL_write(SSL *, const void *, int)
+	WriteEx                 // int SSL_write_ex(SSL *, const void *, size_t, size_t *)
+	GoWrite                 // func (*tls.Conn) Write([]byte) (int, error), by Go's ABIInternal
+	Read                    // int SSL_read(SSL *, void *, int), where it begins
+	ReadEx                  // int SSL_read_ex(SSL *, void *, size_t, size_t *), where it begins
+	GoRoundTrip             // func (*http.persistConn) roundTrip(*transportRequest) (*Response, error), by Go's ABIInternal
+	GoConnWrite             // func (http.persistConnWriter) Write([]byte) (int, error), likewise
 )
 
 // Point is where a probe goes.
@@ -39,6 +41,9 @@ type Library struct {
 	Name   string // OpenSSL, BoringSSL, Go crypto/tls
 	How    string // symbols, error reports, pclntab
 	Points []Point
+	// Of Go: its net/http, too; or nil and, unless it is ErrNotHere, why nobody is sure where that is.
+	HTTP    *HTTP
+	HTTPErr error
 }
 
 // binaryFile is an ELF file that is read.

@@ -138,28 +138,19 @@ func TestGo(t *testing.T) {
 		"cgo, pie": {`"C"`, "CGO_ENABLED=1", []string{"-buildmode=pie"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
 			source := strings.Replace(goTLS, "CGO", strings.Replace(tt.imports, `"fmt"`, `_ "fmt"`, 1), 1)
-			if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(source), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module x\ngo 1.24\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			build := exec.Command("go", append(append([]string{"build"}, tt.flags...), "-o", "x", ".")...)
-			build.Dir, build.Env = dir, append(os.Environ(), tt.env, "GOFLAGS=-mod=mod")
-			if out, err := build.CombinedOutput(); err != nil {
-				if strings.Contains(tt.env, "=1") && strings.Contains(string(out), "gcc") {
-					t.Skipf("no C compiler: %s", out)
+			path, err := buildGo(t, source, "local", []string{tt.env}, tt.flags...)
+			if err != nil {
+				if strings.Contains(tt.env, "=1") && strings.Contains(err.Error(), "gcc") {
+					t.Skipf("no C compiler: %v", err)
 				}
-				t.Fatalf("%v: %s", err, out)
+				t.Fatal(err)
 			}
-			path := filepath.Join(dir, "x")
 			whole, err := find(t, path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			at := goSymbol(t, path)
+			at := goSymbol(t, path, goFunction)
 			if p := whole.Points[0]; len(whole.Points) != 1 || p.Kind != GoWrite || p.Stepped || p.Offset <= at || p.Offset > at+32 {
 				t.Errorf("%+v, want one just behind %#x", whole.Points, at)
 			}
@@ -177,8 +168,8 @@ func TestGo(t *testing.T) {
 	}
 }
 
-// goSymbol is where in the file the symbol of the function is.
-func goSymbol(t *testing.T, path string) uint64 {
+// goSymbol is where in the file the symbol of a function is.
+func goSymbol(t *testing.T, path, symbol string) uint64 {
 	t.Helper()
 	out, err := exec.Command("go", "tool", "nm", path).Output()
 	if err != nil {
@@ -187,7 +178,7 @@ func goSymbol(t *testing.T, path string) uint64 {
 	for _, line := range strings.Split(string(out), "\n") {
 		var addr uint64
 		var kind, name string
-		if n, _ := fmt.Sscanf(line, "%x %s %s", &addr, &kind, &name); n == 3 && name == goFunction { //nolint:errcheck // other lines
+		if n, _ := fmt.Sscanf(line, "%x %s %s", &addr, &kind, &name); n == 3 && name == symbol { //nolint:errcheck // other lines
 			f, err := os.Open(path)
 			if err != nil {
 				t.Fatal(err)
@@ -198,7 +189,7 @@ func goSymbol(t *testing.T, path string) uint64 {
 			return off
 		}
 	}
-	t.Fatalf("%s has no symbol %s", path, goFunction)
+	t.Fatalf("%s has no symbol %s", path, symbol)
 	return 0
 }
 

@@ -30,8 +30,38 @@ const (
 	maxRelocations = 32 << 20
 )
 
+// goTable is the table that the runtime keeps of its functions.
+type goTable struct {
+	pcHeader
+	b *binaryFile
+	s *elf.Section
+}
+
 // byPclntab finds Go's crypto/tls, also in a stripped binary: the runtime needs the table of its functions.
 func byPclntab(b *binaryFile) (*Library, error) {
+	t, err := b.goTable()
+	if err != nil {
+		return nil, err
+	}
+	found, err := t.functions(append([]string{goFunction}, httpFunctions[:]...)...)
+	if err != nil {
+		return nil, err
+	}
+	addr, err := found.address(goFunction)
+	if err != nil {
+		return nil, err
+	}
+	p, err := b.point(GoWrite, goFunction, addr, goArguments)
+	if err != nil {
+		return nil, err
+	}
+	l := &Library{Name: "Go crypto/tls", How: "pclntab", Points: []Point{p}}
+	l.HTTP, l.HTTPErr = found.http()
+	return l, nil
+}
+
+// goTable reads the header of the table; ErrNotHere: this is no Go program.
+func (b *binaryFile) goTable() (*goTable, error) {
 	s := b.Section(".gopclntab")
 	if s == nil {
 		s = b.Section(".data.rel.ro.gopclntab")
@@ -39,8 +69,9 @@ func byPclntab(b *binaryFile) (*Library, error) {
 	if s == nil {
 		return nil, ErrNotHere
 	}
-	var h pcHeader
-	if err := binary.Read(io.NewSectionReader(s, 0, int64(binary.Size(h))), binary.LittleEndian, &h); err != nil {
+	t := &goTable{b: b, s: s}
+	h := &t.pcHeader
+	if err := binary.Read(io.NewSectionReader(s, 0, int64(binary.Size(h))), binary.LittleEndian, h); err != nil {
 		return nil, fmt.Errorf("read Go's function table: %w", err)
 	}
 	if h.Magic != goMagic118 && h.Magic != goMagic120 || h.PtrSize != 8 {
@@ -49,36 +80,73 @@ func byPclntab(b *binaryFile) (*Library, error) {
 	if h.Functions > maxFunctions || h.Names > h.Units || h.Units-h.Names > maxNames || h.FuncData > s.Size {
 		return nil, fmt.Errorf("the function table of this Go program has %d functions and %d bytes of names: it is damaged", h.Functions, h.Units-h.Names)
 	}
-	name, err := findName(s, h.Names, h.Units)
-	if err != nil {
-		return nil, err
-	}
-	entry, err := entryOf(s, &h, name)
-	if err != nil {
-		return nil, err
-	}
-	addr, err := b.goAddress(&h, s.Addr, entry)
-	if err != nil {
-		return nil, err
-	}
-	p, err := b.point(GoWrite, goFunction, addr, goArguments)
-	if err != nil {
-		return nil, err
-	}
-	return &Library{Name: "Go crypto/tls", How: "pclntab", Points: []Point{p}}, nil
+	return t, nil
 }
 
-// findName is where among the names the function's is, as an offset from their beginning.
-func findName(s *elf.Section, from, to uint64) (uint32, error) {
-	want := append(append([]byte{0}, goFunction...), 0)
-	at, err := search(s, from, to, want)
+// goFunctions are where some functions begin, from the start of the text.
+type goFunctions struct {
+	*goTable
+	entries map[string]uint32
+	named   map[string]bool
+}
+
+// functions looks for some by name, in one pass. The table has for each function its entry and where more is told of it: the entry again,
+// and the name.
+func (t *goTable) functions(names ...string) (*goFunctions, error) {
+	out := &goFunctions{t, map[string]uint32{}, map[string]bool{}}
+	byName := map[uint32]string{}
+	for _, name := range names {
+		at, err := t.findName(name)
+		if err != nil {
+			return nil, err
+		}
+		if at >= 0 {
+			byName[uint32(at)], out.named[name] = name, true //nolint:gosec // within maxNames
+		}
+	}
+	if len(byName) == 0 {
+		return out, nil
+	}
+	table := make([]byte, 8*t.Functions)
+	if _, err := t.s.ReadAt(table, int64(t.FuncData)); err != nil { //nolint:gosec // within the section
+		return nil, fmt.Errorf("read Go's function table: %w", err)
+	}
+	var f [8]byte
+	for ; len(table) >= 8 && len(out.entries) < len(byName); table = table[8:] {
+		entry, at := binary.LittleEndian.Uint32(table), binary.LittleEndian.Uint32(table[4:])
+		if _, err := t.s.ReadAt(f[:], int64(t.FuncData)+int64(at)); err != nil { //nolint:gosec // as above
+			return nil, fmt.Errorf("read a function of Go's table: %w", err)
+		}
+		if name := byName[binary.LittleEndian.Uint32(f[4:])]; name != "" && binary.LittleEndian.Uint32(f[:]) == entry {
+			out.entries[name] = entry
+		}
+	}
+	return out, nil
+}
+
+// findName is where among the names the function's is, as an offset from their beginning; -1: nowhere.
+func (t *goTable) findName(name string) (int64, error) {
+	want := append(append([]byte{0}, name...), 0)
+	at, err := search(t.s, t.Names, t.Units, want)
 	if err != nil {
 		return 0, fmt.Errorf("read the names of Go's functions: %w", err)
 	}
 	if at < 0 {
-		return 0, ErrNotHere // a Go program without TLS
+		return -1, nil
 	}
-	return uint32(uint64(at) + 1 - from), nil //nolint:gosec // within maxNames
+	return at + 1 - int64(t.Names), nil //nolint:gosec // within maxNames
+}
+
+// address is where a function begins. ErrNotHere: the program has none of that name.
+func (f *goFunctions) address(name string) (uint64, error) {
+	if !f.named[name] {
+		return 0, ErrNotHere
+	}
+	entry, ok := f.entries[name]
+	if !ok {
+		return 0, fmt.Errorf("%s has a name but is no function: it was inlined or left out", name)
+	}
+	return f.b.goAddress(&f.pcHeader, f.s.Addr, name, entry)
 }
 
 // search finds bytes between two offsets, a part at a time; -1: they are not there.
@@ -100,30 +168,10 @@ func search(r io.ReaderAt, from, to uint64, want []byte) (int64, error) {
 	return -1, nil
 }
 
-// entryOf is the function's first instruction, from the start of the text. The table has for each function its entry and where more
-// is told of it: the entry again, and the name.
-func entryOf(s *elf.Section, h *pcHeader, name uint32) (uint32, error) {
-	table := make([]byte, 8*h.Functions)
-	if _, err := s.ReadAt(table, int64(h.FuncData)); err != nil { //nolint:gosec // within the section
-		return 0, fmt.Errorf("read Go's function table: %w", err)
-	}
-	var f [8]byte
-	for ; len(table) >= 8; table = table[8:] {
-		entry, at := binary.LittleEndian.Uint32(table), binary.LittleEndian.Uint32(table[4:])
-		if _, err := s.ReadAt(f[:], int64(h.FuncData)+int64(at)); err != nil { //nolint:gosec // as above
-			return 0, fmt.Errorf("read a function of Go's table: %w", err)
-		}
-		if binary.LittleEndian.Uint32(f[4:]) == name && binary.LittleEndian.Uint32(f[:]) == entry {
-			return entry, nil
-		}
-	}
-	return 0, fmt.Errorf("%s has a name but is no function: it was inlined or left out", goFunction)
-}
-
 // goAddress is the address of a function of the table. What its entries count from, runtime.text, is in the table until Go 1.25, in the
 // runtime's moduledata, and is where .text begins unless C code stands before it: the one is right where a function that needs
 // a stack begins.
-func (b *binaryFile) goAddress(h *pcHeader, table uint64, entry uint32) (uint64, error) {
+func (b *binaryFile) goAddress(h *pcHeader, table uint64, name string, entry uint32) (uint64, error) {
 	bases := []uint64{h.TextStart}
 	if text, ok := b.moduleText(table); ok {
 		bases = append(bases, text)
@@ -137,7 +185,7 @@ func (b *binaryFile) goAddress(h *pcHeader, table uint64, entry uint32) (uint64,
 			return base + uint64(entry), nil
 		}
 	}
-	return 0, fmt.Errorf("%s is not where Go's function table has it, counted from any of %#x", goFunction, bases)
+	return 0, fmt.Errorf("%s is not where Go's function table has it, counted from any of %#x", name, bases)
 }
 
 // growsStack says whether code begins as a Go function that asks whether its stack is large enough: cmp 16(R14), SP, or a lower address.

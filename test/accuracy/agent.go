@@ -96,14 +96,15 @@ func startAgent(ctx context.Context, bin, dir, depth string, l *lab.Lab) (_ *age
 	return a, nil
 }
 
-// waitReady waits until the agent records and, where the lab speaks TLS, has probes on what the proxies and the load use.
+// waitReady waits until the agent records and, where the lab speaks TLS, has probes on what the proxies and the load use, and where the apps
+// hand no ids on, on these.
 func (a *agent) waitReady(ctx context.Context, o lab.Options) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second) // it takes about one; others may use the CPUs
 	defer cancel()
 	var last error
 	for {
 		s, err := a.ask.Status(ctx)
-		if err == nil && s.Recording && (!o.TLS || probed(&s, o)) {
+		if err == nil && s.Recording && (!o.TLS || probed(&s, o)) && (!o.Anonymous || o.GRPC || goProbed(&s)) {
 			return nil
 		}
 		last = err
@@ -127,8 +128,13 @@ func probed(s *control.Status, o lab.Options) bool {
 	return true
 }
 
-// settle waits until the agent has given out all it will, and returns its status then.
-func (a *agent) settle(ctx context.Context) (control.Status, error) {
+// goProbed says whether the lab's apps in Go have probes on net/http.
+func goProbed(s *control.Status) bool {
+	return slices.ContainsFunc(s.TLS, func(b probe.Binary) bool { return filepath.Base(b.Path) == "app" && b.HTTP != nil && b.HTTP.Probed })
+}
+
+// settle waits until an agent has given out all it will, and returns its status then.
+func settle(ctx context.Context, agent *control.Client) (control.Status, error) {
 	const (
 		still = 2 * time.Second  // more than the joiner waits for a flight or a parent
 		limit = 15 * time.Second // more than the reader waits for a flight that is not read
@@ -136,7 +142,7 @@ func (a *agent) settle(ctx context.Context) (control.Status, error) {
 	var flights uint64
 	since := time.Now()
 	for deadline := time.Now().Add(limit); ; {
-		s, err := a.ask.Status(ctx)
+		s, err := agent.Status(ctx)
 		if err != nil {
 			return s, err
 		}

@@ -110,7 +110,7 @@ func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, d time.Duratio
 	}
 	out.Rate = out.Load.Rate()
 	var after control.Status
-	if after, err = a.settle(ctx); err != nil {
+	if after, err = settle(ctx, a.ask); err != nil {
 		return err
 	}
 	out.Lost = since(before.Losses, after.Losses)

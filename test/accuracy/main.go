@@ -1,6 +1,7 @@
 // Command accuracy measures how many requests of a saturated mesh become a journey with every leg and every hop, and how
 // many are joined wrongly. The truth is an id that the load gives each request and the joiner never sees, and the proxies'
-// access logs, which name the connections; of gRPC, what the apps say of their messages. It exits 1 when a bar is missed.
+// access logs, which name the connections; of gRPC, what the apps say of their messages. In a cluster it also compares who and which
+// route is said to be behind each leg. It exits 1 when a bar is missed.
 package main
 
 import (
@@ -129,8 +130,11 @@ func (a *asked) measure(ctx context.Context, scenario string, res *result.Result
 			return nil, err
 		}
 	}
-	if scenario == oddities {
+	switch scenario {
+	case oddities:
 		return r.measureOddities(ctx, res)
+	case inCluster:
+		return r.measureCluster(ctx, res)
 	}
 	names, err := loads(a.loads, scenario)
 	if err != nil {

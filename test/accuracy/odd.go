@@ -108,7 +108,7 @@ func (r *runner) oddities(ctx context.Context) (_ []*oddResult, err error) {
 			return nil, errors.Join(fmt.Errorf("%s: %w", t.name, err), a.stop())
 		}
 	}
-	_, err = a.settle(ctx)
+	_, err = settle(ctx, a.ask)
 	if err := errors.Join(err, a.stop()); err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func (r *runner) restart(ctx context.Context) (_ *restarted, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, second.out.Close()) }()
-	_, err = second.settle(ctx)
+	_, err = settle(ctx, second.ask)
 	if err := errors.Join(err, second.stop()); err != nil {
 		return nil, err
 	}

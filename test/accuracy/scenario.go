@@ -25,6 +25,7 @@ func scenarios() map[string]lab.Options {
 		"grpc":        {Sidecar: lab.SidecarEnvoy, TLS: true, GRPC: true, Records: true},
 		"haproxy-tls": {Sidecar: lab.SidecarHAProxy, TLS: true, Threads: 4},
 		oddities:      {Records: true},
+		inCluster:     {},
 
 		"no-ids":                {Sidecar: lab.SidecarEnvoy, Anonymous: true},
 		"no-ids-varied":         {Sidecar: lab.SidecarEnvoy, Anonymous: true},
@@ -55,6 +56,9 @@ func options(scenario string, asked lab.Options) (lab.Options, error) {
 	o, ok := scenarios()[scenario]
 	if !ok {
 		return o, fmt.Errorf("--scenario %s: it must be one of %s", scenario, strings.Join(scenarioNames(), ", "))
+	}
+	if scenario == inCluster && asked != (lab.Options{}) {
+		return o, fmt.Errorf("--sidecar, --ipv6: the scenario %s is as Istio makes it", scenario)
 	}
 	if asked.Sidecar != "" {
 		if o.Sidecar != "" {

@@ -60,6 +60,9 @@ func (r *Report) judge() {
 	if i := r.Idle; i != nil {
 		r.control("cores with idle connections", i.AA, 0, coresSlack)
 	}
+	if i := r.Inject; i != nil {
+		r.control("throughput with ids given", i.Throughput.AA, 1, ratioSlack)
+	}
 	if a := r.Attached; a != nil {
 		r.control("throughput with programs attached", a.Throughput.AA, 1, ratioSlack)
 	}
@@ -147,6 +150,9 @@ func (r *Report) table(w io.Writer, what string) error {
 		row("throughput, attached and switched off / not attached\t%s\t%s", a.Throughput.On.text(3), a.Throughput.AA.text(3))
 		row("CPU per request, saturated, µs\t%s\t%s", a.Cost.On.text(1), a.Cost.AA.text(1))
 		row("  %d links, %d quads dropped; not attached a request costs %.0f µs", a.Links, a.Throughput.Dropped, a.OffCost)
+	}
+	if i := r.Inject; i != nil {
+		i.rows(row)
 	}
 	if a := r.Agent; a != nil {
 		row("agent at %.0f/s: %.3f cores, %.0f MB resident (peak %.0f), maps %.1f MB", a.Rate, a.Cores, a.RSS, a.RSSPeak, float64(a.MapBytes)/1e6)

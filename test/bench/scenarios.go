@@ -22,6 +22,7 @@ type Report struct {
 	Idle       *Idle       `json:"idle,omitempty"`
 	Node       *Node       `json:"node,omitempty"`
 	Attached   *Attached   `json:"attached,omitempty"`
+	Inject     *Injected   `json:"inject,omitempty"`
 	Unsound    []string    `json:"unsound"` // why figures are not to be used
 	Notes      []string    `json:"notes"`   // what else there is to know
 }
@@ -56,6 +57,7 @@ func scenarios() []scenario {
 		{"churn", "a connection per request, without a proxy", false, false, plainly("request", client{kind: "churn", connections: 16})},
 		{"raw", "traffic that is not HTTP: 64 bytes there and back, without a proxy", false, false, plainly("message there and back", client{kind: "raw", connections: 16})},
 		{"idle", "1,000 idle connections", false, false, idle},
+		{"inject", "mesh of Envoy sidecars, a connection per request: ids given to the requests of one app, or not", false, true, injected},
 		{"node", "a node with 100 pod namespaces", false, false, node},
 	}
 }

@@ -149,3 +149,27 @@ func (c *Cluster) replaceToken(ctx context.Context, p Pod, name string, token []
 	}
 	return lift, nil
 }
+
+// StopAPIServer ends the API server's process as a crash would. Nobody starts it again until the fault is lifted.
+func (c *Cluster) StopAPIServer(ctx context.Context) (Lift, error) {
+	const name = "apiserver"
+	pid, err := processOf(nodeName(1) + "-" + name)
+	if err != nil {
+		return nil, err
+	}
+	lifted := false
+	lift := func(ctx context.Context) error {
+		if lifted {
+			return nil
+		}
+		lifted = true
+		if err := c.serve(1, name, c.apiserverLine()...); err != nil {
+			return err
+		}
+		return c.waitAPI(ctx)
+	}
+	if err := end(ctx, pid, nodeName(1)+"-"+name, os.Kill); err != nil {
+		return lift, errors.Join(err, lift(context.WithoutCancel(ctx)))
+	}
+	return lift, nil
+}

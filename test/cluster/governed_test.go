@@ -1,25 +1,14 @@
 package cluster
 
 import (
-	"bytes"
-	"net/netip"
-	"os"
-	"slices"
+	"fmt"
 	"testing"
 
-	"github.com/meshwatch/meshwatch/meshwatch/control"
-	"github.com/meshwatch/meshwatch/meshwatch/report"
 	"github.com/meshwatch/meshwatch/test/await"
 )
 
-// received is a request at a proxy: by its id, and its connection's peer.
-type received struct {
-	id   string
-	peer netip.AddrPort
-}
-
 // testGoverned compares what the agent's journeys say of routes to what the proxies log of the same requests.
-func (c *Cluster) testGoverned(t *testing.T, a *control.Client) {
+func (c *Cluster) testGoverned(t *testing.T, a *Agent) {
 	t.Helper()
 	if _, err := c.SendLoad(ctxWithin(t, soon), Load{Requests: 50, Connections: 2, Path: "/warm"}); err != nil {
 		t.Fatal(err)
@@ -28,67 +17,68 @@ func (c *Cluster) testGoverned(t *testing.T, a *control.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = await.Until(ctxWithin(t, soon), func() bool { // the agent asks for what a proxy is told when it first sees a request at it
-		return !slices.ContainsFunc(pods, func(p Pod) bool {
-			rules, err := a.Routes(t.Context(), p.Namespace, p.Name)
-			return err != nil || len(rules) == 0
-		})
-	})
-	if err != nil {
-		t.Fatalf("%v: not all proxies are followed", err)
+	if err := a.WaitFollowed(ctxWithin(t, soon), pods); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := c.SendLoad(ctxWithin(t, soon), Load{Requests: 500, Connections: 4, Path: "/governed"}); err != nil {
 		t.Fatal(err)
 	}
-	logged := map[received]Access{}
-	var routes, clusters score
-	unknown := map[string]int{}
+	var logged map[Received]Logged
+	var g governed
 	err = await.Until(ctxWithin(t, soon), func() bool {
-		clear(logged)
-		for _, p := range pods {
-			for _, a := range lines(t, p, func(a Access) bool { return a.Path == "/governed" }) {
-				logged[received{a.RequestID, a.DownstreamDirect.AddrPort}] = a
+		logged, err = ReceivedBy(pods, func(a Access) string {
+			if a.Path != "/governed" {
+				return ""
 			}
+			return a.RequestID
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		routes, clusters = c.governed(t, logged, unknown)
-		return routes.lines >= 750 // of 500 requests at three sidecars (the gateway's clients send no id) half; how many are joined is for others to test
+		g = a.governed(t, logged)
+		return g.routes.Lines >= 750 // of 500 requests at three sidecars (the gateway's clients send no id) half; how many are joined is for others to test
 	})
-	t.Logf("%d lines of the proxies; of those with a journey: routes: %s; clusters: %s; unknown: %v", len(logged), routes.String(), clusters.String(), unknown)
-	if err != nil || routes.wrong+clusters.wrong > 0 || routes.said < routes.lines*9/10 {
-		t.Errorf("%v: too little is said, or wrong", err)
+	t.Logf("%d lines of the proxies; of those with a journey: routes: %s; clusters: %s; unknown: %v", len(logged), g.routes.String(), g.clusters.String(), g.unknown)
+	for _, why := range g.wrong[:min(len(g.wrong), 20)] {
+		t.Error(why)
+	}
+	if err != nil || g.routes.Said < g.routes.Lines*9/10 {
+		t.Errorf("%v: too little is said", err)
 	}
 }
 
-// governed counts the exchanges of the agent's journeys that are in the access logs.
-func (c *Cluster) governed(t *testing.T, logged map[received]Access, unknown map[string]int) (routes, clusters score) {
+// governed is what journeys say of the lines of access logs.
+type governed struct {
+	routes, clusters Score
+	unknown          map[string]int // why, by reason
+	wrong            []string
+}
+
+// governed compares the agent's journeys so far to access logs.
+func (a *Agent) governed(t *testing.T, logged map[Received]Logged) governed {
 	t.Helper()
-	log, err := os.ReadFile(path("logs", nodeName(1)+"-meshwatch.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	clear(unknown)
-	for line := range bytes.Lines(log) {
-		j, err := report.Decode(line)
+	g := governed{unknown: map[string]int{}}
+	for j, err := range a.Journeys() {
 		if err != nil {
-			continue
+			t.Fatal(err)
 		}
 		for _, e := range j.Exchanges {
-			a, ok := logged[received{e.RequestID, e.Leg.Server.Peer}]
+			line, ok := logged[Received{e.RequestID, e.Leg.Server.Peer}]
 			if !ok || e.Leg.Server.Process != "envoy" {
 				continue
 			}
 			route, cluster := "", ""
-			if g := e.Governance; g != nil {
-				route, cluster = g.Route, g.Cluster
-				unknown[g.Unknown]++
+			if said := e.Governance; said != nil {
+				route, cluster = said.Route, said.Cluster
+				g.unknown[said.Unknown]++
 			} else {
-				unknown["nothing"]++
+				g.unknown["nothing"]++
 			}
-			wrong := routes.add(route, a.Route)
-			if wrong = clusters.add(cluster, a.Cluster) || wrong; wrong {
-				t.Errorf("%+v is said to be %+v", a, e.Governance)
+			wrong := g.routes.Add(route, line.Route)
+			if wrong = g.clusters.Add(cluster, line.Cluster) || wrong; wrong {
+				g.wrong = append(g.wrong, fmt.Sprintf("%+v is said to be %+v", line.Access, e.Governance))
 			}
 		}
 	}
-	return routes, clusters
+	return g
 }

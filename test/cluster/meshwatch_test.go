@@ -1,11 +1,8 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -14,8 +11,6 @@ import (
 	"time"
 
 	"github.com/meshwatch/meshwatch/meshwatch/control"
-	"github.com/meshwatch/meshwatch/meshwatch/probe"
-	"github.com/meshwatch/meshwatch/meshwatch/report"
 	"github.com/meshwatch/meshwatch/test/await"
 	"github.com/meshwatch/meshwatch/test/tree"
 )
@@ -24,29 +19,24 @@ import (
 // last app, and named by what a real istiod and a real API server say, which is one pod for both.
 func TestMeshwatch(t *testing.T) {
 	want(t)
-	testMeshwatch(t, begin(t, Options{Nodes: 1}))
+	c := begin(t, Options{Nodes: 1})
+	t.Run("journeys and topology", func(t *testing.T) { testMeshwatch(t, c) })
+	t.Run("away and back", func(t *testing.T) { testAway(t, c) })
 }
 
 func testMeshwatch(t *testing.T, c *Cluster) {
 	a := c.observe(t)
 	ctx := ctxWithin(t, time.Minute)
-	var last string
-	err := await.Until(ctx, func() bool {
-		s, err := a.Status(ctx)
-		last = fmt.Sprintf("%+v %+v %v", s.Topology, s.TLS, err)
-		return err == nil && s.Recording && s.Kubernetes != nil && s.Kubernetes.Ready && s.Kubernetes.Connected && s.Topology.Connected && s.Topology.Addresses > 3 &&
-			slices.ContainsFunc(s.TLS, func(b probe.Binary) bool { return b.Writes && strings.HasSuffix(b.Path, "/envoy") })
-	})
-	if err != nil {
-		log, _ := os.ReadFile(path("logs", nodeName(1)+"-meshwatch.log")) //nolint:errcheck // then there is none
-		t.Fatalf("%v: %s: %s", err, last, log[:min(len(log), 2000)])
+	if err := a.WaitReady(ctx); err != nil {
+		t.Fatal(err)
 	}
 	if s, err := a.Status(ctx); err != nil || len(s.Kubernetes.Missing) > 0 {
 		t.Errorf("%+v, %v", s.Kubernetes, err)
 	}
 	through := "frontend tls, frontend, frontend, backend tls, backend" // the gateway's first leg has no id to be joined by
+	var last string
 	var seen []string
-	err = await.Until(ctx, func() bool {
+	err := await.Until(ctx, func() bool {
 		resp, err := c.GatewayClient().Get(c.GatewayURL())
 		if err != nil {
 			last = err.Error()
@@ -54,7 +44,7 @@ func testMeshwatch(t *testing.T, c *Cluster) {
 		}
 		_, _ = io.Copy(io.Discard, resp.Body) //nolint:errcheck // what counts are journeys
 		_ = resp.Body.Close()
-		seen = c.callees(t)
+		seen = a.callees(t)
 		return slices.Contains(seen, through)
 	})
 	if err != nil {
@@ -62,10 +52,11 @@ func testMeshwatch(t *testing.T, c *Cluster) {
 	}
 	c.testGoverned(t, a)
 	c.testTopology(t, a)
+	c.testEdges(t, a)
 }
 
 // testTopology asks as `meshwatch topology` does: who has an address, what is behind a service, and what a sidecar was told.
-func (c *Cluster) testTopology(t *testing.T, a *control.Client) {
+func (c *Cluster) testTopology(t *testing.T, a *Agent) {
 	t.Helper()
 	ctx := ctxWithin(t, time.Minute)
 	pod, err := c.Pod(ctx, "demo", "app=frontend")
@@ -90,8 +81,8 @@ func (c *Cluster) testTopology(t *testing.T, a *control.Client) {
 	}
 }
 
-// observe runs the agent on the first node until the cluster is taken down.
-func (c *Cluster) observe(t *testing.T) *control.Client {
+// observe runs the agent on the first node until the test ends.
+func (c *Cluster) observe(t *testing.T, captures ...string) *Agent {
 	t.Helper()
 	root, err := tree.Root()
 	if err != nil {
@@ -104,33 +95,26 @@ func (c *Cluster) observe(t *testing.T) *control.Client {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	istiod, err := c.Pod(context.Background(), "istio-system", "app=istiod")
+	a, err := c.StartAgent(t.Context(), bin, dir, captures...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket, file := filepath.Join(dir, "sock"), filepath.Join(dir, "agent.yaml")
-	config := fmt.Sprintf("topology: {xds: {address: \"%s:15010\", security: plaintext, proxies: true}, kubernetes: {enabled: true, kubeconfig: %s, node: %s}}\ncontrol: {socket: %s}\nmetrics: {listen: \"\"}\noutput: json\nbudget: {agent: 0, recorder: 0}\n",
-		istiod.IP, kubeconfig("admin"), nodeName(1), socket)
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.serve(1, "meshwatch", bin, "agent", "--config", file); err != nil {
-		t.Fatal(err)
-	}
-	return control.NewClient(socket)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), soon)
+		defer cancel()
+		if err := a.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return a
 }
 
 // callees are who was asked on the legs of each journey so far, by the name of their spans.
-func (c *Cluster) callees(t *testing.T) (out []string) {
+func (a *Agent) callees(t *testing.T) (out []string) {
 	t.Helper()
-	log, err := os.ReadFile(path("logs", nodeName(1)+"-meshwatch.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range bytes.Lines(log) {
-		j, err := report.Decode(line)
+	for j, err := range a.Journeys() {
 		if err != nil {
-			continue // the log's, or not whole yet
+			t.Fatal(err)
 		}
 		var names []string
 		for _, e := range j.Exchanges {

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/meshwatch/meshwatch/test/await"
 	"github.com/meshwatch/meshwatch/test/tree"
 )
 
@@ -153,4 +154,20 @@ func (c *Cluster) Interactive(ctx context.Context, node string, argv ...string) 
 	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
 	defer stop()
 	return cmd.Wait()
+}
+
+// end sends a process of ours a signal, and waits until nothing is left in its cgroup.
+func end(ctx context.Context, pid int, name string, sig os.Signal) error {
+	proc, err := os.FindProcess(pid) // holds a pidfd: not another process's by then
+	if err != nil {
+		return fmt.Errorf("end %s: %w", name, err)
+	}
+	defer func() { _ = proc.Release() }()
+	if err := proc.Signal(sig); err != nil {
+		return fmt.Errorf("end %s: %w", name, err)
+	}
+	if err := await.Until(ctx, func() bool { _, err := processOf(name); return err != nil }); err != nil {
+		return fmt.Errorf("end %s: %w", name, err)
+	}
+	return nil
 }

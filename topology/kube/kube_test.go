@@ -248,6 +248,26 @@ func TestForbidden(t *testing.T) {
 	f.await("reading it", func() bool { return len(f.Status().Missing) == 0 && f.Status().Ready })
 }
 
+// An API server that does not take the agent's token any more, as after its end, is away until it takes one: what it told stays.
+func TestTokenRefused(t *testing.T) {
+	s := newServer(t)
+	s.set(podsPath, aPod("a", "10.0.0.1"))
+	f := follow(t, s)
+	f.await("ready", func() bool { return f.Status().Ready })
+	s.answer(podsPath, http.StatusUnauthorized)
+	s.away(true) // watches that are open end, too
+	s.away(false)
+	f.await("refused", func() bool {
+		st := f.Status()
+		return !st.Connected && strings.Contains(st.Problem, "nauthorized")
+	})
+	f.is("10.0.0.1", "a")
+	s.set(podsPath, aPod("b", "10.0.0.2"))
+	s.answer(podsPath, 0)
+	f.await("back", func() bool { st := f.Status(); return st.Connected && st.Ready && st.Problem == "" })
+	f.is("10.0.0.2", "b")
+}
+
 // The ClusterRole lets a Client read what it follows, and nothing else.
 func TestRole(t *testing.T) {
 	var role rbac.ClusterRole

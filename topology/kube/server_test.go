@@ -165,6 +165,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case answer == http.StatusForbidden:
 		s.status(w, answer, metav1.StatusReasonForbidden)
+	case answer == http.StatusUnauthorized:
+		s.status(w, answer, metav1.StatusReasonUnauthorized)
 	case answer != 0:
 		s.status(w, answer, metav1.StatusReasonNotFound)
 	case q.Get("watch") != "":

@@ -175,15 +175,11 @@ func (s *stream) moment() topology.Moment {
 	return m
 }
 
-// relisted is when what a list says was so. What the first one says was always so, unless it came so late that somebody else may
-// have had the addresses since the agent's start.
+// relisted is when what a list says was so.
 func (s *stream) relisted() topology.Moment {
 	now := s.client.Clock()
-	switch {
-	case s.heard == 0 && now-s.client.started <= topology.Lateness:
-		return topology.Moment{}
-	case s.heard == 0:
-		return topology.Moment{At: now}
+	if s.heard == 0 {
+		return topology.First(now, s.client.started)
 	}
 	return topology.Moment{At: now, Since: s.heard - min(s.heard, topology.Lateness)}
 }

@@ -69,6 +69,11 @@ const (
 	Contradicted Reason = "contradicted" // the route's cluster has no such endpoint
 )
 
+// Unsaid are the reasons for which less is said than the proxy itself knew: all but NoHTTP and NoMatch, which are how it was.
+func Unsaid() []Reason {
+	return []Reason{NoConfig, NoListener, NoRoutes, Filter, Path, Condition, Listeners, Weights, Changing, Contradicted}
+}
+
 // Route is a route of a virtual host. Empty fields of one that stands for several possible ones are not known.
 type Route struct {
 	Name        string

@@ -10,6 +10,10 @@ type Versions struct {
 	since   uint64 // likewise of before
 }
 
+// First are the Versions of a proxy of which something was learned for the first time, so late that it may have been otherwise at
+// requests before.
+func First(c *Config, at uint64) *Versions { return &Versions{now: c, changed: at} }
+
 // Then are the Versions after a change of routes or listeners that was learned at a time.
 func (v *Versions) Then(c *Config, at uint64) *Versions {
 	if v == nil {

@@ -35,6 +35,7 @@ type Client struct {
 	subscription
 	dirty   chan struct{}
 	proxies *proxies
+	started uint64 // CLOCK_MONOTONIC ns
 
 	mu     sync.Mutex
 	status Status
@@ -56,7 +57,7 @@ type Status struct {
 // New makes a Client. It does not connect.
 func New(s Settings, o Options) *Client {
 	l := newLink(s, o.Log, "")
-	c := &Client{Options: o, link: l, dirty: make(chan struct{}, 1), proxies: newProxies(l, o)}
+	c := &Client{Options: o, link: l, dirty: make(chan struct{}, 1), proxies: newProxies(l, o), started: o.Clock()}
 	c.addresses.builder = o.Builder
 	c.subscription = subscription{typeURL: addressType, versions: map[string]string{}}
 	return c
@@ -92,7 +93,7 @@ func (c *Client) read(r *discovery.DeltaDiscoveryResponse) *discovery.DeltaDisco
 	c.mu.Lock()
 	switch {
 	case c.status.Accepted+c.status.Refused == 0:
-		m = topology.Moment{} // the first state: it was so before
+		m = topology.First(now, c.started)
 	case c.lost != 0:
 		m.Since = c.lost - min(c.lost, topology.Lateness+uint64(keepalivePeriod+keepaliveTimeout)) // it was away before that showed
 		c.lost = 0

@@ -13,6 +13,7 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/meshwatch/meshwatch/topology"
 	"github.com/meshwatch/meshwatch/topology/proxy"
 )
 
@@ -69,6 +70,7 @@ type proxyStream struct {
 	proxy *Proxy
 	link  *link
 	stop  context.CancelFunc
+	asked uint64 // since when it is, CLOCK_MONOTONIC ns
 
 	mu        sync.Mutex
 	kinds     [4]*kind // clusters, listeners, endpoints, routes: in the order in which they are asked for
@@ -84,7 +86,7 @@ type proxyStream struct {
 
 func newProxyStream(all *proxies, p *Proxy) *proxyStream {
 	s := &proxyStream{
-		all: all, proxy: p, status: ProxyStatus{Pod: p.Pod},
+		all: all, proxy: p, asked: all.options.Clock(), status: ProxyStatus{Pod: p.Pod},
 		clusters: map[string]*proxy.Cluster{}, listeners: map[string]*proxy.Listener{}, endpoints: map[string]*proxy.Endpoints{}, routes: map[string]*proxy.Routes{},
 	}
 	s.kinds = [...]*kind{
@@ -177,6 +179,8 @@ func (s *proxyStream) publish(at uint64) *proxy.Versions {
 	switch {
 	case !any:
 		return s.versions
+	case s.versions == nil && topology.First(at, s.asked) != topology.Moment{}:
+		s.versions = proxy.First(s.config(), at)
 	case routing && s.settled:
 		s.versions = s.versions.Then(s.config(), at)
 	default:

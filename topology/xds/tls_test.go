@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,12 +37,13 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 	life time.Duration
 	// trusts says whether it gives certificates of others' accounts.
-	trusts bool
-	mu     sync.Mutex
-	token  string              // that it takes
-	gave   map[string][]string // tokens by what was called: issue, ADS
-	seen   map[string]bool     // serial numbers of clients' certificates
-	as     []string            // identities in them
+	trusts  bool
+	serving atomic.Pointer[tls.Certificate] // the control plane's
+	mu      sync.Mutex
+	token   string              // that it takes
+	gave    map[string][]string // tokens by what was called: issue, ADS
+	seen    map[string]bool     // serial numbers of clients' certificates
+	as      []string            // identities in them
 }
 
 func newAuthority(t *testing.T, life time.Duration) *authority {
@@ -147,13 +149,20 @@ func (a *authority) accept(token string) {
 	a.token = token
 }
 
+// serve gives the control plane a certificate of this life; negative: it has expired.
+func (a *authority) serve(life time.Duration) {
+	key := newKey(a.t)
+	leaf := a.sign(&x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"istiod.istio-system.svc"}, NotAfter: time.Now().Add(life)}, key.Public())
+	a.serving.Store(&tls.Certificate{Certificate: [][]byte{leaf}, PrivateKey: key})
+}
+
 // secure is a control plane behind TLS with an authority, and the settings of its clients.
 func secure(t *testing.T, how string, a *authority) (*plane, Settings) {
-	key, pool := newKey(t), x509.NewCertPool()
+	pool := x509.NewCertPool()
 	pool.AddCert(a.root)
-	leaf := a.sign(&x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"istiod.istio-system.svc"}, NotAfter: time.Now().Add(time.Hour)}, key.Public())
+	a.serve(time.Hour)
 	config := &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{leaf}, PrivateKey: key}}, ClientCAs: pool, ClientAuth: tls.VerifyClientCertIfGiven,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.serving.Load(), nil }, ClientCAs: pool, ClientAuth: tls.VerifyClientCertIfGiven,
 	}
 	p := newPlane(t, func(s *grpc.Server) { security.RegisterIstioCertificateServiceServer(s, a) }, grpc.Creds(credentials.NewTLS(config)), grpc.StreamInterceptor(a.admit))
 	p.set(map[string][]byte{"a": pod("a", "10.0.0.1")})
@@ -212,6 +221,25 @@ func TestNotRenewed(t *testing.T) {
 	f.is("10.0.0.1", "a")
 	a.accept(jwt("one"))
 	f.await("back", func() bool { return f.Status().Connected && a.certificates() == 2 })
+}
+
+// A control plane whose own certificate has expired is away until it has another: what it told stays.
+func TestExpired(t *testing.T) {
+	a := newAuthority(t, time.Hour)
+	p, s := secure(t, Token, a)
+	f := follow(t, s)
+	f.is("10.0.0.1", "a")
+	a.serve(-time.Minute)
+	p.down()
+	p.up()
+	f.await("expired", func() bool {
+		s := f.Status()
+		return !s.Connected && strings.Contains(s.Problem, "certificate has expired")
+	})
+	f.is("10.0.0.1", "a")
+	a.serve(time.Hour)
+	p.set(map[string][]byte{"b": pod("b", "10.0.0.2")})
+	f.is("10.0.0.2", "b")
 }
 
 func TestToken(t *testing.T) {

@@ -12,7 +12,7 @@ var (
 	roles   = []journey.Role{journey.RoleUnknown, journey.RoleApp, journey.RoleSidecar, journey.RoleGateway}
 	classes = []journey.Class{journey.ClassApp, journey.ClassSidecar, journey.ClassGateway, journey.ClassNode, journey.ClassNetwork, journey.ClassUnknown, ""}
 	kinds   = []string{"iptables", "veth", "bridge", "loopback", "tunnel", "wire", "socket-wait"}
-	methods = []journey.Method{journey.MethodRequestID, journey.MethodResponseID, journey.MethodTrace}
+	methods = []journey.Method{journey.MethodRequestID, journey.MethodResponseID, journey.MethodTrace, journey.MethodGoroutine, journey.MethodThread}
 )
 
 // Random is a tree of 1 to exchanges exchanges whose times may contradict each other, overlap or be missing, as losses and

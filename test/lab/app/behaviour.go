@@ -33,6 +33,7 @@ type query struct {
 	trailer     bool
 	status      int
 	session     bool
+	bare        bool
 	close       bool
 	reset       string
 	values      url.Values
@@ -82,6 +83,8 @@ func (q *query) set(key, value string) (err error) {
 		q.status, err = strconv.Atoi(value)
 	case "session":
 		q.session = value == "1"
+	case "bare":
+		q.bare = value == "1"
 	case "close":
 		q.close = value == "1"
 	case "reset":

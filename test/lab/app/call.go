@@ -76,7 +76,9 @@ func (a *app) call(r *http.Request, name string, q *query, into io.Writer) error
 	if q.forward {
 		req.Method, req.Body, req.ContentLength = r.Method, r.Body, r.ContentLength
 	}
-	handOn(req.Header, r.Header, a.forwarded)
+	if !q.bare {
+		handOn(req.Header, r.Header, a.forwarded)
+	}
 	if q.session {
 		handOn(req.Header, r.Header, ofSession)
 	}

@@ -16,6 +16,7 @@
 //	trailer=1     announce a trailer, and send it; the answer is chunked
 //	status=503    answer with this status
 //	session=1     hand credentials (Authorization, Cookie) and X-Shown on to upstreams, and answer with the cookie, as Set-Cookie
+//	bare=1        hand no ids and no trace context on, as an app that takes no part in tracing
 //	close=1       close the connection after the answer
 //	reset=1       reset the connection instead of an answer; reset=mid: after half of the body
 //
