@@ -116,9 +116,9 @@ func heardSim(t *testing.T, seed uint64, o simOptions, change func(*rand.Rand, [
 
 // Identical requests without ids, at every load: with the proxy's word all are joined, and right.
 func TestSaidJoinsAll(t *testing.T) {
-	for _, clients := range []int{1, 4, 16, 64, 256, 1000} {
+	for _, clients := range []int{1, 16, 256, 1000} {
 		for _, lost := range []float64{0, 0.01} {
-			o := simOptions{clients: clients, workers: 2, requests: 6000, targets: 1, lost: lost, service: 300_000}
+			o := simOptions{clients: clients, workers: 2, requests: 3000, targets: 1, lost: lost, service: 300_000}
 			t.Run(fmt.Sprintf("%d clients, %v lost", clients, lost), func(t *testing.T) {
 				score, methods := heardSim(t, 1, o, nil)
 				t.Logf("%+v %v", score, methods)
@@ -136,9 +136,9 @@ func TestSaidJoinsAll(t *testing.T) {
 // Without a flight that was lost there is no join; what was said of it is not given to its neighbours, however many of them are heard.
 func TestSaidIsNeverWrong(t *testing.T) {
 	for seed := range uint64(2) {
-		for _, clients := range []int{1, 4, 64, 1000} {
+		for _, clients := range []int{4, 64} {
 			for _, heard := range []float64{0.05, 1} {
-				o := simOptions{clients: clients, workers: 2, requests: 3000, targets: 1, lost: 0.05, service: 300_000, withID: 0.3}
+				o := simOptions{clients: clients, workers: 2, requests: 2000, targets: 1, lost: 0.05, service: 300_000, withID: 0.3}
 				t.Run(fmt.Sprintf("%d clients, %v heard, seed %d", clients, heard, seed), func(t *testing.T) {
 					score, methods := heardSim(t, seed, o, func(rng *rand.Rand, words []simWord) {
 						for i := range words {
