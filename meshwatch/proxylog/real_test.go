@@ -135,7 +135,9 @@ func TestReal(t *testing.T) {
 
 func (r *real) check(t *testing.T) {
 	var asked journey.Connection
+	var askedAt uint64
 	backend := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, q *http.Request) {
+		askedAt = monotonic()
 		local, _ := q.Context().Value(http.LocalAddrContextKey).(net.Addr)
 		asked = journey.Connection{Local: netip.MustParseAddrPort(q.RemoteAddr), Remote: netip.MustParseAddrPort(local.String())} // the proxy's view
 	}))
@@ -194,6 +196,9 @@ func (r *real) check(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got, addresses); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", path, diff)
+		}
+		if path != "/none" && (got.Earliest(got.Upto) > askedAt || askedAt > got.Latest(got.Answer) || got.Answer > got.Duration) {
+			t.Errorf("%s: asked %v after it began; %v until it went on, %v until the answer came, over after %v", path, time.Duration(askedAt-got.Start), got.Upto, got.Answer, got.Duration) //nolint:gosec // a difference
 		}
 		if len(got.RequestID) != 36 {
 			t.Errorf("id %q", got.RequestID)
