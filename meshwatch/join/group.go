@@ -132,7 +132,7 @@ func (j *Joiner) flush(all bool) {
 			continue
 		}
 		if j.awaitsWord(g) && !all {
-			g.queued, g.due = true, j.now+uint64(j.cfg.Linger)
+			g.queued, g.due = true, j.now+uint64(max(j.cfg.Linger, j.cfg.Hear/hearings))
 			j.quiet = append(j.quiet, g)
 			continue
 		}

@@ -2,8 +2,6 @@ package join
 
 import (
 	"net/netip"
-	"slices"
-	"sort"
 
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -18,6 +16,8 @@ const (
 	// a process that says more of it than that has said nothing.
 	maxWordsLooked = 512
 	maxWordsMeant  = 32
+	// hearings is how often it is looked, while an exchange waits, whether its proxy spoke of it.
+	hearings = 6
 )
 
 // awaitsWord makes the joins of a group of which proxies spoke, and says whether it should wait: a proxy that logs has not logged one of them yet.
@@ -52,12 +52,10 @@ func (j *Joiner) wordOfCaller(x *Exchange) bool {
 	if p == nil {
 		return true
 	}
-	list := j.words.out[at]
-	from := sort.Search(len(list), func(i int) bool { return list[i].Start > x.Req.StartNs+uint64(journey.SureStart) })
 	var y *Exchange
 	var of *word
 	n, meant := 0, 0
-	for _, w := range slices.Backward(list[max(0, from-maxWordsLooked):from]) {
+	for w := range j.words.out[at].about(x.Req.StartNs) {
 		if w.used || !w.sent(x) {
 			continue
 		}
@@ -88,10 +86,8 @@ func (j *Joiner) wordOfServer(y *Exchange) bool {
 	if p == nil {
 		return true
 	}
-	list := j.words.in[wordPlace{y.servedBy, journey.Connection{Remote: caller}}]
-	from := sort.Search(len(list), func(i int) bool { return list[i].Start > y.answeredAt+uint64(journey.SureStart) })
 	meant := 0
-	for _, w := range slices.Backward(list[max(0, from-maxWordsLooked):from]) {
+	for w := range j.words.in[wordPlace{y.servedBy, journey.Connection{Remote: caller}}].about(y.answeredAt) {
 		if w.used || w.Latest(0) < y.Req.RecvNs || w.LatestWrite(w.Duration) < y.answeredAt {
 			continue
 		}

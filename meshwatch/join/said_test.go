@@ -200,8 +200,8 @@ func TestSpeakersAreBounded(t *testing.T) {
 		said.By.Pid, said.Start = 1, said.Start+1
 		w.j.Say(&said)
 	}
-	if n := len(w.j.words.all); n != maxWords || len(w.j.words.in[(&word{Said: said}).inPlace()]) != maxWordsPlace || len(w.j.words.speakers) != maxSpeakers {
-		t.Errorf("%d words, %d of the connection, %d speakers", n, len(w.j.words.in[(&word{Said: said}).inPlace()]), len(w.j.words.speakers))
+	if n := len(w.j.words.all); n != maxWords || len(w.j.words.in[(&word{Said: said}).inPlace()].list) != maxWordsPlace || len(w.j.words.speakers) != maxSpeakers {
+		t.Errorf("%d words, %d of the connection, %d speakers", n, len(w.j.words.in[(&word{Said: said}).inPlace()].list), len(w.j.words.speakers))
 	}
 	if n := lossOf(&w.lost, "relay", "speaker-not-known"); n != 1+maxSpeakers {
 		t.Errorf("%d are counted", n)

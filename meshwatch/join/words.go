@@ -1,6 +1,7 @@
 package join
 
 import (
+	"iter"
 	"slices"
 	"sort"
 	"time"
@@ -23,10 +24,10 @@ const (
 
 // words are what was said lately.
 type words struct {
-	in       map[wordPlace][]*word // by the process and where its caller is, in the order of their starts
-	out      map[wordPlace][]*word // by the process and the connection on which it asked
-	all      []*word               // as they came
-	speakers map[uint32]uint64     // process → when it last said something
+	in       map[wordPlace]*wordList // by the process and where its caller is, in the order of their starts
+	out      map[wordPlace]*wordList // by the process and the connection on which it asked
+	all      []*word                 // as they came
+	speakers map[uint32]uint64       // process → when it last said something
 }
 
 // wordPlace is a connection of a process; of one on which it was asked, remote alone: its own end may be said as what its caller meant.
@@ -44,8 +45,29 @@ type word struct {
 	used  bool // a join was made of it
 }
 
+// wordList is what was said about one connection, in the order of starts.
+type wordList struct {
+	list    []*word
+	longest time.Duration // that one of them took
+}
+
+// about are the latest of those that may be about something that was sent or answered at a time, latest first. At most maxWordsLooked.
+func (l *wordList) about(ns uint64) iter.Seq[*word] {
+	return func(yield func(*word) bool) {
+		if l == nil {
+			return
+		}
+		from := sort.Search(len(l.list), func(i int) bool { return l.list[i].Start > ns+uint64(journey.SureStart) })
+		for _, w := range slices.Backward(l.list[max(0, from-maxWordsLooked):from]) {
+			if w.LatestWrite(l.longest) < ns || !yield(w) {
+				return
+			}
+		}
+	}
+}
+
 func newWords() words {
-	return words{in: map[wordPlace][]*word{}, out: map[wordPlace][]*word{}, speakers: map[uint32]uint64{}}
+	return words{in: map[wordPlace]*wordList{}, out: map[wordPlace]*wordList{}, speakers: map[uint32]uint64{}}
 }
 
 func (w *word) inPlace() wordPlace {
@@ -81,29 +103,39 @@ func (j *Joiner) Say(s *journey.Said) {
 	}
 }
 
-func insertWord(m map[wordPlace][]*word, at wordPlace, w *word) {
-	list := m[at]
-	if len(list) == maxWordsPlace {
-		list[0] = nil
-		list = list[1:]
+func insertWord(m map[wordPlace]*wordList, at wordPlace, w *word) {
+	l := m[at]
+	if l == nil {
+		l = &wordList{}
+		m[at] = l
 	}
-	m[at] = slices.Insert(list, sort.Search(len(list), func(i int) bool { return list[i].Start > w.Start }), w)
+	if len(l.list) == maxWordsPlace {
+		l.list[0] = nil
+		l.list = l.list[1:]
+	}
+	l.list = slices.Insert(l.list, sort.Search(len(l.list), func(i int) bool { return l.list[i].Start > w.Start }), w)
+	l.longest = max(l.longest, w.Duration)
 }
 
 func (ws *words) forget(w *word) {
-	for m, at := range map[*map[wordPlace][]*word]wordPlace{&ws.in: w.inPlace(), &ws.out: w.outPlace()} {
-		list := (*m)[at]
-		i := slices.Index(list, w)
-		switch {
-		case i == 0:
-			list[0] = nil
-			list = list[1:]
-		case i > 0:
-			list = slices.Delete(list, i, i+1)
-		}
-		if (*m)[at] = list; len(list) == 0 {
-			delete(*m, at)
-		}
+	forgetWord(ws.in, w.inPlace(), w)
+	forgetWord(ws.out, w.outPlace(), w)
+}
+
+func forgetWord(m map[wordPlace]*wordList, at wordPlace, w *word) {
+	l := m[at]
+	if l == nil {
+		return
+	}
+	switch i := slices.Index(l.list, w); {
+	case i == 0:
+		l.list[0] = nil
+		l.list = l.list[1:]
+	case i > 0:
+		l.list = slices.Delete(l.list, i, i+1)
+	}
+	if len(l.list) == 0 {
+		delete(m, at)
 	}
 }
 
