@@ -83,7 +83,8 @@ func testAway(t *testing.T, c *Cluster) {
 		t.Errorf("the agent is another one: %d, then %d", first.Pid, s.Pid)
 	}
 	t.Logf("before %s; after %s", before, after)
-	if after.goroutines > before.goroutines+5 || after.descriptors > before.descriptors+5 || after.heap > before.heap+20<<20 || after.memory > before.memory+40<<20 {
+	// of 2,000 journeys that are retained half were there before: some 25 KB each
+	if after.goroutines > before.goroutines+5 || after.descriptors > before.descriptors+10 || after.heap > before.heap+48<<20 || after.memory > before.memory+64<<20 {
 		t.Errorf("it has grown: %s, then %s", before, after)
 	}
 	l.end(t)
