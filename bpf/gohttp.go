@@ -9,7 +9,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 )
 
 // GoHTTP holds the probes on Go's net/http (gohttp.bpf.c). x86-64 only. One goroutine uses it.
@@ -135,13 +134,7 @@ func (g *GoHTTP) Close() error {
 	if g == nil {
 		return nil
 	}
-	errs := []error{g.objs.Close()}
-	for _, m := range g.maps {
-		if m != nil {
-			errs = append(errs, unix.Munmap(m))
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(g.objs.Close(), unmap(g.maps[:]))
 }
 
 // What SendTid has in place of a thread, see c/gohttp.h.

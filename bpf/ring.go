@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"unsafe"
@@ -81,17 +82,17 @@ func mmap(m *ebpf.Map) ([]byte, error) {
 	return b, nil
 }
 
-func (r *Ring) close() (err error) {
-	for _, m := range r.maps {
-		if m == nil {
-			continue
-		}
-		if e := unix.Munmap(m); e != nil {
-			err = e
+// unmap takes back what mmap gave, as far as it did.
+func unmap(maps [][]byte) (err error) {
+	for _, m := range maps {
+		if m != nil {
+			err = errors.Join(err, unix.Munmap(m))
 		}
 	}
 	return err
 }
+
+func (r *Ring) close() error { return unmap(r.maps[:]) }
 
 // Len is how many records the ring holds.
 func (r *Ring) Len() uint64 { return uint64(len(r.flights)) }

@@ -52,6 +52,6 @@ const (
 	objectsSize = 8192 * 24     // OBJECTS of struct object
 	tlsSize     = tlsBinaries * 16
 	goSets      = 128 * 8   // GO_SETS of struct go_set in c/gohttp.h
-	tripsSize   = 2048 * 24 // GO_TRIPS of struct go_trip
+	tripsSize   = 2048 * 24 // TRIP_SETS of struct trip_set
 	goSize      = goBinaries * 16
 )

@@ -9,7 +9,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 )
 
 // TLS holds the probes on TLS libraries (tls.bpf.c). x86-64 only.
@@ -161,11 +160,5 @@ func (t *TLS) Close() error {
 	if t == nil {
 		return nil
 	}
-	errs := []error{t.objs.Close()}
-	for _, m := range t.maps {
-		if m != nil {
-			errs = append(errs, unix.Munmap(m))
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(t.objs.Close(), unmap(t.maps[:]))
 }

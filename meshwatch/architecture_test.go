@@ -80,7 +80,7 @@ func TestArchitectureLosses(t *testing.T) {
 }
 
 func TestArchitectureLimits(t *testing.T) {
-	sources := read(t, "../bpf/c/flight.h", "../bpf/c/start.h", "../bpf/c/joined.h", "../bpf/socket.bpf.c", "../bpf/inject.bpf.c", "../bpf/c/read.h")
+	sources := read(t, "../bpf/c/flight.h", "../bpf/c/start.h", "../bpf/c/claim.h", "../bpf/c/joined.h", "../bpf/socket.bpf.c", "../bpf/inject.bpf.c", "../bpf/c/read.h")
 	for _, r := range rows(t, "limit | value") {
 		m := regexp.MustCompile(`#define ` + r[0] + `\s+(\d+)`).FindStringSubmatch(sources)
 		if m == nil || m[1] != r[1] {

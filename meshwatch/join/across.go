@@ -37,7 +37,7 @@ func (j *Joiner) seekCause(x *Exchange) {
 // seekInApp looks for the cause of what an app asked, which may do anything: one request alone proves nothing. Where one thread does all of a
 // request and nothing else meanwhile, its thread tells.
 func (j *Joiner) seekInApp(p *process, x *Exchange) {
-	at, tid := x.Req.StartNs, x.Req.Flight.SendTid
+	at, tid := x.Req.StartNs, x.Req.Flight.Thread()
 	open, first := 0, (*Exchange)(nil)
 	looks := maxCounted
 	if p.ways.threadPerRequest() {
@@ -67,20 +67,29 @@ const maxLooked = 4096
 
 // claim joins x to its cause, and their groups.
 func (j *Joiner) claim(x, y *Exchange, m journey.Method, candidates int) {
-	a, b := j.groupOf(y), j.groupOf(x)
-	if a != b && len(a.xs)+len(b.xs) > maxGroup {
-		j.lost.groupFull.Add(1)
+	if !j.adopt(x, y) {
 		return
 	}
-	x.parent, x.claimed, x.sought, y.asked = y, true, true, true
+	x.parent, x.claimed, y.asked = y, true, true
 	x.candidates = int32(candidates) //nolint:gosec // at most maxLooked
 	x.Relay = journey.Relay{Method: m, Confidence: confidenceOf(m), Candidates: candidates, Pid: int(x.ClientPid())}
+}
+
+// adopt has x weighed together with y. False: they would be too many.
+func (j *Joiner) adopt(x, y *Exchange) bool {
+	a, b := j.groupOf(y), j.groupOf(x)
+	if a == b {
+		return true
+	}
+	if len(a.xs)+len(b.xs) > maxGroup {
+		j.lost.groupFull.Add(1)
+		return false
+	}
 	if b == j.flushing {
 		a, b = b, a
 	}
-	if a != b {
-		j.merge(a, b)
-	}
+	j.merge(a, b)
+	return true
 }
 
 // confidenceOf is the share of joins that are right, as `make accuracy` measures it.

@@ -11,35 +11,6 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
 )
 
-// Config of a Joiner.
-type Config struct {
-	Parser *head.Parser
-	SelfID uint32                // pid of the agent: its own connections are left out
-	Proxy  func(pid uint32) bool // whether a process is a proxy: it answers one request by one request
-
-	Linger  time.Duration // a request whose exchanges are all over waits this long for more of them
-	Parents time.Duration // and this long if its first process was itself asked by someone
-	Expire  time.Duration // a request without response is given up
-	Hold    time.Duration // a flight waits this long for one before it
-
-	// Unprobed is told of a process that reads what comes with TLS from a program without probes, while what it answers has some: its
-	// reads would tell more. Once for each connection; may be nil.
-	Unprobed func(pid uint32)
-
-	// Began takes a flight that is the first seen on its connection, whoever sent it, and what the connection's bytes are; and before that
-	// the SYN, which may be all there is. Nil: nobody asks.
-	Began func(*bpf.Flight, Bytes, Opener)
-
-	// Measure takes a message whose hops are to be measured, while its flight is still in the CPU's caches: each request, and each
-	// response that has one, once and as soon as it was read. Nil, or never read: whoever gets the Tree measures it.
-	Measure func(*Message)
-}
-
-// DefaultConfig has the times that suit a node whose agent gets CPU within some 10 ms and looks at the ring every 80 ms at least.
-func DefaultConfig(p *head.Parser) Config {
-	return Config{Parser: p, Linger: 100 * time.Millisecond, Parents: time.Second, Expire: 60 * time.Second, Hold: 250 * time.Millisecond}
-}
-
 // Joiner makes trees of flights. One goroutine owns it.
 type Joiner struct {
 	cfg  Config
@@ -82,33 +53,13 @@ type Stats struct {
 	Flights, Requests, Responses, Trees, Relays, Raw uint64
 }
 
-// losses are the joiner's counters, resolved once.
-type losses struct {
-	gap, stale, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
-	noID, noParent, ambiguous, ambiguousID, groupFull, noResponse, cut                             *loss.Counter
-	forcedOut                                                                                      *loss.Counter
-	lateText, frames, blocks, unknown                                                              *loss.Counter
-}
-
 // New makes a joiner that gives its trees to emit. A tree and all in it are valid only until emit returns.
 func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
-	c := set.Counter
 	return &Joiner{
 		cfg: cfg, emit: emit,
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
 		servers: map[uint32]uint64{}, processes: map[uint32]*process{}, apps: map[uint32]*app{}, seed: maphash.MakeSeed(),
-		lost: losses{
-			gap: c("leg", "missing-flight"), stale: c("leg", "stale-flight"), strayBody: c("leg", "stray-body"),
-			malformed: c("parse", "malformed-head"), cutHead: c("parse", "cut-head"),
-			unpairedResponse: c("pair", "response-without-request"), unpairedRequest: c("pair", "response-not-seen"),
-			unsure: c("pair", "behind-a-gap"), noResponse: c("pair", "no-response"),
-			noThread: c("relay", "process-not-seen"), noID: c("relay", "no-id"), noParent: c("relay", "no-parent"),
-			ambiguous: c("relay", "ambiguous"), ambiguousID: c("relay", "ambiguous-id"),
-			groupFull: c("relay", "id-used-too-often"), cut: c("pair", "recording-stopped"),
-			forcedOut: c("relay", "forced-out"),
-			lateText:  c("leg", "plaintext-late"),
-			frames:    c("parse", "frames-missing"), blocks: c("parse", "head-not-read"), unknown: c("parse", "unknown-field"),
-		},
+		lost: newLosses(set),
 	}
 }
 

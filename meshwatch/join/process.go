@@ -89,8 +89,8 @@ func (j *Joiner) answered(x *Exchange) {
 	}
 	x.listed, x.servedBy, x.askedBy = true, x.ServerPid(), x.ClientPid()
 	x.askedAt, x.answeredAt = x.Resp.RecvNs, x.Resp.StartNs
-	x.readTid, x.askTid = x.Req.Flight.RecvTid, x.Req.Flight.SendTid
-	x.answerTid, x.gotTid = x.Resp.Flight.SendTid, x.Resp.Flight.RecvTid
+	x.readTid, x.askTid = x.Req.Flight.RecvTid, x.Req.Flight.Thread()
+	x.answerTid, x.gotTid = x.Resp.Flight.Thread(), x.Resp.Flight.RecvTid
 	forced := false
 	if x.servedBy != 0 && x.Req.RecvNs != 0 {
 		p := j.process(x.servedBy)

@@ -78,8 +78,8 @@ func (t turns) until(tid uint32, ns uint64) uint64 {
 // turn notes what the threads of proxies did with a message.
 func (j *Joiner) turn(m *Message) {
 	if pid := m.SendPid; pid != 0 {
-		if p := j.process(pid); p.proxy && m.Flight.SendTid != 0 {
-			p.turns.note(m.Flight.SendTid, m.StartNs, wrote)
+		if p := j.process(pid); p.proxy && m.Flight.Thread() != 0 {
+			p.turns.note(m.Flight.Thread(), m.StartNs, wrote)
 		}
 	}
 	if pid := m.RecvPid; pid != 0 && m.RecvNs != 0 {

@@ -8,7 +8,6 @@ type ways struct {
 	threads        uint32 // of them: one thread read and wrote all four messages
 	lines          uint32 // the request had the same end-to-end lines
 	answers        uint32 // the response had
-	forth          delays // from reading a request to sending one
 	back           delays // from reading a response to sending one
 	asks           uint32 // joins in which no connection had to be opened
 	sent, answered uint32 // of them, of all: the request, the response went out in the turn after it was read, see turns
@@ -34,7 +33,6 @@ func (w *ways) learn(t turns, x, y *Exchange) {
 	if w.proven >= fadeAfter {
 		w.proven, w.threads, w.lines, w.answers = w.proven/2, w.threads/2, w.lines/2, w.answers/2
 		w.asks, w.sent, w.answered = w.asks/2, w.sent/2, w.answered/2
-		w.forth.fade()
 		w.back.fade()
 	}
 	w.proven++
@@ -55,7 +53,6 @@ func (w *ways) learn(t turns, x, y *Exchange) {
 		if w.asks++; y.Req.RecvNs >= x.readSince {
 			w.sent++
 		}
-		w.forth.add(x.Req.StartNs - y.Req.RecvNs)
 	}
 	w.back.add(y.answeredAt - x.askedAt)
 	if sameThread(x, y) && t.near(x, y) {

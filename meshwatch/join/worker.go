@@ -128,19 +128,6 @@ func (a *app) startedFor(child uint32, y *Exchange) bool {
 	return c != nil && c.first >= y.Req.RecvNs
 }
 
-// adopt weighs x together with y. False: they would be too many.
-func (j *Joiner) adopt(x, y *Exchange) bool {
-	a, b := j.groupOf(y), j.groupOf(x)
-	if a != b && len(a.xs)+len(b.xs) > maxGroup {
-		j.lost.groupFull.Add(1)
-		return false
-	}
-	if a != b {
-		j.merge(a, b)
-	}
-	return true
-}
-
 // awaited says whether something that one of a group may have been asked for is not answered yet.
 func (j *Joiner) awaited(g *group) bool {
 	for _, x := range g.xs {
