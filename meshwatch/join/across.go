@@ -13,7 +13,7 @@ func (j *Joiner) relateAcross(g *group) (grew bool) {
 		if x.parent == nil && !x.sought {
 			j.seekCause(x)
 		}
-		if !x.asked && !x.offered && x.listed && x.servedBy != 0 && j.isProxy(x.servedBy) {
+		if !x.asked && !x.offered && x.offeredAt != j.now && x.listed && x.servedBy != 0 && j.isProxy(x.servedBy) {
 			j.assign(x.servedBy, nil, x)
 		}
 	}
@@ -29,7 +29,7 @@ func (j *Joiner) seekCause(x *Exchange) {
 	case pid == 0 || j.processes[pid] == nil:
 	case !j.isProxy(pid):
 		j.seekInApp(j.processes[pid], x)
-	case x.listed && x.askedBy != 0:
+	case x.listed && x.askedBy != 0 && x.soughtAt != j.now:
 		j.assign(pid, x, nil)
 	}
 }

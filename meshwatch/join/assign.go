@@ -43,7 +43,9 @@ func (j *Joiner) assign(pid uint32, x, y *Exchange) {
 	} else {
 		a.addY(y)
 	}
-	if a.explore(); a.full {
+	a.explore()
+	a.weighed()
+	if a.full {
 		a.giveUp()
 		return
 	}
@@ -61,6 +63,16 @@ func (a *assignment) explore() {
 			a.consequences(a.ys[k])
 			k++
 		}
+	}
+}
+
+// weighed notes what need not be looked at again before something new has come.
+func (a *assignment) weighed() {
+	for _, x := range a.xs[:a.looked] {
+		x.soughtAt = a.j.now
+	}
+	for _, y := range a.ys {
+		y.offeredAt = a.j.now
 	}
 }
 

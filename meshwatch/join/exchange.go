@@ -34,9 +34,10 @@ type Exchange struct {
 
 	// relating across groups, see process. Threads and times are those of its four messages, once it is answered.
 	listed, described       bool
-	sought, offered         bool // its cause, and what it caused, were looked for
-	claimed                 bool // its parent was found so
-	contested               bool // it may have caused one that stays apart, or is that
+	sought, offered         bool   // its cause, and what it caused, were looked for
+	soughtAt, offeredAt     uint64 // when last, though perhaps in vain: Joiner.now
+	claimed                 bool   // its parent was found so
+	contested               bool   // it may have caused one that stays apart, or is that
 	learned                 bool
 	mark                    int32 // in an assignment
 	servedBy, askedBy       uint32
