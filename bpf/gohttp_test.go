@@ -2,36 +2,18 @@ package bpf
 
 import (
 	"bytes"
-	"debug/dwarf"
 	"debug/elf"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
-)
 
-// releases are the toolchains of Go that this machine has: the one that runs the test, and those that were fetched (GOTOOLCHAIN=go1.2x.y).
-func releases(t *testing.T) []string {
-	t.Helper()
-	out, err := exec.Command("go", "env", "GOMODCACHE").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	list := []string{"local"}
-	dirs, err := filepath.Glob(strings.TrimSpace(string(out)) + "/golang.org/toolchain@v0.0.1-go1.2[1-9]*.linux-amd64")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range dirs {
-		list = append(list, regexp.MustCompile(`go1\.\d+\.\d+`).FindString(dir))
-	}
-	return list
-}
+	"github.com/meshwatch/meshwatch/test/gobuild"
+)
 
 // goProgram builds testdata/gohttp with a release of Go.
 func goProgram(t *testing.T, release string) (path string) {
@@ -40,18 +22,11 @@ func goProgram(t *testing.T, release string) (path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	for name, b := range map[string][]byte{"main.go": source, "go.mod": []byte("module gohttp\n\ngo 1.21\n")} {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	path, err = gobuild.Build(t, string(source), release, []string{"CGO_ENABLED=0"})
+	if err != nil {
+		t.Fatal(err)
 	}
-	build := exec.Command("go", "build", "-o", "gohttp", ".")
-	build.Dir, build.Env = dir, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=mod", "GOTOOLCHAIN="+release)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build with %s: %v: %s", release, err, out)
-	}
-	return filepath.Join(dir, "gohttp")
+	return path
 }
 
 // goPoints are where symbols and debug information say that the program has what is probed.
@@ -83,36 +58,9 @@ func goPoints(t *testing.T, path string) (p GoPoints, tlsWrite TLSPoint) {
 		return at[name] - text.Addr + text.Offset + uint64(behind) //nolint:gosec // not negative
 	}
 	p.RoundTrip, p.Write = push("net/http.(*persistConn).roundTrip"), push("net/http.persistConnWriter.Write")
-	d, err := f.DWARF()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.Goid, p.ParentGoid = member(t, d, "goid"), member(t, d, "parentGoid")
+	g := gobuild.Goroutine(t, path)
+	p.Goid, p.ParentGoid = g["goid"], g["parentGoid"]
 	return p, TLSPoint{TLSGoWrite, push("crypto/tls.(*Conn).Write")}
-}
-
-// member is the offset of a member of the runtime's struct g.
-func member(t *testing.T, d *dwarf.Data, name string) uint16 {
-	t.Helper()
-	for r := d.Reader(); ; {
-		e, err := r.Next()
-		if err != nil || e == nil {
-			t.Fatalf("no runtime.g: %v", err)
-		}
-		if e.Tag != dwarf.TagStructType || e.Val(dwarf.AttrName) != "runtime.g" {
-			continue
-		}
-		typ, err := d.Type(e.Offset)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range typ.(*dwarf.StructType).Field {
-			if f.Name == name {
-				return uint16(f.ByteOffset) //nolint:gosec // a small structure
-			}
-		}
-		t.Fatalf("runtime.g has no %s", name)
-	}
 }
 
 // runGo runs the program, and returns the ports of its front and its back.
@@ -177,7 +125,10 @@ func checkGoroutines(t *testing.T, r *Recorder, port uint16, n int) (requests, r
 // Requests are of the goroutine that asks and responses of the one that runs the handler, in every release of Go that is here, however
 // many are under way.
 func TestGoroutines(t *testing.T) {
-	for _, release := range releases(t) {
+	for _, release := range gobuild.Releases(t) {
+		if strings.HasPrefix(release, "go1.20") { // has no numbers of parents
+			continue
+		}
 		t.Run(release, func(t *testing.T) {
 			privileged(t)
 			path := goProgram(t, release)

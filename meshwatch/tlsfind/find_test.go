@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/gobuild"
 )
 
 func find(t *testing.T, path string) (*Library, error) {
@@ -139,7 +141,7 @@ func TestGo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			source := strings.Replace(goTLS, "CGO", strings.Replace(tt.imports, `"fmt"`, `_ "fmt"`, 1), 1)
-			path, err := buildGo(t, source, "local", []string{tt.env}, tt.flags...)
+			path, err := gobuild.Build(t, source, "local", []string{tt.env}, tt.flags...)
 			if err != nil {
 				if strings.Contains(tt.env, "=1") && strings.Contains(err.Error(), "gcc") {
 					t.Skipf("no C compiler: %v", err)

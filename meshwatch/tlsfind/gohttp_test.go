@@ -1,60 +1,22 @@
 package tlsfind
 
 import (
-	"debug/dwarf"
-	"debug/elf"
 	"errors"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
-)
 
-// releases are the toolchains of Go that this machine has: the one that runs the test, and those that were fetched (GOTOOLCHAIN=go1.2x.y).
-func releases(t *testing.T) []string {
-	t.Helper()
-	out, err := exec.Command("go", "env", "GOMODCACHE").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	list := []string{"local"}
-	dirs, err := filepath.Glob(strings.TrimSpace(string(out)) + "/golang.org/toolchain@v0.0.1-go1.2[0-9]*.linux-amd64")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range dirs {
-		list = append(list, regexp.MustCompile(`go1\.\d+\.\d+`).FindString(dir))
-	}
-	return list
-}
+	"github.com/meshwatch/meshwatch/test/gobuild"
+)
 
 const goHTTP = `package main
 import ("net/http"; "os")
 func main() { http.Get(os.Args[1]) }`
 
-// buildGo builds a program of one file.
-func buildGo(t *testing.T, source, release string, env []string, flags ...string) (path string, err error) {
-	t.Helper()
-	dir := t.TempDir()
-	for name, text := range map[string]string{"main.go": source, "go.mod": "module x\n\ngo 1.20\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	build := exec.Command("go", append(append([]string{"build"}, flags...), "-o", "x", ".")...)
-	build.Dir, build.Env = dir, append(append(os.Environ(), "GOFLAGS=-mod=mod", "GOTOOLCHAIN="+release), env...)
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", errors.New(err.Error() + ": " + string(out))
-	}
-	return filepath.Join(dir, "x"), nil
-}
-
 // Of every release of Go that is here, however it is linked, net/http's client is found where symbols have it, and a goroutine's number where
 // the debug information has it; and just so when both are stripped. A release that has no number of the goroutine's parent is refused.
 func TestGoHTTP(t *testing.T) {
-	for _, release := range releases(t) {
+	for _, release := range gobuild.Releases(t) {
 		for how, tt := range map[string]struct{ env, flags string }{
 			"static": {"CGO_ENABLED=0", "-buildmode=exe"}, "pie": {"CGO_ENABLED=0", "-buildmode=pie"}, "cgo": {"CGO_ENABLED=1", "-buildmode=exe"},
 		} {
@@ -62,7 +24,7 @@ func TestGoHTTP(t *testing.T) {
 				continue
 			}
 			t.Run(release+", "+how, func(t *testing.T) {
-				path, err := buildGo(t, goHTTP, release, []string{tt.env}, tt.flags)
+				path, err := gobuild.Build(t, goHTTP, release, []string{tt.env}, tt.flags)
 				if err != nil {
 					if how == "cgo" && strings.Contains(err.Error(), "gcc") {
 						t.Skip(err)
@@ -91,10 +53,10 @@ func testHTTP(t *testing.T, path string, old bool) {
 	if whole.HTTPErr != nil {
 		t.Fatal(whole.HTTPErr)
 	}
-	goid, parent := members(t, path)
+	g := gobuild.Goroutine(t, path)
 	h := *whole.HTTP
-	if h.Goid != goid || h.Parent != parent {
-		t.Errorf("a goroutine's number at %d, its parent's at %d, want %d and %d", h.Goid, h.Parent, goid, parent)
+	if h.Goid != g["goid"] || h.Parent != g["parentGoid"] {
+		t.Errorf("a goroutine's number at %d, its parent's at %d, want %d and %d", h.Goid, h.Parent, g["goid"], g["parentGoid"])
 	}
 	for _, p := range []Point{h.RoundTrip, h.Write} {
 		at := goSymbol(t, path, p.Symbol)
@@ -111,38 +73,6 @@ func testHTTP(t *testing.T, path string, old bool) {
 	}
 	if stripped.HTTP == nil || *stripped.HTTP != h {
 		t.Errorf("stripped %+v (%v), whole %+v", stripped.HTTP, stripped.HTTPErr, h)
-	}
-}
-
-// members are where the debug information has goid and parentGoid in the runtime's struct g.
-func members(t *testing.T, path string) (goid, parent uint16) {
-	t.Helper()
-	f, err := elf.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	d, err := f.DWARF()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for r := d.Reader(); ; {
-		e, err := r.Next()
-		if err != nil || e == nil {
-			t.Fatalf("no runtime.g: %v", err)
-		}
-		if e.Tag != dwarf.TagStructType || e.Val(dwarf.AttrName) != "runtime.g" {
-			continue
-		}
-		typ, err := d.Type(e.Offset)
-		if err != nil {
-			t.Fatal(err)
-		}
-		at := map[string]uint16{}
-		for _, m := range typ.(*dwarf.StructType).Field {
-			at[m.Name] = uint16(m.ByteOffset) //nolint:gosec // a small structure
-		}
-		return at["goid"], at["parentGoid"]
 	}
 }
 
