@@ -61,6 +61,14 @@ func (t *talk) answer(stream uint32, status int) {
 	t.head(stream, true, ":status", fmt.Sprint(status), "date", "today")
 }
 
+// answers is a flight with an answer to each.
+func (t *talk) answers(streams ...uint32) {
+	for _, stream := range streams {
+		t.answer(stream, 200)
+	}
+	t.send()
+}
+
 // message is a gRPC message of n bytes.
 func (t *talk) message(stream uint32, n int) {
 	_ = t.WriteData(stream, false, append(binary.BigEndian.AppendUint32([]byte{0}, uint32(n)), make([]byte, n)...)) //nolint:errcheck,gosec // small, to memory
@@ -330,10 +338,7 @@ func TestHTTP2RecordsOfAFlight(t *testing.T) {
 			}
 			client.ask(5, "/c", uuid(3))
 			client.send()
-			for _, stream := range []uint32{1, 3, 5} {
-				server.answer(stream, 200)
-			}
-			server.send()
+			server.answers(1, 3, 5)
 			w.end([]string{"1-2 /a 200", "1-2 /b 200", "1-2 /c 200"}, tt.lost...)
 		})
 	}
@@ -351,10 +356,7 @@ func TestHTTP2RecordWithoutFlight(t *testing.T) {
 	client.Reset()
 	client.ask(5, "/b", uuid(2)) // all of it in a table that nobody saw being filled
 	client.send()
-	for _, id := range []uint32{1, 5} {
-		server.answer(id, 200)
-	}
-	server.send()
+	server.answers(1, 5)
 	w.settle()
 	w.end([]string{"1-2 /a 200", "1-2 ? 200"}, "parse/frames-missing 1", "parse/unknown-field 3")
 }

@@ -146,10 +146,7 @@ func TestHTTP2TextLost(t *testing.T) {
 		}
 		client.ask(5, "/b", uuid(2)) // all of it in the table
 		client.send()
-		for _, id := range []uint32{1, 5} {
-			server.answer(id, 200)
-		}
-		server.send()
+		server.answers(1, 5)
 		w.settle()
 		w.end([]string{"1-2 /a 200", "1-2 ? 200"}, "parse/frames-missing 1", "parse/unknown-field 3")
 	}
