@@ -16,6 +16,7 @@ func (j *Joiner) Cut(now uint64) {
 		}
 		j.release(l)
 	}
+	j.work(^uint64(0))
 	j.flush(true)
 	for _, h := range j.halves {
 		j.lost.cut.Add(uint64(len(h.leg.queue)))
@@ -33,7 +34,12 @@ func (j *Joiner) Cut(now uint64) {
 	}
 	clear(j.halves)
 	clear(j.holding)
-	clear(j.processes)
+	clear(j.workers)
+	clear(j.apps)
+	for _, p := range j.processes { // what they were seen to keep stays
+		p.app.open, p.app.at, p.app.last = 0, nil, nil
+	}
+	j.shelves = shelves{all: map[shelfKey]*shelf{}}
 	clear(j.groups)
 	clear(j.traces)
 	j.quiet = j.quiet[:0]

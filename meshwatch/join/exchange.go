@@ -31,30 +31,31 @@ type Exchange struct {
 	method     method
 	Client     uint8 // which end of the leg sent the request
 	candidates int32
-
-	// relating across groups, see process. Threads and times are those of its four messages, once it is answered.
-	listed, described       bool
-	sought, offered         bool   // its cause, and what it caused, were looked for
-	soughtAt, offeredAt     uint64 // when last, though perhaps in vain: Joiner.now
-	claimed                 bool   // its parent was found so
-	contested               bool   // it may have caused one that stays apart, or is that
-	learned                 bool
-	mark                    int32 // in an assignment
-	servedBy, askedBy       uint32
-	readTid, answerTid      uint32
-	askTid, gotTid          uint32
-	readSince, writtenUntil uint64 // its cause was read, and answered, in this time; if settledTurns
-	settledTurns            bool
-	answeredAt, askedAt     uint64      // the first byte of its response was sent, and read
-	lines, respLines        uint64      // what proxies keep of both heads; 0: not captured
-	Connect                 *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
-	since                   uint64
-	Stream                  Stream
-	maker                   *Exchange // by its goroutine, see worker.go: what it was made for; nil: not known
-	madeSure                float64
-	asks                    bool          // it is among what its client asks
-	open                    bool          // it is among what its server has not answered
-	Relay                   journey.Relay // how Parent was found, if there is one
+	claimed    bool        // its parent was found beyond what heads say
+	vague      bool        // nobody knows what it asks for
+	unknown    bool        // its server handed it on by a connection that was not known
+	counted    bool        // it is among what its server, an app, has open
+	asks       bool        // it is among what its client, an app in Go, asks
+	open       bool        // it is among what its server, one in Go, has not answered
+	noted      uint8       // a bit for each kind of event that its workers were told of
+	sought     int32       // those that were weighed where its head says nothing
+	rivals     int32       // what its client was asked and had not answered when it was first seen; of a proxy: for the same
+	Connect    *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
+	since      uint64
+	serial     uint64 // no other exchange has it
+	Stream     Stream
+	asServer   place     // among what its server was asked
+	asClient   place     // among what its client asked
+	lines      [2]uint64 // of request and response, see keptLines
+	class      *class    // of its server's worker
+	lane       *Leg      // by which its server hands it on, says the pool
+	pool       *pool     // of its client's worker
+	inPool     guess     // its cause by that pool's connections
+	inOrder    guess     // and by the order of reading
+	byThread   guess     // and by the thread of its client, an app
+	maker      *Exchange // and by its goroutine, see goroutine.go; nil: not known
+	madeSure   float64
+	Relay      journey.Relay // how Parent was found, if there is one
 }
 
 // method is what a request's method means for its response's length.
@@ -118,7 +119,8 @@ func (j *Joiner) newExchange(m *Message) *Exchange {
 		x = &Exchange{}
 	}
 	h := j.head(m)
-	*x = Exchange{Client: m.dir, Req: m, Parent: -1, since: j.now, method: methodOfRequest(h.Method)}
+	j.serial++
+	*x = Exchange{serial: j.serial, Client: m.dir, Req: m, Parent: -1, since: j.now, method: methodOfRequest(h.Method)}
 	j.describe(x, h)
 	m.exchange = x
 	return x
@@ -126,12 +128,13 @@ func (j *Joiner) newExchange(m *Message) *Exchange {
 
 // describe notes what the request's head says that relating needs.
 func (j *Joiner) describe(x *Exchange, h *head.Head) {
+	x.lines[0] = 0
 	x.target = maphash.Bytes(j.seed, h.Method) ^ maphash.Bytes(j.seed, h.Target)*31
 	x.host, x.TraceID = maphash.Bytes(j.seed, h.Host), h.Trace.TraceID
 }
 
 func (j *Joiner) freeExchange(x *Exchange) {
-	j.unlist(x)
+	j.unshelve(x)
 	if x.asks || x.open {
 		j.forgetWorkers(x)
 	}

@@ -1,8 +1,6 @@
 package join
 
 import (
-	"slices"
-
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 )
 
@@ -18,7 +16,8 @@ type group struct {
 	last   uint64
 	due    uint64
 	queued bool
-	dead   bool // another one has its exchanges
+
+	linking bool // it is due: flush has it
 }
 
 // identify puts an exchange in the group of its request id, else of its trace, as soon as one is known.
@@ -90,16 +89,26 @@ func (j *Joiner) idOf(x *Exchange) (id head.ID, ok, byResponse bool) {
 
 // finish notes that an exchange is over: answered or failed.
 func (j *Joiner) finish(x *Exchange) {
-	x.done = true
-	j.unansweredBy(x)
-	g := x.group
-	if g == nil {
-		g = j.newGroup()
-		j.join(g, x)
-	} else {
-		g.open--
+	j.shelve(x)
+	x.asServer.finish()
+	j.over(x)
+	if x.Resp == nil {
+		j.missed(x.Req.StartNs, j.now, x.Req.SendPid, x.Req.RecvPid)
 	}
-	g.last = j.now
+	if r := x.Resp; r != nil {
+		j.note(eventAnswered, x, r.SendPid, r.Flight.Thread(), r.StartNs)
+		j.note(eventFree, x, r.RecvPid, r.Flight.RecvTid, max(r.RecvNs, r.RecvEndNs))
+	}
+	if x.group == nil {
+		j.join(j.newGroup(), x)
+	}
+	x.done = true
+	g := x.group
+	g.open--
+	g.last = max(g.last, j.now)
+	if x.Resp != nil {
+		g.last = max(g.last, x.Resp.LastSeen()) // the clock stands still while flights are read
+	}
 	j.enqueue(g)
 }
 
@@ -111,76 +120,64 @@ func (j *Joiner) enqueue(g *group) {
 	j.quiet = append(j.quiet, g)
 }
 
-// flush gives out the groups that have been quiet for long enough.
+// flush gives out the groups that have been quiet for long enough. All of them are related before any is given: what caused one may
+// be in another.
 func (j *Joiner) flush(all bool) {
 	n := 0
-	for ; n < len(j.quiet); n++ {
+	for ; n < len(j.quiet) && (all || j.quiet[n].due <= j.now); n++ {
 		g := j.quiet[n]
-		if g.due > j.now && !all {
-			break
-		}
 		g.queued = false
-		if g.dead {
+		switch {
+		case len(g.xs) == 0: // gathered into another one
 			j.freeGroup(g)
-			continue
-		}
-		if g.open > 0 {
-			continue // finish brings it back
-		}
-		if due := g.last + uint64(j.cfg.Linger); due > j.now && !all {
+		case g.open > 0: // finish brings it back
+		case g.last+uint64(j.cfg.Linger) > j.now && !all:
 			j.enqueue(g)
-			continue
+		default:
+			g.linking = true
+			j.due = append(j.due, g)
 		}
-		waits := j.relateAll(g)
-		if g.open > 0 {
-			continue // it took in others, which are not over
-		}
-		if quiet := j.now - g.last; !all && (waits && quiet < uint64(j.cfg.Parents) || quiet < patience*uint64(j.cfg.Parents) && j.awaited(g)) {
-			g.queued, g.due = true, j.now+uint64(j.cfg.Linger)
-			j.quiet = append(j.quiet, g)
-			continue
-		}
-		j.give(g)
 	}
 	if n > 0 {
 		j.quiet = append(j.quiet[:0], j.quiet[n:]...)
 	}
-}
-
-// relateAll relates a group's exchanges to each other and to those of other groups, which it takes in. True as for relate.
-func (j *Joiner) relateAll(g *group) (waits bool) {
-	j.flushing = g
-	defer func() { j.flushing = nil }()
-	for range maxDepth {
-		slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.StartNs - b.Req.StartNs)) }) //nolint:gosec // a difference
-		waits = j.relate(g)
-		for _, x := range g.xs {
-			if x.parent != nil && !x.learned {
-				x.learned = true
-				j.learn(x)
-			}
-		}
-		if !j.relateAcross(g) {
-			break
+	j.holds()
+	for round, found := 0, true; found && round < mostRounds; round++ {
+		found = false
+		for _, g := range j.due { // what is found leaves less for others to be
+			found = j.link(g) || found
 		}
 	}
-	return waits
+	for _, g := range j.due {
+		g.linking = false
+		j.settled(g, all)
+	}
+	clear(j.due)
+	j.due = j.due[:0]
 }
 
-// maxDepth is how many groups, each in its own way, are taken in one after the other.
-const maxDepth = 16
+// mostRounds bounds how often that is done: each round but the last finds something.
+const mostRounds = 16
 
-// learn takes a join that rests on an id as an example of how the process works.
-func (j *Joiner) learn(x *Exchange) {
-	y := x.parent
-	if x.claimed || !x.listed || !y.listed || x.askedBy == 0 || x.askedBy != y.servedBy || x.Relay.Confidence < 1 {
+// settled gives out a group that was linked, unless more of it may come.
+func (j *Joiner) settled(g *group, all bool) {
+	switch {
+	case len(g.xs) == 0:
+		j.freeGroup(g)
+		return
+	case g.open > 0:
+		return
+	case g.last+uint64(j.cfg.Linger) > j.now && !all:
+		j.enqueue(g)
 		return
 	}
-	if p := j.processes[x.askedBy]; p != nil {
-		j.describeLines(x)
-		j.describeLines(y)
-		p.ways.learn(p.turns, x, y)
+	j.relate(g)
+	if quiet := j.now - g.last; !all && (quiet < uint64(j.cfg.Parents) && j.waits(g) || quiet < patience*uint64(j.cfg.Parents) && j.awaited(g)) {
+		g.queued, g.due = true, j.now+uint64(j.cfg.Linger)
+		j.quiet = append(j.quiet, g)
+		return
 	}
+	j.give(g)
 }
 
 // give emits a group's trees and takes everything back.
@@ -194,7 +191,10 @@ func (j *Joiner) give(g *group) {
 			continue
 		}
 		t := &j.tree
-		t.ID, t.Unjoined, t.Candidates, t.Exchanges, t.joiner = root.id, j.whyRoot(g, root), int(root.candidates), t.Exchanges[:0], j
+		t.ID, t.Unjoined, t.Candidates, t.Exchanges, t.joiner = root.id, j.whyRoot(g, root), 0, t.Exchanges[:0], j
+		if t.Unjoined != "" {
+			t.Candidates = int(max(root.candidates, root.sought, j.mayBeOf(root)))
+		}
 		j.grow(g, root)
 		if !root.hasID {
 			for _, x := range t.Exchanges {
@@ -209,15 +209,13 @@ func (j *Joiner) give(g *group) {
 	}
 	j.unkey(g)
 	for _, x := range g.xs {
+		j.learn(x)
+	}
+	for _, x := range g.xs {
 		j.freeExchange(x)
 	}
-	j.freeGroup(g)
-}
-
-func (j *Joiner) freeGroup(g *group) {
 	clear(g.xs)
-	*g = group{ids: g.ids[:0], traces: g.traces[:0], xs: g.xs[:0]}
-	j.freeGroups = append(j.freeGroups, g)
+	j.freeGroup(g)
 }
 
 // grow appends root and all below it to the tree. Exchanges are sorted by start, and nothing starts before its cause.

@@ -161,10 +161,13 @@ func (x *multiplex) request(m *Message, h h2.Head) {
 		var id [4]byte
 		binary.LittleEndian.PutUint32(id[:], h.Stream)
 		e.target ^= maphash.Bytes(j.seed, id[:])
+		e.vague = true
+	}
+	if host := j.head(m).Host; len(host) == 0 || string(host) == "?" {
+		e.vague = true
 	}
 	c.x = e
 	j.Stats.Requests++
-	j.turn(m)
 	if pid := m.RecvPid; pid != 0 {
 		j.servers[pid] = j.now
 	}
@@ -172,6 +175,7 @@ func (x *multiplex) request(m *Message, h h2.Head) {
 	j.measure(m)
 	x.recognise(e, h.Unnamed)
 	j.identify(e)
+	j.shelve(e)
 	if r := c.early; r != nil {
 		c.early = nil
 		x.answer(c, r)
@@ -233,8 +237,6 @@ func (x *multiplex) response(m *Message, h h2.Head) {
 func (x *multiplex) answer(c *call, m *Message) {
 	c.x.Resp = m
 	m.exchange = c.x
-	x.j.turn(m)
-	x.j.answered(c.x)
 	x.j.measure(m)
 	x.j.identify(c.x)
 }

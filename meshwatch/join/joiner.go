@@ -23,11 +23,14 @@ type Joiner struct {
 	groups    map[head.ID]*group
 	traces    map[[16]byte]*group
 	quiet     []*group // groups that are over, by when they became so
+	due       []*group // scratch of flush
 	servers   map[uint32]uint64
+	shelves   shelves
+	workers   map[workerKey]*worker
 	processes map[uint32]*process
 	apps      map[uint32]*app
-	flushing  *group     // the one that is being related
-	question  assignment // scratch of assign
+	heldOf    map[uint32]uint64 // ns: since when flights of a process are held
+	serial    uint64            // of the latest exchange
 	swept     uint64
 	begun     uint64 // when recording did
 	latest    uint32 // highest flight id so far
@@ -58,7 +61,8 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 	return &Joiner{
 		cfg: cfg, emit: emit,
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
-		servers: map[uint32]uint64{}, processes: map[uint32]*process{}, apps: map[uint32]*app{}, seed: maphash.MakeSeed(),
+		servers: map[uint32]uint64{}, shelves: shelves{all: map[shelfKey]*shelf{}}, workers: map[workerKey]*worker{},
+		processes: map[uint32]*process{}, apps: map[uint32]*app{}, heldOf: map[uint32]uint64{}, seed: maphash.MakeSeed(),
 		lost: newLosses(set),
 	}
 }
@@ -98,6 +102,7 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want Want) {
 		s := &l.dirs[d]
 		s.last, s.end, s.seen = uint32(f.Id), f.Seq+1, true //nolint:gosec // low half, as Flight.Prev
 		l.opener = d + 1
+		j.begins(f)
 		if j.cfg.Began != nil {
 			j.cfg.Began(f, BytesUnknown, OpenedBySender)
 		}
@@ -141,6 +146,8 @@ func (j *Joiner) Update(f *bpf.Flight) Want {
 	}
 	return s.wants()
 }
+
+func (j *Joiner) isProxy(pid uint32) bool { return j.cfg.Proxy != nil && j.cfg.Proxy(pid) }
 
 // wants is Follow as long as more of a stream's latest message is expected.
 func (s *stream) wants() Want {
@@ -285,8 +292,10 @@ func (j *Joiner) goOn(m *Message, f *bpf.Flight, b []byte) {
 	case x == nil: // no exchange yet, or given up
 	case x.Req == m:
 		j.fixBody(m, methodUnknown)
+		j.unshelve(x)
 		j.describe(x, j.head(m))
 		j.identify(x)
+		j.shelve(x)
 	default:
 		j.fixBody(m, x.method)
 		j.identify(x)
@@ -346,6 +355,7 @@ func (j *Joiner) Tick(now uint64) {
 	for l := range j.holding {
 		j.release(l)
 	}
+	j.work(now - min(now, uint64(j.cfg.Linger)-min(uint64(j.cfg.Linger), settles)))
 	j.flush(false)
 	if now-j.swept > uint64(time.Second) {
 		j.sweep()
@@ -358,6 +368,7 @@ func (j *Joiner) Close() {
 	for _, h := range j.halves {
 		j.retire(h.leg, "agent-stopped")
 	}
+	j.work(^uint64(0))
 	j.flush(true)
 }
 
@@ -379,5 +390,5 @@ func (j *Joiner) sweep() {
 			delete(j.servers, pid)
 		}
 	}
-	j.forgetProcesses(6 * idle)
+	j.retireWorkers(6 * idle)
 }

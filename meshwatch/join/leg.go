@@ -22,6 +22,7 @@ type Leg struct {
 	resetBy     uint8      // end, if it was reset
 	born        uint32     // id of the flight that it was made for
 	used        uint64
+	up          upstream
 	syn         *bpf.Flight // of its connection, until a request is the first on it
 }
 

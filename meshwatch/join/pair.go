@@ -6,7 +6,6 @@ import "time"
 func (j *Joiner) request(m *Message) {
 	l, x := m.leg, j.newExchange(m)
 	j.Stats.Requests++
-	j.turn(m)
 	s := &l.dirs[m.dir]
 	if s.gapped {
 		// sure again once everything asked before was answered before this was sent
@@ -27,6 +26,7 @@ func (j *Joiner) request(m *Message) {
 	}
 	j.measure(m)
 	j.identify(x)
+	j.shelve(x)
 	for len(l.early) > 0 {
 		r := l.early[0]
 		if !j.pair(r) {
@@ -128,8 +128,6 @@ func (j *Joiner) pair(m *Message) bool {
 		l.upgraded = true
 	}
 	m.exchange = x
-	j.turn(m)
-	j.answered(x)
 	j.measure(m)
 	l.answered, l.hasAnswered = m.End, true
 	j.identify(x)

@@ -10,27 +10,34 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
+// link relates a group, and looks for the causes of what its heads say nothing of. True: it found one.
+func (j *Joiner) link(g *group) (found bool) {
+	j.relate(g)
+	for i := 0; i < len(g.xs); i++ { // they may become more
+		if x := g.xs[i]; x.parent == nil {
+			found = j.seek(x) || found
+		}
+	}
+	return found
+}
+
 // relate finds for every exchange of a group the one that caused it: the exchange that the same process had received and
-// not answered when it sent this one. It returns true when an exchange lacks a parent or a child that may still come.
-func (j *Joiner) relate(g *group) (waits bool) {
+// not answered when it sent this one. What was claimed stays.
+func (j *Joiner) relate(g *group) {
+	slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.StartNs - b.Req.StartNs)) }) //nolint:gosec // a difference
 	for _, x := range g.xs {
 		x.asked = false
+		if !x.claimed {
+			x.parent, x.Relay, x.candidates = nil, journey.Relay{}, 0
+		}
 	}
 	for _, x := range g.xs {
 		if x.claimed {
 			x.parent.asked = true
 			continue
 		}
-		if x.parent != nil {
-			x.parent, x.Relay = nil, journey.Relay{}
-		}
-		if !x.sought {
-			x.candidates = 0
-		}
-	}
-	for _, x := range g.xs {
 		pid := x.ClientPid()
-		if pid == 0 || x.claimed {
+		if pid == 0 {
 			continue
 		}
 		j.found = j.found[:0]
@@ -39,28 +46,33 @@ func (j *Joiner) relate(g *group) (waits bool) {
 				j.found = append(j.found, y)
 			}
 		}
+		x.candidates = int32(len(j.found)) //nolint:gosec // at most maxGroup
 		if len(j.found) > 0 {
-			x.candidates = int32(len(j.found)) //nolint:gosec // at most maxGroup
-		} else if x.maker == nil {
-			waits = waits || !x.sought && j.serves(pid)
-			continue
+			if y, confidence := j.decide(x, pid); y != nil {
+				x.parent, y.asked = y, true
+				x.Relay = journey.Relay{Method: methodOf(x, y), Confidence: confidence, Candidates: int(x.candidates), Pid: int(pid)}
+				continue
+			}
 		}
-		y, confidence := j.decide(x, pid)
-		if z := x.maker; y == nil && z != nil && (len(j.found) == 0 || slices.Contains(j.found, z)) {
+		if z := x.maker; z != nil && (len(j.found) == 0 || slices.Contains(j.found, z)) {
 			x.parent, z.asked = z, true
 			x.Relay = journey.Relay{Method: journey.MethodGoroutine, Confidence: x.madeSure, Candidates: max(int(x.candidates), 1), Pid: int(pid)}
-			continue
 		}
-		if y == nil {
-			continue
+	}
+}
+
+// waits says whether an exchange of a group lacks a parent or a child that may still come.
+func (j *Joiner) waits(g *group) bool {
+	for _, x := range g.xs {
+		if pid := x.ClientPid(); pid != 0 && x.parent == nil && x.candidates == 0 && !x.isHopeless() && j.serves(pid) {
+			return true
 		}
-		x.parent, y.asked = y, true
-		x.Relay = journey.Relay{Method: methodOf(x, y), Confidence: confidence, Candidates: int(x.candidates), Pid: int(pid)}
+		// a proxy that asked nobody: what it asked is still on its way to us, or it answered by itself
+		if !x.asked && x.Resp != nil && j.isProxy(x.ServerPid()) {
+			return true
+		}
 	}
-	for _, x := range g.xs { // a proxy that asked nobody: what it asked is still on its way to us, or it answered by itself
-		waits = waits || !x.asked && x.Resp != nil && j.cfg.Proxy != nil && j.cfg.Proxy(x.ServerPid())
-	}
-	return waits
+	return false
 }
 
 // serves says whether a process asks because it was asked: it was seen to be, or it is a proxy, whose first request may
@@ -69,7 +81,7 @@ func (j *Joiner) serves(pid uint32) bool {
 	if _, seen := j.servers[pid]; seen {
 		return true
 	}
-	return j.cfg.Proxy != nil && j.cfg.Proxy(pid)
+	return j.isProxy(pid)
 }
 
 // holds says whether the exchange's server had read the request and not answered at this time.
@@ -115,9 +127,6 @@ func methodOf(x, y *Exchange) journey.Method {
 // client meant, then that a proxy answers one request by one request at a time. Nil: undecided.
 func (j *Joiner) decide(x *Exchange, pid uint32) (*Exchange, float64) {
 	c := j.found
-	if len(c) == 0 {
-		return nil, 0
-	}
 	if len(c) == 1 {
 		return j.only(x, c[0], pid)
 	}
@@ -127,7 +136,7 @@ func (j *Joiner) decide(x *Exchange, pid uint32) (*Exchange, float64) {
 	if len(c) == 1 {
 		return c[0], 1
 	}
-	if j.cfg.Proxy == nil || !j.cfg.Proxy(pid) {
+	if !j.isProxy(pid) {
 		return nil, 0 // an app may do anything
 	}
 	if n := narrow(c, func(y *Exchange) bool {
@@ -157,7 +166,7 @@ func (j *Joiner) decide(x *Exchange, pid uint32) (*Exchange, float64) {
 // only decides where one candidate is left. Its true cause may be one whose flights were lost: then a proxy would do two things
 // at once for the one that is left. That it does only with the same request, mirrored or hedged.
 func (j *Joiner) only(x, y *Exchange, pid uint32) (*Exchange, float64) {
-	if j.cfg.Proxy == nil || !y.busyAt(x.Req.StartNs) || !j.cfg.Proxy(pid) {
+	if !y.busyAt(x.Req.StartNs) || !j.isProxy(pid) {
 		return y, 1
 	}
 	if x.target == y.target && j.sameHost(x, y) {
@@ -174,6 +183,9 @@ func (j *Joiner) sameHost(x, y *Exchange) bool {
 
 // busyAt says whether another exchange was under way for this one.
 func (x *Exchange) busyAt(ns uint64) bool {
+	if x.group == nil {
+		return false
+	}
 	for _, z := range x.group.xs {
 		if z.parent == x && z.Req.StartNs <= ns && (z.Resp == nil || ns <= z.Resp.RecvNs) {
 			return true
@@ -205,7 +217,7 @@ func (j *Joiner) whyRoot(g *group, x *Exchange) string {
 	case pid == 0:
 		j.lost.noThread.Add(1)
 		return "process-not-seen"
-	case x.candidates > 1:
+	case x.candidates > 1, x.sought > 1, j.mayBeOf(x) > 1:
 		j.lost.ambiguous.Add(1)
 		return "ambiguous"
 	}

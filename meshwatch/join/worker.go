@@ -1,184 +1,320 @@
 package join
 
 import (
-	"slices"
 	"time"
+
+	"github.com/meshwatch/meshwatch/bpf"
 )
 
-// app is a process of Go that asks others and is asked itself: in which goroutine it does what. Where its requests carry no id, that says
-// for which request each was made. HTTP/1 only: a connection of HTTP/2 is written by one goroutine, whatever is answered.
-type app struct {
-	asks     map[uint32][]*Exchange   // goroutine that asked, or its parent → what was asked, of which the cause is not known
-	open     map[*Exchange]struct{}   // what the process was asked and has not answered
-	children map[uint32]*childOfOther // goroutines that have a parent
-	used     uint64
+// A proxy's worker is a thread that reads and writes by itself, so what it did stands in one order. From that order it can be told which
+// request it handed on by which connection: see pool and line. Nothing is claimed that the same process was not just seen to do.
+
+// workerKey is a thread.
+type workerKey struct{ pid, tid uint32 }
+
+// worker is what is known of one.
+type worker struct {
+	proc    *process
+	events  []event // not looked at yet
+	done    uint64  // ns: everything before was
+	classes map[classKey]*class
+	pools   map[poolKey]*pool
+	lines   map[uint64]*line // by what is asked for
+	used    uint64
 }
 
-// childOfOther is a goroutine that asked, and may have been started for a request.
-type childOfOther struct {
-	first uint64 // when it asked for the first time, as far as it was seen
-	last  uint64
+// process is what was learned of one.
+type process struct {
+	pool           record // see pool
+	thread         record // who reads a request hands it on
+	lines, answers record // heads are handed on with the lines that they must be handed on with, and no others of that kind
+	tests          uint64
+	order, streams order // see line
+	gaps           spans // when something was missed of what it was asked, or asked
+	app            threads
+	used           uint64
 }
+
+func (j *Joiner) process(pid uint32) *process {
+	p := j.processes[pid]
+	if p == nil {
+		p = &process{}
+		j.processes[pid] = p
+	}
+	p.used = j.now
+	return p
+}
+
+// opens notes that a request waited for its connection.
+func (p *process) opens(x *Exchange) {
+	to := x.Req.StartNs
+	from := to - min(to, openingTakes)
+	if x.Connect != nil {
+		from = x.Connect.StartNs
+	}
+	p.orderOf(x).doubt.add(from, to)
+}
+
+// begins notes that a process opens a connection, for a request that waits for it: longer than one may be weighed. Those that wait for a
+// connection of HTTP/2 do so in order.
+func (j *Joiner) begins(f *bpf.Flight) {
+	if p := j.processes[f.SendPid]; p != nil {
+		p.order.doubt.add(f.StartNs, f.StartNs+openingTakes)
+	}
+}
+
+// missed notes that something of a connection was missed in a time: whatever it was, its ends may have been asked, or ask, by it.
+func (j *Joiner) missed(from, to uint64, pids ...uint32) {
+	for _, pid := range pids {
+		if p := j.processes[pid]; p != nil {
+			p.gaps.add(from, to)
+			p.inDoubt(from, to)
+		}
+	}
+}
+
+// gapBefore notes that what a stream had between its last flight and f was missed.
+func (j *Joiner) gapBefore(s *stream, f *bpf.Flight) {
+	from := max(s.lastNs, f.StartNs-min(f.StartNs, missedFor))
+	j.missed(from, max(f.StartNs, f.RecvNs), f.SendPid, f.RecvPid)
+}
+
+// unpaired counts a response whose request was missed.
+func (j *Joiner) unpaired(m *Message) {
+	j.lost.unpairedResponse.Add(1)
+	j.missed(m.StartNs-min(m.StartNs, missedFor), max(m.StartNs, m.RecvNs), m.SendPid, m.RecvPid)
+}
+
+// missedFor is how long ago what was missed began at most, in ns.
+const missedFor = uint64(time.Second)
+
+// inDoubt says that in an interval something may have been overtaken, whatever it was.
+func (p *process) inDoubt(from, to uint64) {
+	p.order.doubt.add(from, to)
+	p.streams.doubt.add(from, to)
+}
+
+// until is when an exchange's client had the response, as far as is known.
+func (x *Exchange) until() uint64 {
+	if x.Resp != nil && x.Resp.RecvNs != 0 {
+		return x.Resp.RecvNs
+	}
+	return x.Req.StartNs + openingTakes
+}
+
+// openingTakes is how long a connection is waited for, in ns, before it is used: with TLS, and on a node that is busy.
+const openingTakes = uint64(300 * time.Millisecond)
+
+// order is what is known of an order of handing on.
+type order struct {
+	record
+	in  uint32 // exchanges that did not contradict it since out
+	out uint64 // ns: when one did
+
+	doubt spans // when something may have overtaken
+}
+
+// step takes in whether an exchange contradicts the order.
+func (o *order) step(x *Exchange, agrees bool) {
+	switch {
+	case !agrees:
+		o.in, o.out = 0, max(o.out, x.Resp.RecvNs)
+	case x.inOrder.y != nil:
+		o.in++
+	}
+}
+
+// orderOf is the order that x is in.
+func (p *process) orderOf(x *Exchange) *order {
+	if x.Stream.ID != 0 {
+		return &p.streams
+	}
+	return &p.order
+}
+
+// record is how often a way of joining was right about a join that was decided otherwise, where it had a choice.
+type record struct{ right, wrong uint64 }
+
+// event is something that a worker did.
+type event struct {
+	at     uint64 // ns
+	x      *Exchange
+	serial uint64 // of x: it may be given out before
+	kind   eventKind
+}
+
+type eventKind uint8
 
 const (
-	maxChildren = 1 << 16
-	// appIdle is how long is remembered which goroutine asked, ns.
-	appIdle = uint64(time.Minute)
-	// patience is how many times Config.Parents a request waits for its process to answer what it may have been made for.
-	patience = 10
-	// ofChild is the confidence of a join by the goroutine that was started by the one that answered: it may be left over from an earlier
-	// request on the same connection.
-	ofChild = 0.99
+	eventAsked    eventKind = iota // it read a request
+	eventAsks                      // it wrote one
+	eventAnswered                  // it wrote a response
+	eventFree                      // it read the end of a response: the connection is free
 )
 
-// askedBy notes who works on a request of HTTP/1: its server, which may ask others for it, and its client, if that is a server itself.
-func (j *Joiner) askedBy(x *Exchange) {
-	if a := j.apps[x.Req.RecvPid]; a != nil {
-		a.open[x] = struct{}{}
-		x.open = true
-	}
-	a := j.appOf(x)
-	if a == nil {
+// mostEvents bounds what waits of one worker: at 20,000 requests a second there are some 8,000. What is too much is left out: the
+// worker is not known any more.
+const mostEvents = 1 << 15
+
+// settles is how long before a group is given out a worker's events are looked at: by then all have come, as far as they ever will.
+const settles = uint64(20 * time.Millisecond)
+
+// note tells a worker what it did. Of threads of which nothing is known there is nothing to learn.
+func (j *Joiner) note(kind eventKind, x *Exchange, pid, tid uint32, at uint64) {
+	if pid == 0 || tid == 0 || at == 0 || x.noted&(1<<kind) != 0 || !j.isProxy(pid) {
 		return
 	}
-	a.used = j.now
-	caller, parent := workers(x)
-	x.asks = true
-	a.asks[caller] = append(a.asks[caller], x)
-	if parent == 0 {
+	x.noted |= 1 << kind
+	w := j.workers[workerKey{pid, tid}]
+	if w == nil {
+		w = j.newWorker(pid, tid)
+	}
+	w.used = j.now
+	if len(w.events) >= mostEvents {
+		w.forget()
+		j.lost.workerFull.Add(1)
 		return
 	}
-	a.asks[parent] = append(a.asks[parent], x)
-	if c := a.children[caller]; c != nil {
-		c.last = x.Req.StartNs
-	} else if len(a.children) < maxChildren {
-		a.children[caller] = &childOfOther{x.Req.StartNs, x.Req.StartNs}
+	e := event{at, x, x.serial, kind}
+	n := len(w.events)
+	w.events = append(w.events, e)
+	for ; n > 0 && w.events[n-1].at > at; n-- { // nearly in order
+		w.events[n] = w.events[n-1]
 	}
+	w.events[n] = e
 }
 
-// appOf is the process that asks, if it can be told for which request it does; else nil.
-func (j *Joiner) appOf(x *Exchange) *app {
-	pid := x.Req.SendPid
-	if caller, _ := workers(x); pid == 0 || caller == 0 {
-		return nil
-	}
-	if a := j.apps[pid]; a != nil {
-		return a
-	}
-	if _, serves := j.servers[pid]; !serves {
-		return nil
-	}
-	a := &app{asks: map[uint32][]*Exchange{}, open: map[*Exchange]struct{}{}, children: map[uint32]*childOfOther{}}
-	j.apps[pid] = a
-	for _, h := range j.halves {
-		for _, y := range h.leg.queue {
-			if y.Req.RecvPid == pid {
-				a.open[y], y.open = struct{}{}, true
+func (j *Joiner) newWorker(pid, tid uint32) *worker {
+	w := &worker{proc: j.process(pid), classes: map[classKey]*class{}, pools: map[poolKey]*pool{}, lines: map[uint64]*line{}}
+	j.workers[workerKey{pid, tid}] = w
+	return w
+}
+
+// work looks at what workers did up to some time before now.
+func (j *Joiner) work(upto uint64) {
+	for _, w := range j.workers {
+		n := 0
+		for n < len(w.events) && w.events[n].at <= upto {
+			n++
+		}
+		for i := range w.events[:n] {
+			if e := &w.events[i]; e.x.serial == e.serial {
+				w.do(e)
 			}
 		}
+		w.events = append(w.events[:0], w.events[n:]...)
+		w.done = max(w.done, upto)
 	}
-	return a
 }
 
-// workers are the goroutine that a request is of, and the one that started that; 0: not known.
-func workers(x *Exchange) (caller, parent uint32) {
-	caller, parent, _ = x.Req.Flight.Goroutine()
-	return caller, parent
+func (w *worker) do(e *event) {
+	late := e.at < w.done
+	if late && e.kind == eventAsked { // whatever it has to do with was decided without it
+		w.proc.inDoubt(e.at, w.done)
+	}
+	switch x := e.x; e.kind {
+	case eventAsked:
+		c := w.class(x)
+		w.line(x, c).asked(x)
+		c.asked(x, late)
+	case eventAsks:
+		w.asks(x, late)
+	case eventAnswered:
+		if l := w.lines[x.what()]; l != nil && l.answered(x) {
+			delete(w.lines, x.what())
+		}
+		if x.class != nil {
+			x.class.answered(x)
+		}
+	case eventFree:
+		if l := w.lines[x.what()]; l != nil {
+			w.proc.orderOf(x).step(x, l.check(x))
+		}
+		w.poolOf(x).free(x, late)
+	}
 }
 
-// byGoroutine looks what was asked for y by the goroutine that has answered it now.
-func (j *Joiner) byGoroutine(y *Exchange) {
-	pid := y.Resp.SendPid
-	a := j.apps[pid]
-	if a == nil || y.Req.RecvPid != pid {
-		return
+// asks takes in what the worker asks.
+func (w *worker) asks(x *Exchange, late bool) {
+	up, p := &x.Req.leg.up, w.poolOf(x)
+	if !up.used {
+		up.used = true
+		w.proc.opens(x)
 	}
-	a.used = j.now
-	delete(a.open, y)
-	worker, _, ok := y.Resp.Flight.Goroutine()
-	if !ok {
-		return
-	}
-	for _, x := range slices.Clone(a.asks[worker]) {
-		if confidence := a.madeFor(x, y, worker); confidence > 0 && !leavesPod(x, y) && j.adopt(x, y) {
-			a.forget(x)
-			x.maker, x.madeSure = y, confidence
+	l, at, sure := w.lines[x.what()], 0, !late
+	if x.Stream.ID != 0 {
+		only := w.only(p)
+		if x.vague {
+			l = only
+		}
+		at, sure = up.streams.place(x.Stream.ID)
+		if l == nil || l != only { // streams of others are among those that were not seen
+			at, sure = 0, sure && at == 0 && !late
+		} else {
+			l.streams = &up.streams
 		}
 	}
-}
-
-// madeFor is how sure it is that x was asked for y, which this goroutine of the process has answered; 0: it was not.
-func (a *app) madeFor(x, y *Exchange, worker uint32) float64 {
-	at := x.Req.StartNs
-	if !y.holds(at) || y.Req.ends == endsWithHead && y.Req.RecvEndNs > at { // it came while the one before was served
-		return 0
+	var c *class
+	if l != nil {
+		c = l.class
+		l.asks(x, at, !sure)
 	}
-	switch caller, parent := workers(x); {
-	case caller == worker:
-		return 1
-	case parent == worker && a.startedFor(caller, y) && x.Resp != nil && x.Resp.RecvNs != 0 && x.Resp.RecvNs <= y.Resp.StartNs:
-		return ofChild
+	o := w.proc.orderOf(x)
+	switch {
+	case l != nil && x.inOrder.y == nil, x.vague: // some line still has what it was asked for
+		o.doubt.add(x.Req.StartNs, x.until())
+		o.in, o.out = 0, max(o.out, x.Req.StartNs)
+	case !sure:
+		o.doubt.add(x.Req.StartNs, max(w.done, x.Req.StartNs))
 	}
-	return 0
+	p.asks(x, c)
 }
 
-// startedFor says whether nothing was seen of a goroutine before y came.
-func (a *app) startedFor(child uint32, y *Exchange) bool {
-	c := a.children[child]
-	return c != nil && c.first >= y.Req.RecvNs
+// forget drops all that a worker was seen to do.
+func (w *worker) forget() {
+	w.events = w.events[:0]
+	clear(w.classes)
+	clear(w.pools)
+	clear(w.lines)
 }
 
-// awaited says whether something that one of a group may have been asked for is not answered yet.
-func (j *Joiner) awaited(g *group) bool {
-	for _, x := range g.xs {
-		if !x.asks {
+// retireWorkers forgets those that were idle, and processes without any.
+func (j *Joiner) retireWorkers(idle uint64) {
+	for k, w := range j.workers {
+		if j.now-w.used > idle {
+			delete(j.workers, k)
 			continue
 		}
-		for y := range j.apps[x.Req.SendPid].open {
-			if y.Resp == nil && y.holds(x.Req.StartNs) {
-				return true
-			}
-		}
+		w.proc.used = max(w.proc.used, w.used)
 	}
-	return false
-}
-
-// forgetWorkers drops what is known of an exchange that is taken back.
-func (j *Joiner) forgetWorkers(x *Exchange) {
-	if x.open {
-		if a := j.apps[x.Req.RecvPid]; a != nil {
-			delete(a.open, x)
-		}
-	}
-	if x.asks {
-		j.apps[x.Req.SendPid].forget(x)
-	}
-}
-
-// forget no longer looks for what x was asked for.
-func (a *app) forget(x *Exchange) {
-	x.asks = false
-	caller, parent := workers(x)
-	for _, worker := range [...]uint32{caller, parent} {
-		list := slices.DeleteFunc(a.asks[worker], func(z *Exchange) bool { return z == x })
-		if len(list) == 0 {
-			delete(a.asks, worker)
-		} else {
-			a.asks[worker] = list
+	for pid, p := range j.processes {
+		if j.now-p.used > idle && p.app.open == 0 {
+			delete(j.processes, pid)
 		}
 	}
 }
 
-// sweepApps forgets what was not seen for a while.
-func (j *Joiner) sweepApps() {
-	for pid, a := range j.apps {
-		for n, c := range a.children {
-			if j.now-c.last > appIdle {
-				delete(a.children, n)
-			}
-		}
-		if j.now-a.used > appIdle && len(a.asks) == 0 && len(a.open) == 0 {
-			delete(j.apps, pid)
-		}
+// proven says whether a way of joining was right often enough, and next to never wrong.
+func (r *record) proven() bool { return r.right >= leastTests && r.wrong*mostWrong <= r.right }
+
+const (
+	leastTests = 32   // with none of them wrong, fewer than one in ten is at 97 % confidence; what follows tests on
+	mostWrong  = 2000 // half of what may be wrong
+)
+
+func (r *record) test(right bool) {
+	if right {
+		r.right++
+	} else {
+		r.wrong++
+	}
+	if r.right+r.wrong > testsKept {
+		r.right, r.wrong = r.right/2, (r.wrong+1)/2
 	}
 }
+
+// testsKept is after how many tests the old ones count half.
+const testsKept = 1 << 14
+
+// what a request asks for, as the shelf's key.
+func (x *Exchange) what() uint64 { return x.target ^ x.host*31 }

@@ -148,9 +148,9 @@ const (
 	MethodRequestID  Method = "request-id"  // the same request id in both heads
 	MethodResponseID Method = "response-id" // the id came back in the response head
 	MethodTrace      Method = "trace"       // the same trace context in both heads
-	MethodContent    Method = "content"     // a proxy had one request alone that fits: what is asked, the lines it keeps, its threads, when it read and wrote
-	MethodAssignment Method = "assignment"  // several fit, and one alone if each causes one
-	MethodOrder      Method = "order"       // of several that fit, one has the same place in the order of requests and in that of responses
+	MethodContent    Method = "content"     // a proxy handed it on: the same method, target and host, and nothing else that fits
+	MethodPool       Method = "pool"        // and by the connection that it takes next, as it was just seen to
+	MethodOrder      Method = "order"       // and in the order in which it read them, as it was seen to
 	MethodThread     Method = "thread"      // an app's thread had one request, and does one at a time
 	MethodGoroutine  Method = "goroutine"   // the goroutine that answers one, or one that it started, asked the other
 )

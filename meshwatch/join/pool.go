@@ -1,0 +1,239 @@
+package join
+
+import "github.com/meshwatch/meshwatch/meshwatch/journey"
+
+// pool is a worker's connections to one upstream host. Envoy takes the one that became free last (a stack for each worker and host): if
+// everything that a worker reads is known, then which connection each request is handed on by.
+type pool struct {
+	idle    []*Leg // that the model knows; the last is taken first
+	unknown int    // requests that were handed on by connections which it did not know
+	streak  uint32 // connections in a row that were foretold
+	broken  uint64 // ns: when the model last failed
+}
+
+// classKey is what decides where a proxy sends a request: the address that its client meant, and the host.
+type classKey struct {
+	addr [16]byte
+	port uint16
+	host uint64
+}
+
+// class is the requests of one key: they go to one pool, or it is not known to which.
+type class struct {
+	pool  *pool
+	multi bool
+}
+
+// poolKey is an upstream host.
+type poolKey struct {
+	addr [16]byte
+	port uint16
+}
+
+// upstream is what a pool knows of one of its connections.
+type upstream struct {
+	next  guess // the request that it will hand on
+	taken bool
+	known bool // it is in pool.idle
+	used  bool // a request was seen on it
+
+	streams streams
+}
+
+func (w *worker) class(y *Exchange) *class {
+	f := y.Req.Flight
+	key := classKey{f.SendPaddr, f.SendPeer, y.host}
+	c := w.classes[key]
+	if c == nil {
+		c = &class{}
+		w.classes[key] = c
+	}
+	y.class = c
+	return c
+}
+
+func (w *worker) poolOf(x *Exchange) *pool {
+	f := x.Req.Flight
+	key := poolKey{f.SendPaddr, f.SendPeer}
+	p := w.pools[key]
+	if p == nil {
+		p = &pool{}
+		w.pools[key] = p
+	}
+	return p
+}
+
+// asked has the model take a connection for a request.
+func (c *class) asked(y *Exchange, late bool) {
+	p := c.pool
+	if p == nil || c.multi {
+		return
+	}
+	if late {
+		p.fail(y.Req.RecvNs)
+		return
+	}
+	for len(p.idle) > 0 {
+		n := len(p.idle) - 1
+		l := p.idle[n]
+		p.idle = p.idle[:n]
+		l.up.known = false
+		if l.closed != 0 {
+			continue
+		}
+		l.up.next, l.up.taken = guess{y, y.serial, n > 0, p.unknown > 0}, true
+		y.lane = l
+		return
+	}
+	y.unknown = true
+	p.unknown++
+}
+
+// asks looks whether the connection is the one that was foretold.
+func (p *pool) asks(x *Exchange, c *class) {
+	if c != nil && c.pool == nil {
+		c.pool = p
+	} else if c != nil && c.pool != p {
+		c.multi = true
+	}
+	up := &x.Req.leg.up
+	x.pool = p
+	switch {
+	case up.taken:
+		x.inPool = up.next
+		up.taken, up.next = false, guess{}
+		if x.inPool.shaky {
+			p.streak = 0
+		} else if p.count(x.inPool.choice); p.streak < leastStreak {
+			x.inPool.shaky = true
+		}
+	case p.unknown > 0:
+		p.forget(x.Req.leg)
+		p.unknown--
+		p.streak = 0
+	default:
+		p.fail(x.Req.StartNs)
+	}
+}
+
+// count counts one that was foretold.
+func (p *pool) count(choice bool) {
+	if choice || p.streak < leastStreak {
+		p.streak++
+	}
+}
+
+// leastStreak is how many connections in a row a model must have foretold.
+const leastStreak = 8
+
+// free puts a connection back.
+func (p *pool) free(x *Exchange, late bool) {
+	l := x.Req.leg
+	if l.closed != 0 || l.multi != nil {
+		return
+	}
+	if late || l.up.known || len(p.idle) == mostIdle {
+		p.fail(x.Resp.RecvNs)
+		return
+	}
+	l.up = upstream{known: true, used: true}
+	p.idle = append(p.idle, l)
+}
+
+const mostIdle = 1 << 13
+
+// answered is told of a request that was answered. One that was not handed on as foretold shows that the model is wrong.
+func (c *class) answered(y *Exchange) {
+	if l := y.lane; l != nil && c.pool != nil {
+		y.lane = nil
+		if l.up.taken && l.up.next.of() == y {
+			l.up = upstream{used: l.up.used, streams: l.up.streams}
+			c.pool.fail(y.Resp.StartNs)
+		}
+	}
+	if y.unknown && c.pool != nil {
+		y.unknown = false
+		c.pool.unknown = max(0, c.pool.unknown-1)
+	}
+}
+
+// forget takes a connection out of the idle ones.
+func (p *pool) forget(l *Leg) {
+	if !l.up.known {
+		return
+	}
+	l.up.known = false
+	for i, m := range p.idle {
+		if m == l {
+			p.idle = append(p.idle[:i], p.idle[i+1:]...)
+			return
+		}
+	}
+}
+
+// fail begins anew: the model was wrong.
+func (p *pool) fail(at uint64) {
+	for _, l := range p.idle {
+		l.up = upstream{used: l.up.used, streams: l.up.streams}
+	}
+	clear(p.idle)
+	p.idle, p.streak, p.unknown = p.idle[:0], 0, 0
+	p.broken = max(p.broken, at)
+}
+
+// byModel claims what a proven model says.
+func (j *Joiner) byModel(x *Exchange) bool {
+	p := j.processes[x.ClientPid()]
+	if p == nil {
+		return false
+	}
+	if y := x.inPool.of(); y != nil && !x.inPool.shaky && p.pool.proven() && fits(x, y) && x.pool.broken < y.Req.RecvNs {
+		return j.claim(x, y, journey.Relay{Method: journey.MethodPool, Confidence: poolConfidence, Candidates: max(1, int(x.rivals))})
+	}
+	if y := x.inOrder.of(); y != nil && !x.inOrder.shaky && p.keepsOrder(x, y) && !p.orderOf(x).doubt.touch(y.Req.RecvNs, x.Req.StartNs) && fits(x, y) {
+		return j.claim(x, y, journey.Relay{Method: journey.MethodOrder, Confidence: orderConfidence, Candidates: max(1, int(x.rivals))})
+	}
+	return false
+}
+
+// keepsOrder says whether a process hands on in the order of its reading. On one HTTP/2 connection that is so wherever connections
+// are taken in the order of reading: streams are opened one after the other.
+func (p *process) keepsOrder(x, y *Exchange) bool {
+	r := p.orderOf(x)
+	return r.in >= leastInStep && r.out < y.Req.RecvNs && (r.proven() || r == &p.streams && r.wrong == 0 && p.pool.proven())
+}
+
+// leastInStep is how many exchanges must not have contradicted the order since one did: one that is out of step does so half of the time.
+const leastInStep = 32
+
+const (
+	poolConfidence  = 0.999
+	orderConfidence = 0.999
+)
+
+// learn compares with a join that heads decided, or that had no rival, what would have decided it without that.
+func (j *Joiner) learn(x *Exchange) {
+	p, y := j.processes[x.ClientPid()], x.parent
+	if p == nil || y == nil || x.Relay.Method == journey.MethodContent && x.Relay.Candidates > 1 {
+		return
+	}
+	if m := x.Relay.Method; m == journey.MethodPool || m == journey.MethodOrder {
+		return
+	}
+	if z := x.inPool.of(); z != nil && x.inPool.choice && !x.inPool.shaky {
+		p.pool.test(z == y)
+	}
+	if z := x.inOrder.of(); z != nil && x.inOrder.choice && !x.inOrder.shaky && !p.orderOf(x).doubt.touch(z.Req.RecvNs, x.Req.StartNs) {
+		p.orderOf(x).test(z == y)
+	}
+	p.thread.test(sameThread(x, y))
+	if p.tests++; p.tests < 4*leastTests || p.tests%testsEach == 0 {
+		p.lines.test(j.sameLines(x, y))
+		if x.Resp != nil && y.Resp != nil {
+			p.answers.test(j.sameAnswers(x, y))
+		}
+	}
+}
+
+// testsEach is of how many joins one is compared by its lines, once some were: that is the dearest.
+const testsEach = 16

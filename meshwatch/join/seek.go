@@ -1,0 +1,200 @@
+package join
+
+import (
+	"time"
+
+	"github.com/meshwatch/meshwatch/meshwatch/head"
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+)
+
+// seek looks for the cause of an exchange whose head does not say it, among all that its process was asked.
+func (j *Joiner) seek(x *Exchange) bool {
+	pid := x.ClientPid()
+	if x.byThread.y != nil {
+		return j.seekByThread(x)
+	}
+	if x.claimed || x.asClient.on == nil || x.Resp == nil {
+		return false
+	}
+	if since, ok := j.heldOf[pid]; ok && since <= x.until() {
+		return false // what caused it may be among what is held
+	}
+	if at := x.asClient.on; at.in.n+at.over.n > fewAsk && j.byModel(x) {
+		return true
+	}
+	if x.rivals > mostFits {
+		x.sought = mostFits
+	}
+	if x.sought >= hopeless {
+		return j.byModel(x)
+	}
+	n, all := j.weigh(x)
+	x.sought = int32(n) //nolint:gosec // at most mostFits
+	if n != 1 {
+		return n > 1 && j.byModel(x)
+	}
+	y := j.found[0]
+	if j.contested(x, y) || j.mayLack(x, y) {
+		return false
+	}
+	return j.claim(x, y, journey.Relay{Method: journey.MethodContent, Confidence: contentAlone, Candidates: all})
+}
+
+// mayLack says whether the true cause may be one that was missed: something of the process was, and others ask for the same.
+func (j *Joiner) mayLack(x, y *Exchange) bool {
+	at, p := x.asClient.on, j.processes[x.ClientPid()]
+	return at.in.n+at.over.n > 1 && p != nil && p.gaps.touch(y.Req.StartNs-min(y.Req.StartNs, unsettled), x.until()+unsettled)
+}
+
+// unsettled is for how long what was missed may mislead, in ns: others are left out by joins that are wrong, or by responses that are paired
+// with what they do not answer.
+const unsettled = uint64(500 * time.Millisecond)
+
+// holds notes since when flights of which processes are held: until they are given, not all that these were asked is known.
+func (j *Joiner) holds() {
+	clear(j.heldOf)
+	for l := range j.holding {
+		for i := range l.held {
+			f := &l.held[i].f
+			for _, pid := range [...]uint32{f.SendPid, f.RecvPid} {
+				if since, ok := j.heldOf[pid]; !ok || f.StartNs < since {
+					j.heldOf[pid] = f.StartNs
+				}
+			}
+		}
+	}
+}
+
+// isHopeless says whether waiting for more will not bring an exchange its cause: that has come, among too many, and no model that may yet
+// be proven says which it is.
+func (x *Exchange) isHopeless() bool {
+	return x.sought >= hopeless && (x.inPool.y == nil || x.inPool.shaky)
+}
+
+// hopeless is how many may be left that are not weighed again: others that are decided will not leave one.
+const hopeless = 32
+
+// fewAsk is how many may ask for the same before it is cheaper to ask the models than to weigh all of them.
+const fewAsk = 8
+
+// contentAlone is the share of joins by content that are right, see docs/accuracy.md.
+const contentAlone = 0.999
+
+// mostFits bounds what is weighed for one exchange: beyond that nothing is decided by leaving others out.
+const mostFits = 64
+
+// weigh gathers in found those that may have caused x, and says how many they are, up to mostFits: all of them, and what is left by
+// what the process was seen to keep to.
+func (j *Joiner) weigh(x *Exchange) (n, all int) {
+	j.found = j.found[:0]
+	at, looked := x.asClient.on, 0
+	for p := at.in.last; p != nil; p = p.prev {
+		if looked++; looked > mostLooks || len(j.found) == mostFits {
+			return mostFits, mostFits // there may be more
+		}
+		if fits(x, p.x) {
+			j.found = append(j.found, p.x)
+		}
+	}
+	for p := at.over.last; p != nil && p.x.Resp.StartNs >= x.Req.StartNs; p = p.prev {
+		if looked++; looked > mostLooks || len(j.found) == mostFits {
+			return mostFits, mostFits
+		}
+		if fits(x, p.x) {
+			j.found = append(j.found, p.x)
+		}
+	}
+	all = len(j.found)
+	return j.narrowed(x), all
+}
+
+// narrowed leaves those of found that agree with x in what the process was seen to keep.
+func (j *Joiner) narrowed(x *Exchange) int {
+	n := len(j.found)
+	p := j.processes[x.ClientPid()]
+	if n < 2 || p == nil {
+		return n
+	}
+	for _, keeps := range [...]struct {
+		by   *record
+		same func(x, y *Exchange) bool
+	}{{&p.thread, sameThread}, {&p.lines, j.sameLines}, {&p.answers, j.sameAnswers}} {
+		if n < 2 || !keeps.by.proven() {
+			continue
+		}
+		if m := narrow(j.found[:n], func(y *Exchange) bool { return keeps.same(x, y) }); m > 0 {
+			n = m
+		}
+	}
+	j.found = j.found[:n]
+	return n
+}
+
+// sameThread says whether the thread that read y wrote x.
+func sameThread(x, y *Exchange) bool { return y.Req.Flight.RecvTid == x.Req.Flight.Thread() }
+
+// sameLines says whether the requests have the same lines of those that are handed on.
+func (j *Joiner) sameLines(x, y *Exchange) bool {
+	return same(j.keptLines(x.Req, &x.lines[0]), j.keptLines(y.Req, &y.lines[0]))
+}
+
+// sameAnswers is the same of the responses.
+func (j *Joiner) sameAnswers(x, y *Exchange) bool {
+	return same(j.keptLines(x.Resp, &x.lines[1]), j.keptLines(y.Resp, &y.lines[1]))
+}
+
+// same says whether nothing speaks against two heads having the same lines.
+func same(a, b uint64) bool { return a == b || a == 0 || b == 0 }
+
+// keptLines is what proxies keep of a head, 0 where that was not captured as a whole. known keeps it.
+func (j *Joiner) keptLines(m *Message, known *uint64) uint64 {
+	if *known == 0 && m != nil && m.result == head.Complete {
+		*known = j.cfg.Parser.EndToEnd(m.captured(), j.seed) | 1
+	}
+	return *known
+}
+
+// mostLooks bounds what is looked at for that.
+const mostLooks = 256
+
+// contested says whether another exchange has no other cause than y either: then one of the two has lost its own. Those that may are
+// near x: what a process asks stands in the order of its asking.
+func (j *Joiner) contested(x, y *Exchange) bool {
+	looked := 0
+	for p := x.asClient.prev; p != nil && p.x.Req.StartNs >= y.Req.RecvNs; p = p.prev {
+		if looked++; looked > mostFits || j.alsoOnly(p.x, y) {
+			return true
+		}
+	}
+	for p := x.asClient.next; p != nil && (y.Resp == nil || p.x.Req.StartNs <= y.Resp.StartNs); p = p.next {
+		if looked++; looked > mostFits || j.alsoOnly(p.x, y) {
+			return true
+		}
+	}
+	return false
+}
+
+// alsoOnly says whether nothing but y can have caused z, too.
+func (j *Joiner) alsoOnly(z, y *Exchange) bool {
+	if z.parent != nil || !fits(z, y) {
+		return false
+	}
+	n, _ := j.weigh(z)
+	return n == 1 && j.found[0] == y
+}
+
+// fits says whether a proxy may have asked x to answer y, which asks for the same: it had read y and not answered when it sent x, it
+// answered after x was, by the same status, and heads do not contradict.
+func fits(x, y *Exchange) bool {
+	if x == y || !y.holds(x.Req.StartNs) || y.Req.StartNs >= x.Req.StartNs || leavesPod(x, y) {
+		return false
+	}
+	if x.Resp == nil || y.Resp != nil && (y.Resp.StartNs < x.Resp.RecvNs || x.Resp.Status < 500 && y.Resp.Status != x.Resp.Status) {
+		return false
+	}
+	if x.hasID && y.hasID && x.id != y.id {
+		return false
+	}
+	none := [16]byte{}
+	return (x.TraceID == y.TraceID || x.TraceID == none || y.TraceID == none) && !y.busyAt(x.Req.StartNs)
+}

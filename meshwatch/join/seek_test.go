@@ -1,0 +1,86 @@
+package join
+
+import "testing"
+
+// An app's request has no id; what its sidecar makes of it has one.
+func TestFirstLegByContent(t *testing.T) {
+	w := newWorld(t)
+	a, b, out, far := w.conn(1, 101), w.conn(1, 101), w.conn(101, 102), w.conn(101, 102)
+	a.ask("/a", "")
+	b.ask("/b", "")
+	far.ask("/b", id2)
+	out.ask("/a", id1)
+	out.answer(200)
+	far.answer(200)
+	b.answer(200)
+	a.answer(200)
+	w.end([]string{"1-101 /b 200; >101-102 /b 200 (content 0.999)", "1-101 /a 200; >101-102 /a 200 (content 0.999)"})
+}
+
+// Two that ask for the same at the same time: nothing here tells them apart.
+func TestSameContentAtOnceIsNotGuessed(t *testing.T) {
+	w := newWorld(t)
+	a, b, out, far := w.conn(1, 101), w.conn(1, 101), w.conn(101, 102), w.conn(101, 102)
+	a.ask("/", "")
+	b.ask("/", "")
+	out.ask("/", id1)
+	far.ask("/", id2)
+	out.answer(200)
+	far.answer(200)
+	a.answer(200)
+	b.answer(200)
+	w.end([]string{"101-102 / 200; ambiguous", "101-102 / 200; ambiguous", "1-101 / 200", "1-101 / 200"}, "relay/ambiguous 2")
+}
+
+// One of two is decided by when it was answered, and with that the other one.
+func TestLeavingOutDecides(t *testing.T) {
+	w := newWorld(t)
+	a, b, out, far := w.conn(1, 101), w.conn(1, 101), w.conn(101, 102), w.conn(101, 102)
+	a.ask("/", "")
+	b.ask("/", "")
+	out.ask("/", id1)
+	far.ask("/", id2)
+	far.answer(200)
+	b.answer(200) // before out was answered
+	out.answer(200)
+	a.answer(200)
+	w.end([]string{"1-101 / 200; >101-102 / 200 (content 0.999)", "1-101 / 200; >101-102 / 200 (content 0.999)"})
+}
+
+// Of two exchanges that only one request can have caused, one has lost its own cause: neither is joined.
+func TestContestedIsNotGuessed(t *testing.T) {
+	w := newWorld(t)
+	a, out, far := w.conn(1, 101), w.conn(101, 102), w.conn(101, 102)
+	a.ask("/", "")
+	out.ask("/", id1)
+	far.ask("/", id2)
+	far.answer(200)
+	out.answer(200)
+	a.answer(200)
+	w.end([]string{"101-102 / 200; no-parent", "101-102 / 200; no-parent", "1-101 / 200"}, "relay/no-parent 2")
+}
+
+// An app may do anything: that it asks for the same is no evidence.
+func TestContentOfAppsIsNoEvidence(t *testing.T) {
+	w := newWorld(t)
+	in, out := w.conn(1, 2), w.conn(2, 3)
+	in.ask("/", "")
+	out.ask("/", "")
+	out.answer(200)
+	in.answer(200)
+	w.end([]string{"2-3 / 200; no-id", "1-2 / 200"}, "relay/no-id 1")
+}
+
+// Groups that were joined go on as one: what carries the id of one of them later is of both.
+func TestJoinedGroupsGoOn(t *testing.T) {
+	w := newWorld(t)
+	app, out, far, late := w.conn(1, 101), w.conn(101, 102), w.conn(102, 3), w.conn(3, 4)
+	app.ask("/x", "")
+	out.ask("/x", id1)
+	far.ask("/x", id1)
+	late.ask("/late", id1)
+	for _, c := range []*conn{late, far, out, app} {
+		c.answer(200)
+	}
+	w.end([]string{"1-101 /x 200; >101-102 /x 200 (content 0.999); >>102-3 /x 200 (request-id 1); >>>3-4 /late 200 (request-id 1)"})
+}
