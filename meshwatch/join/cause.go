@@ -195,6 +195,7 @@ func (j *Joiner) gather(x, y *Exchange) bool {
 	}
 	to.xs = append(to.xs, from.xs...)
 	to.open += from.open
+	to.stale, to.asking = true, to.asking || from.asking
 	to.last = max(to.last, from.last)
 	for _, id := range from.ids {
 		if j.groups[id] == from {

@@ -102,7 +102,7 @@ func (j *Joiner) byGoroutine(y *Exchange) {
 	for _, x := range slices.Clone(a.asks[worker]) {
 		if confidence := a.madeFor(x, y, worker); confidence > 0 && !leavesPod(x, y) && j.gather(x, y) {
 			a.forget(x)
-			x.maker, x.madeSure = y, confidence
+			x.maker, x.madeSure, x.group.stale = y, confidence, true
 		}
 	}
 }

@@ -18,6 +18,8 @@ type group struct {
 	queued bool
 
 	linking bool // it is due: flush has it
+	stale   bool // something came since it was related
+	asking  bool // one of its exchanges has no parent, and may get one
 }
 
 // identify puts an exchange in the group of its request id, else of its trace, as soon as one is known.
@@ -27,6 +29,7 @@ func (j *Joiner) identify(x *Exchange) {
 	}
 	trace := x.TraceID
 	if x.group != nil {
+		x.group.stale = true
 		if x.hasID && j.groups[x.id] == nil {
 			j.groups[x.id] = x.group
 			x.group.ids = append(x.group.ids, x.id)
@@ -65,7 +68,7 @@ func (j *Joiner) identify(x *Exchange) {
 
 func (j *Joiner) join(g *group, x *Exchange) {
 	g.xs = append(g.xs, x)
-	g.last = j.now
+	g.last, g.stale = j.now, true
 	x.group = g
 	if !x.done {
 		g.open++
@@ -105,6 +108,7 @@ func (j *Joiner) finish(x *Exchange) {
 	x.done = true
 	g := x.group
 	g.open--
+	g.stale = true
 	g.last = max(g.last, j.now)
 	if x.Resp != nil {
 		g.last = max(g.last, x.Resp.LastSeen()) // the clock stands still while flights are read
@@ -134,7 +138,7 @@ func (j *Joiner) flush(all bool) {
 		case g.last+uint64(j.cfg.Linger) > j.now && !all:
 			j.enqueue(g)
 		default:
-			g.linking = true
+			g.linking, g.asking = true, true
 			j.due = append(j.due, g)
 		}
 	}
@@ -145,7 +149,7 @@ func (j *Joiner) flush(all bool) {
 	for round, found := 0, true; found && round < mostRounds; round++ {
 		found = false
 		for _, g := range j.due { // what is found leaves less for others to be
-			found = j.link(g) || found
+			found = g.asking && j.link(g) || found
 		}
 	}
 	for _, g := range j.due {
@@ -171,7 +175,9 @@ func (j *Joiner) settled(g *group, all bool) {
 		j.enqueue(g)
 		return
 	}
-	j.relate(g)
+	if g.stale {
+		j.relate(g)
+	}
 	if quiet := j.now - g.last; !all && (quiet < uint64(j.cfg.Parents) && j.waits(g) || quiet < patience*uint64(j.cfg.Parents) && j.awaited(g)) {
 		g.queued, g.due = true, j.now+uint64(j.cfg.Linger)
 		j.quiet = append(j.quiet, g)

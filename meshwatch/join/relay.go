@@ -12,10 +12,14 @@ import (
 
 // link relates a group, and looks for the causes of what its heads say nothing of. True: it found one.
 func (j *Joiner) link(g *group) (found bool) {
-	j.relate(g)
+	if g.stale {
+		j.relate(g)
+	}
+	g.asking = false
 	for i := 0; i < len(g.xs); i++ { // they may become more
 		if x := g.xs[i]; x.parent == nil {
 			found = j.seek(x) || found
+			g.asking = g.asking || x.parent == nil && x.asClient.on != nil
 		}
 	}
 	return found
@@ -24,6 +28,7 @@ func (j *Joiner) link(g *group) (found bool) {
 // relate finds for every exchange of a group the one that caused it: the exchange that the same process had received and
 // not answered when it sent this one. What was claimed stays.
 func (j *Joiner) relate(g *group) {
+	g.stale = false
 	slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.StartNs - b.Req.StartNs)) }) //nolint:gosec // a difference
 	for _, x := range g.xs {
 		x.asked = false

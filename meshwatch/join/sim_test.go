@@ -259,6 +259,7 @@ func (s *simulation) handBack(w *simWorker, m simMessage) func() {
 func (s *simulation) replay(j *Joiner, half func()) {
 	const look = 10 * ms
 	now := s.flights[s.order[0]].f.StartNs
+	var f bpf.Flight // each is copied
 	for n, i := range s.order {
 		if n == len(s.order)/2 {
 			half()
@@ -269,7 +270,7 @@ func (s *simulation) replay(j *Joiner, half func()) {
 			now += look
 		}
 		if !at.lost {
-			f := at.f
+			f = at.f
 			j.Flight(&f, at.text)
 		}
 	}
