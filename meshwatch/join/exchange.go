@@ -33,7 +33,8 @@ type Exchange struct {
 	candidates int32
 	claimed    bool        // its parent was found beyond what heads say
 	vague      bool        // nobody knows what it asks for
-	unknown    bool        // its server handed it on by a connection that was not known
+	waits      bool        // it is among what waits in a pool for a connection
+	unknown    bool        // or among what was handed on by one that is not known
 	counted    bool        // it is among what its server, an app, has open
 	asks       bool        // it is among what its client, an app in Go, asks
 	open       bool        // it is among what its server, one in Go, has not answered

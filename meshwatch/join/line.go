@@ -1,9 +1,11 @@
 package join
 
+import "slices"
+
 // line has the requests for one thing that a worker has read and not handed on yet, in the order in which it read them. HAProxy's
 // threads hand them on in that order, and on one HTTP/2 connection everybody does.
 type line struct {
-	waiting []*Exchange
+	waiting []guess
 	open    int    // that were not answered
 	class   *class // of the latest
 	moved   uint64 // ns: when it was last set right, see check
@@ -22,22 +24,23 @@ func (w *worker) line(x *Exchange, c *class) *line {
 
 func (l *line) asked(y *Exchange) {
 	n := len(l.waiting)
-	l.waiting = append(l.waiting, y)
-	for ; n > 0 && l.waiting[n-1].Req.RecvNs > y.Req.RecvNs; n-- { // it came late
+	l.waiting = append(l.waiting, guess{})
+	for ; n > 0 && l.waiting[n-1].of() != nil && l.waiting[n-1].y.Req.RecvNs > y.Req.RecvNs; n-- { // it came late
 		l.waiting[n] = l.waiting[n-1]
 	}
-	l.waiting[n] = y
+	l.waiting[n] = guess{y: y, serial: y.serial}
 	l.open++
 }
 
 // asks takes the one at a place of the line for what the worker asks.
 func (l *line) asks(x *Exchange, at int, late bool) {
+	l.waiting = slices.DeleteFunc(l.waiting, func(g guess) bool { return g.of() == nil })
 	if at >= len(l.waiting) {
 		return
 	}
 	choice := len(l.waiting) > 1
-	y := l.take(at)
-	x.inOrder = guess{y, y.serial, choice, late}
+	x.inOrder = l.take(at)
+	x.inOrder.choice, x.inOrder.shaky = choice, late
 }
 
 // check says whether x may have been asked for what it was taken for: that was not answered before x was. Else something that the worker
@@ -56,10 +59,10 @@ func (l *line) check(x *Exchange) bool {
 }
 
 // take takes one out of the line.
-func (l *line) take(at int) *Exchange {
-	y := l.waiting[at]
-	l.waiting = append(l.waiting[:at], l.waiting[at+1:]...)
-	return y
+func (l *line) take(at int) guess {
+	g := l.waiting[at]
+	l.waiting = slices.Delete(l.waiting, at, at+1)
+	return g
 }
 
 // only is the line to a pool, if there is one that has requests which are not answered; nil: none, or several, or too many to look.
@@ -84,8 +87,8 @@ const fewLines = 16
 // answered takes one out that was not handed on, or of which that was not seen. True: nothing is left.
 func (l *line) answered(y *Exchange) bool {
 	l.open--
-	for i, z := range l.waiting {
-		if z == y {
+	for i := range l.waiting {
+		if l.waiting[i].of() == y {
 			l.take(i)
 			l.streams.lost(i)
 			break
@@ -100,6 +103,7 @@ type guess struct {
 	serial uint64 // of y: it may have been given out
 	choice bool   // there were others
 	shaky  bool   // some of what it rests on came late
+	waited bool   // it had to wait for a connection
 }
 
 // of returns the exchange, nil: none, or it is gone.

@@ -1,14 +1,22 @@
 package join
 
-import "github.com/meshwatch/meshwatch/meshwatch/journey"
+import (
+	"slices"
 
-// pool is a worker's connections to one upstream host. Envoy takes the one that became free last (a stack for each worker and host): if
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+)
+
+// pool is a worker's connections to one upstream host. Envoy takes the one that became free last (a stack for each worker and host). Where
+// none is free a request waits, for whichever is next: one that is opened, or becomes free; who has waited longest goes first. So if
 // everything that a worker reads is known, then which connection each request is handed on by.
 type pool struct {
-	idle    []*Leg // that the model knows; the last is taken first
-	unknown int    // requests that were handed on by connections which it did not know
-	streak  uint32 // connections in a row that were foretold
-	broken  uint64 // ns: when the model last failed
+	idle    []*Leg   // that the model knows; the last is taken first
+	waiting []guess  // requests for which none was free, and one is opened, in the order in which they were read
+	unknown int      // requests that were handed on by connections which the model does not know
+	latest  guess    // of these
+	opening []uint64 // ns: when connections were begun that no request was seen on yet, of the last openingTakes
+	streak  uint32   // connections in a row that were foretold
+	broken  uint64   // ns: when the model last failed
 }
 
 // classKey is what decides where a proxy sends a request: the address that its client meant, and the host.
@@ -54,7 +62,10 @@ func (w *worker) class(y *Exchange) *class {
 
 func (w *worker) poolOf(x *Exchange) *pool {
 	f := x.Req.Flight
-	key := poolKey{f.SendPaddr, f.SendPeer}
+	return w.poolAt(poolKey{f.SendPaddr, f.SendPeer})
+}
+
+func (w *worker) poolAt(key poolKey) *pool {
 	p := w.pools[key]
 	if p == nil {
 		p = &pool{}
@@ -81,16 +92,39 @@ func (c *class) asked(y *Exchange, late bool) {
 		if l.closed != 0 {
 			continue
 		}
-		l.up.next, l.up.taken = guess{y, y.serial, n > 0, p.unknown > 0}, true
-		y.lane = l
+		l.take(guess{y: y, serial: y.serial, choice: n > 0, shaky: p.unknown > 0})
 		return
 	}
-	y.unknown = true
+	y.unknown, p.latest = true, guess{y: y, serial: y.serial}
 	p.unknown++
 }
 
+// take foretells what a connection hands on.
+func (l *Leg) take(g guess) {
+	l.up.next, l.up.taken = g, true
+	g.y.lane = l
+}
+
+// first takes out who has waited longest. False: nobody waits.
+func (p *pool) first() (g guess, ok bool) {
+	for len(p.waiting) > 0 && !ok {
+		g = p.waiting[0]
+		g.choice = len(p.waiting) > 1
+		p.waiting = slices.Delete(p.waiting, 0, 1)
+		if ok = g.of() != nil; ok {
+			g.y.waits = false
+		}
+	}
+	return g, ok
+}
+
+const (
+	mostIdle    = 1 << 13
+	mostWaiting = 1 << 12
+)
+
 // asks looks whether the connection is the one that was foretold.
-func (p *pool) asks(x *Exchange, c *class) {
+func (p *pool) asks(x *Exchange, c *class, isNew bool, waits *record) {
 	if c != nil && c.pool == nil {
 		c.pool = p
 	} else if c != nil && c.pool != p {
@@ -98,22 +132,61 @@ func (p *pool) asks(x *Exchange, c *class) {
 	}
 	up := &x.Req.leg.up
 	x.pool = p
+	spare := p.spare(x.Req.StartNs)
+	if isNew && len(p.opening) > 0 {
+		p.opening = slices.Delete(p.opening, 0, 1)
+	}
+	first, waited := guess{}, false
+	if isNew && !up.taken {
+		first, waited = p.first()
+	}
 	switch {
 	case up.taken:
 		x.inPool = up.next
 		up.taken, up.next = false, guess{}
-		if x.inPool.shaky {
-			p.streak = 0
-		} else if p.count(x.inPool.choice); p.streak < leastStreak {
-			x.inPool.shaky = true
-		}
+	case waited:
+		x.inPool = first
+		x.inPool.shaky = spare
 	case p.unknown > 0:
 		p.forget(x.Req.leg)
 		p.unknown--
 		p.streak = 0
+		return
 	default:
 		p.fail(x.Req.StartNs)
+		return
 	}
+	if x.inPool.shaky || x.inPool.waited && !waits.proven() {
+		p.streak = 0 // which of them it was is not known
+	} else if p.count(x.inPool.choice); p.streak < leastStreak {
+		x.inPool.shaky = true
+	}
+}
+
+// opens notes that the worker begins a connection: for the request that it has just read, if it had none for that.
+func (p *pool) opens(at uint64) {
+	if len(p.opening) == mostWaiting || len(p.waiting) == mostWaiting {
+		p.opening = p.opening[:0]
+		p.fail(at)
+	}
+	p.opening = append(p.opening, at)
+	if y := p.latest.of(); y != nil && y.unknown {
+		y.unknown, y.waits = false, true
+		p.unknown--
+		p.latest.waited = true
+		p.waiting = append(p.waiting, p.latest)
+	}
+	p.latest = guess{}
+}
+
+// spare says whether there may be a connection that was opened for a request which another one took: nobody sees when it can be used.
+func (p *pool) spare(now uint64) bool {
+	n := 0
+	for n < len(p.opening) && p.opening[n]+openingTakes < now {
+		n++
+	}
+	p.opening = slices.Delete(p.opening, 0, n)
+	return len(p.opening) > len(p.waiting)
 }
 
 // count counts one that was foretold.
@@ -136,11 +209,14 @@ func (p *pool) free(x *Exchange, late bool) {
 		p.fail(x.Resp.RecvNs)
 		return
 	}
-	l.up = upstream{known: true, used: true}
+	l.up = upstream{used: true}
+	if g, ok := p.first(); ok {
+		l.take(g)
+		return
+	}
+	l.up.known = true
 	p.idle = append(p.idle, l)
 }
-
-const mostIdle = 1 << 13
 
 // answered is told of a request that was answered. One that was not handed on as foretold shows that the model is wrong.
 func (c *class) answered(y *Exchange) {
@@ -151,9 +227,21 @@ func (c *class) answered(y *Exchange) {
 			c.pool.fail(y.Resp.StartNs)
 		}
 	}
-	if y.unknown && c.pool != nil {
-		y.unknown = false
+	switch {
+	case c.pool == nil:
+	case y.waits:
+		c.pool.leave(y)
+	case y.unknown:
 		c.pool.unknown = max(0, c.pool.unknown-1)
+	}
+	y.unknown = false
+}
+
+// leave takes out a request that waits: it was answered.
+func (p *pool) leave(y *Exchange) {
+	y.waits = false
+	if i := slices.IndexFunc(p.waiting, func(g guess) bool { return g.of() == y }); i >= 0 {
+		p.waiting = slices.Delete(p.waiting, i, i+1)
 	}
 }
 
@@ -176,8 +264,14 @@ func (p *pool) fail(at uint64) {
 	for _, l := range p.idle {
 		l.up = upstream{used: l.up.used, streams: l.up.streams}
 	}
+	for _, g := range p.waiting {
+		if y := g.of(); y != nil {
+			y.waits = false
+		}
+	}
 	clear(p.idle)
-	p.idle, p.streak, p.unknown = p.idle[:0], 0, 0
+	clear(p.waiting)
+	p.idle, p.waiting, p.streak, p.unknown, p.latest = p.idle[:0], p.waiting[:0], 0, 0, guess{}
 	p.broken = max(p.broken, at)
 }
 
@@ -187,7 +281,11 @@ func (j *Joiner) byModel(x *Exchange) bool {
 	if p == nil {
 		return false
 	}
-	if y := x.inPool.of(); y != nil && !x.inPool.shaky && p.pool.proven() && fits(x, y) && x.pool.broken < y.Req.RecvNs {
+	by := &p.pool
+	if x.inPool.waited {
+		by = &p.waits
+	}
+	if y := x.inPool.of(); y != nil && !x.inPool.shaky && by.proven() && fits(x, y) && x.pool.broken < y.Req.RecvNs {
 		return j.claim(x, y, journey.Relay{Method: journey.MethodPool, Confidence: poolConfidence, Candidates: max(1, int(x.rivals))})
 	}
 	if y := x.inOrder.of(); y != nil && !x.inOrder.shaky && p.keepsOrder(x, y) && !p.orderOf(x).doubt.touch(y.Req.RecvNs, x.Req.StartNs) && fits(x, y) {
@@ -221,7 +319,11 @@ func (j *Joiner) learn(x *Exchange) {
 		return
 	}
 	if z := x.inPool.of(); z != nil && x.inPool.choice && !x.inPool.shaky {
-		p.pool.test(z == y)
+		if x.inPool.waited {
+			p.waits.test(z == y)
+		} else {
+			p.pool.test(z == y)
+		}
 	}
 	if z := x.inOrder.of(); z != nil && x.inOrder.choice && !x.inOrder.shaky && !p.orderOf(x).doubt.touch(z.Req.RecvNs, x.Req.StartNs) {
 		p.orderOf(x).test(z == y)

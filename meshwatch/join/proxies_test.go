@@ -2,6 +2,7 @@ package join
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/meshwatch/meshwatch/meshwatch/head"
@@ -57,9 +58,11 @@ func TestSimulatedProxies(t *testing.T) {
 		least    float64 // share that is joined
 	}{
 		{"alone", takesLast, 1, false, nil, 0.9},
-		{"last free, 4", takesLast, 4, false, known(func(p *process) { p.pool = proven }), 0.95},
-		{"last free, 16", takesLast, 16, false, known(func(p *process) { p.pool = proven }), 0.95},
-		{"last free, 64", takesLast, 64, false, known(func(p *process) { p.pool = proven }), 0.9},
+		{"last free, 4", takesLast, 4, false, known(func(p *process) { p.pool, p.waits = proven, proven }), 0.95},
+		{"last free, 16", takesLast, 16, false, known(func(p *process) { p.pool, p.waits = proven, proven }), 0.95},
+		{"last free, 64", takesLast, 64, false, known(func(p *process) { p.pool, p.waits = proven, proven }), 0.85},
+		{"closes, 4", takesLast, 4, false, known(func(p *process) { p.waits = proven }), 0.95},
+		{"closes, 16", takesLast, 16, false, known(func(p *process) { p.waits = proven }), 0.9},
 		{"in order, 16", keepsOrder, 16, false, known(func(p *process) { p.order.record = proven }), 0.7},
 		{"last free when written, 4", takesLastLate, 4, false, nil, 0},
 		{"last free when written, 16", takesLastLate, 16, false, nil, 0},
@@ -71,7 +74,7 @@ func TestSimulatedProxies(t *testing.T) {
 				var all simScore
 				for seed := range uint64(2) {
 					s := newSimulation(seed, c.habit, 2, c.inFlight, 3000)
-					s.varied, s.lose = c.varied, lose
+					s.varied, s.lose, s.closes = c.varied, lose, strings.HasPrefix(c.name, "closes")
 					s.run()
 					got, _ := s.score(c.prep)
 					all.right += got.right

@@ -186,7 +186,7 @@ func (j *Joiner) alsoOnly(z, y *Exchange) bool {
 // fits says whether a proxy may have asked x to answer y, which asks for the same: it had read y and not answered when it sent x, it
 // answered after x was, by the same status, and heads do not contradict.
 func fits(x, y *Exchange) bool {
-	if x == y || !y.holds(x.Req.StartNs) || y.Req.StartNs >= x.Req.StartNs || leavesPod(x, y) {
+	if x == y || y.ServerPid() != x.ClientPid() || !y.holds(x.Req.StartNs) || y.Req.StartNs >= x.Req.StartNs || leavesPod(x, y) {
 		return false
 	}
 	if x.Resp == nil || y.Resp != nil && (y.Resp.StartNs < x.Resp.RecvNs || x.Resp.Status < 500 && y.Resp.Status != x.Resp.Status) {

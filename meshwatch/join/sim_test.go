@@ -25,6 +25,7 @@ type simulation struct {
 	left     int // requests to be sent
 	sent     int
 	varied   bool
+	closes   bool           // connections to the upstream host are used once
 	lose     float64        // share of flights that nobody sees
 	cause    map[uint32]int // number of a request by the sequence number and port of what the proxy sent for it
 	sock     uint64
@@ -47,13 +48,22 @@ type simWorker struct {
 	busy  uint64 // until then
 	inbox []simMessage
 	idle  []*simConn
+	waits []simMessage // for a connection, see takesLast
 }
 
 type simMessage struct {
 	conn   *simConn
 	number int
-	answer bool
+	kind   simKind
 }
+
+type simKind uint8
+
+const (
+	simAsked simKind = iota
+	simAnswer
+	simOpened // a connection that was opened can be used
+)
 
 type simConn struct {
 	worker *simWorker
@@ -64,6 +74,7 @@ type simConn struct {
 	prev   [2]int // flights, by index + 1
 	peer   *simConn
 	number int
+	used   bool
 }
 
 type simFlight struct {
@@ -127,7 +138,7 @@ func (s *simulation) ask(c *simConn) {
 	}
 	s.left--
 	s.sent++
-	s.arrive(c.worker, s.write(c, 0, s.sent, s.request(s.sent)), simMessage{c, s.sent, false})
+	s.arrive(c.worker, s.write(c, 0, s.sent, s.request(s.sent)), simMessage{c, s.sent, simAsked})
 }
 
 func (s *simulation) request(n int) string {
@@ -156,6 +167,13 @@ func (s *simulation) write(c *simConn, side int, _ int, text string) int {
 	f.SendPid, f.RecvPid, f.SendTid, f.RecvTid = pids[side], pids[1-side], tids[side], tids[1-side]
 	f.SendPort, f.SendPeer, f.RecvPort, f.RecvPeer = ports[side], ports[1-side], ports[1-side], ports[side]
 	f.SendPaddr[0] = byte(1 + proxy)
+	switch {
+	case text != "":
+	case c.used:
+		f.Flags, f.RecvSk, f.RecvNs = bpf.Flags(bpf.FlagClose), 0, s.now
+	default:
+		f.Flags, f.End = bpf.Flags(bpf.FlagSYN), f.Seq+1
+	}
 	s.flights = append(s.flights, simFlight{f: f, text: []byte(text), prev: c.prev[side], lost: s.rand.Float64() < s.lose})
 	c.seq[side] = f.End
 	c.prev[side] = len(s.flights)
@@ -171,11 +189,16 @@ func (s *simulation) read(i int) {
 func (s *simulation) arrive(w *simWorker, flight int, m simMessage) {
 	s.after(uint64(1000+s.rand.IntN(20_000)), func() {
 		m.conn.number = flight
-		w.inbox = append(w.inbox, m)
-		if len(w.inbox) == 1 {
-			s.after(max(w.busy, s.now)-s.now, func() { s.turn(w) })
-		}
+		s.tell(w, m)
 	})
+}
+
+// tell puts something into a worker's inbox.
+func (s *simulation) tell(w *simWorker, m simMessage) {
+	w.inbox = append(w.inbox, m)
+	if len(w.inbox) == 1 {
+		s.after(max(w.busy, s.now)-s.now, func() { s.turn(w) })
+	}
 }
 
 // turn is one round of a worker's loop: all that has come is read, then what comes of it is written.
@@ -185,11 +208,16 @@ func (s *simulation) turn(w *simWorker) {
 	var writes []func()
 	for _, m := range batch {
 		s.now += uint64(2000 + s.rand.IntN(20_000))
-		s.read(m.conn.number)
-		if m.answer {
-			writes = append(writes, s.handBack(w, m))
-		} else {
+		switch m.kind {
+		case simAsked:
+			s.read(m.conn.number)
 			writes = append(writes, s.handOn(w, m))
+		case simAnswer:
+			s.read(m.conn.number)
+			writes = append(writes, s.handBack(w, m))
+			writes = append(writes, s.free(w, m.conn))
+		case simOpened: // as Envoy does: what has waited goes out at once
+			s.free(w, m.conn)()
 		}
 	}
 	if s.habit != keepsOrder {
@@ -210,8 +238,37 @@ func (s *simulation) handOn(w *simWorker, m simMessage) func() {
 	if s.habit == takesLastLate {
 		return func() { s.askFor(w, m, s.take(w)) }
 	}
+	if s.habit == takesLast && len(w.idle) == 0 {
+		w.waits = append(w.waits, m)
+		s.opens(w)
+		return func() {}
+	}
 	up := s.take(w)
 	return func() { s.askFor(w, m, up) }
+}
+
+// opens opens a connection, which takes its time.
+func (s *simulation) opens(w *simWorker) {
+	c := s.conn(w, false)
+	i := s.write(c, 0, 0, "")
+	s.after(uint64(20_000+s.rand.IntN(400_000)), func() {
+		s.read(i)
+		s.tell(w, simMessage{conn: c, kind: simOpened})
+	})
+}
+
+// free gives a connection to who waits for one, else to nobody.
+func (s *simulation) free(w *simWorker, c *simConn) func() {
+	switch {
+	case s.closes && c.used:
+	case len(w.waits) > 0:
+		m := w.waits[0]
+		w.waits = w.waits[1:]
+		return func() { s.askFor(w, m, c) }
+	default:
+		w.idle = append(w.idle, c)
+	}
+	return func() {}
 }
 
 func (s *simulation) take(w *simWorker) (up *simConn) {
@@ -230,12 +287,12 @@ func (s *simulation) take(w *simWorker) (up *simConn) {
 
 // askFor asks the upstream host for what a client asked.
 func (s *simulation) askFor(w *simWorker, m simMessage, up *simConn) {
-	up.peer = m.conn
+	up.peer, up.used = m.conn, true
 	s.cause[up.seq[0]^uint32(up.port)<<16] = int(m.conn.port)
 	i := s.write(up, 0, m.number, s.request(m.number))
 	s.after(uint64(5000+s.rand.IntN(50_000)), func() { s.read(i) })
 	s.after(uint64(60_000+s.rand.ExpFloat64()*2e6), func() {
-		s.arrive(w, s.write(up, 1, m.number, ok(200, "")), simMessage{up, m.number, true})
+		s.arrive(w, s.write(up, 1, m.number, ok(200, "")), simMessage{up, m.number, simAnswer})
 	})
 }
 
@@ -243,7 +300,9 @@ func (s *simulation) askFor(w *simWorker, m simMessage, up *simConn) {
 func (s *simulation) handBack(w *simWorker, m simMessage) func() {
 	client := m.conn.peer
 	m.conn.peer = nil
-	w.idle = append(w.idle, m.conn)
+	if s.closes {
+		s.write(m.conn, 0, 0, "")
+	}
 	return func() {
 		i := s.write(client, 1, m.number, ok(200, ""))
 		s.answered++

@@ -25,7 +25,7 @@ type worker struct {
 
 // process is what was learned of one.
 type process struct {
-	pool           record // see pool
+	pool, waits    record // see pool: of what took a free connection, and of what waited for one
 	thread         record // who reads a request hands it on
 	lines, answers record // heads are handed on with the lines that they must be handed on with, and no others of that kind
 	tests          uint64
@@ -60,6 +60,9 @@ func (p *process) opens(x *Exchange) {
 func (j *Joiner) begins(f *bpf.Flight) {
 	if p := j.processes[f.SendPid]; p != nil {
 		p.order.doubt.add(f.StartNs, f.StartNs+openingTakes)
+	}
+	if w := j.workers[workerKey{f.SendPid, f.Thread()}]; w != nil {
+		j.happens(w, event{at: f.StartNs, kind: eventOpens, to: poolKey{f.SendPaddr, f.SendPeer}})
 	}
 }
 
@@ -141,6 +144,7 @@ type event struct {
 	x      *Exchange
 	serial uint64 // of x: it may be given out before
 	kind   eventKind
+	to     poolKey // eventOpens
 }
 
 type eventKind uint8
@@ -150,6 +154,7 @@ const (
 	eventAsks                      // it wrote one
 	eventAnswered                  // it wrote a response
 	eventFree                      // it read the end of a response: the connection is free
+	eventOpens                     // it began a connection
 )
 
 // mostEvents bounds what waits of one worker: at 20,000 requests a second there are some 8,000. What is too much is left out: the
@@ -169,16 +174,20 @@ func (j *Joiner) note(kind eventKind, x *Exchange, pid, tid uint32, at uint64) {
 	if w == nil {
 		w = j.newWorker(pid, tid)
 	}
+	j.happens(w, event{at: at, x: x, serial: x.serial, kind: kind})
+}
+
+// happens adds to what a worker did.
+func (j *Joiner) happens(w *worker, e event) {
 	w.used = j.now
 	if len(w.events) >= mostEvents {
 		w.forget()
 		j.lost.workerFull.Add(1)
 		return
 	}
-	e := event{at, x, x.serial, kind}
 	n := len(w.events)
 	w.events = append(w.events, e)
-	for ; n > 0 && w.events[n-1].at > at; n-- { // nearly in order
+	for ; n > 0 && w.events[n-1].at > e.at; n-- { // nearly in order
 		w.events[n] = w.events[n-1]
 	}
 	w.events[n] = e
@@ -198,7 +207,7 @@ func (j *Joiner) work(upto uint64) {
 			n++
 		}
 		for i := range w.events[:n] {
-			if e := &w.events[i]; e.x.serial == e.serial {
+			if e := &w.events[i]; e.x == nil || e.x.serial == e.serial {
 				w.do(e)
 			}
 		}
@@ -231,12 +240,15 @@ func (w *worker) do(e *event) {
 			w.proc.orderOf(x).step(x, l.check(x))
 		}
 		w.poolOf(x).free(x, late)
+	case eventOpens:
+		w.poolAt(e.to).opens(e.at)
 	}
 }
 
 // asks takes in what the worker asks.
 func (w *worker) asks(x *Exchange, late bool) {
 	up, p := &x.Req.leg.up, w.poolOf(x)
+	isNew := !up.used && x.Req.leg.opener != 0
 	if !up.used {
 		up.used = true
 		w.proc.opens(x)
@@ -267,7 +279,7 @@ func (w *worker) asks(x *Exchange, late bool) {
 	case !sure:
 		o.doubt.add(x.Req.StartNs, max(w.done, x.Req.StartNs))
 	}
-	p.asks(x, c)
+	p.asks(x, c, isNew, &w.proc.waits)
 }
 
 // forget drops all that a worker was seen to do.
