@@ -40,6 +40,8 @@ type Exchange struct {
 	open       bool        // it is among what its server, one in Go, has not answered
 	noted      uint8       // a bit for each kind of event that its workers were told of
 	sought     int32       // those that were weighed where its head says nothing
+	considered bool        // may has what there is
+	may        []ref       // what may have caused it, see consider
 	rivals     int32       // what its client was asked and had not answered when it was first seen; of a proxy: for the same
 	Connect    *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
 	since      uint64
@@ -121,7 +123,7 @@ func (j *Joiner) newExchange(m *Message) *Exchange {
 	}
 	h := j.head(m)
 	j.serial++
-	*x = Exchange{serial: j.serial, Client: m.dir, Req: m, Parent: -1, since: j.now, method: methodOfRequest(h.Method)}
+	*x = Exchange{serial: j.serial, may: x.may[:0], Client: m.dir, Req: m, Parent: -1, since: j.now, method: methodOfRequest(h.Method)}
 	j.describe(x, h)
 	m.exchange = x
 	return x
@@ -148,6 +150,6 @@ func (j *Joiner) freeExchange(x *Exchange) {
 		}
 		j.freeMessage(m)
 	}
-	*x = Exchange{}
+	*x = Exchange{may: x.may[:0]}
 	j.freeExchanges = append(j.freeExchanges, x)
 }

@@ -93,6 +93,7 @@ func (j *Joiner) idOf(x *Exchange) (id head.ID, ok, byResponse bool) {
 // finish notes that an exchange is over: answered or failed.
 func (j *Joiner) finish(x *Exchange) {
 	j.shelve(x)
+	j.consider(x)
 	x.asServer.finish()
 	j.over(x)
 	if x.Resp == nil {

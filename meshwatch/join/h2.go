@@ -239,6 +239,7 @@ func (x *multiplex) answer(c *call, m *Message) {
 	m.exchange = c.x
 	x.j.measure(m)
 	x.j.identify(c.x)
+	x.j.consider(c.x)
 }
 
 // Trailers implements h2.Sink.

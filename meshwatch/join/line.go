@@ -97,6 +97,12 @@ func (l *line) answered(y *Exchange) bool {
 	return l.open <= 0
 }
 
+// ref is an exchange that may be gone: then its serial is another one.
+type ref struct {
+	y      *Exchange
+	serial uint64
+}
+
 // guess is who may have caused an exchange, says a model.
 type guess struct {
 	y      *Exchange

@@ -131,6 +131,7 @@ func (j *Joiner) pair(m *Message) bool {
 	j.measure(m)
 	l.answered, l.hasAnswered = m.End, true
 	j.identify(x)
+	j.consider(x)
 	j.byGoroutine(x)
 	if m.over() || l.upgraded || l.dirs[m.dir].cur != m {
 		j.finish(x)

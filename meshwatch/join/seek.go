@@ -7,25 +7,77 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
+// consider gathers what may have caused an exchange whose head does not say it, when it is answered: among what its process was asked then
+// and is still asked, or has answered since.
+func (j *Joiner) consider(x *Exchange) {
+	on := x.asClient.on
+	if on == nil || x.Resp == nil || x.considered {
+		return
+	}
+	x.considered = true
+	if j.isRelated(x) {
+		return
+	}
+	looked := 0
+	for p := on.in.last; p != nil; p = p.prev {
+		if looked++; !j.mayBe(x, p.x) || looked > mostLooks {
+			x.giveUp()
+			return
+		}
+	}
+	for p := on.over.last; p != nil && p.x.Resp.StartNs >= x.Req.StartNs; p = p.prev {
+		if looked++; !j.mayBe(x, p.x) || looked > mostLooks {
+			x.giveUp()
+			return
+		}
+	}
+}
+
+// mayBe notes y among those that may have caused x, if heads and times allow it. False: they are too many.
+func (j *Joiner) mayBe(x, y *Exchange) bool {
+	if !allows(x, y) {
+		return true
+	}
+	if len(x.may) == mostFits {
+		return false
+	}
+	x.may = append(x.may, ref{y, y.serial})
+	return true
+}
+
+// giveUp says that nothing is decided by leaving others out.
+func (x *Exchange) giveUp() { x.may, x.sought = x.may[:0], mostFits }
+
+// isRelated says whether heads say something of the cause.
+func (j *Joiner) isRelated(x *Exchange) bool {
+	if x.group == nil {
+		return false
+	}
+	pid := x.ClientPid()
+	for _, y := range x.group.xs {
+		if y != x && y.ServerPid() == pid && y.holds(x.Req.StartNs) && sameRequest(x, y) && !leavesPod(x, y) {
+			return true
+		}
+	}
+	return false
+}
+
 // seek looks for the cause of an exchange whose head does not say it, among all that its process was asked.
 func (j *Joiner) seek(x *Exchange) bool {
 	pid := x.ClientPid()
 	if x.byThread.y != nil {
 		return j.seekByThread(x)
 	}
-	if x.claimed || x.asClient.on == nil || x.Resp == nil {
+	if x.claimed || !x.considered || x.Resp == nil {
 		return false
 	}
 	if since, ok := j.heldOf[pid]; ok && since <= x.until() {
 		return false // what caused it may be among what is held
 	}
-	if at := x.asClient.on; at.in.n+at.over.n > fewAsk && j.byModel(x) {
+	if len(x.may) > fewAsk && j.byModel(x) {
 		return true
 	}
-	if x.rivals > mostFits {
-		x.sought = mostFits
-	}
-	if x.sought >= hopeless {
+	if x.sought >= mostFits {
 		return j.byModel(x)
 	}
 	n, all := j.weigh(x)
@@ -42,8 +94,8 @@ func (j *Joiner) seek(x *Exchange) bool {
 
 // mayLack says whether the true cause may be one that was missed: something of the process was, and others ask for the same.
 func (j *Joiner) mayLack(x, y *Exchange) bool {
-	at, p := x.asClient.on, j.processes[x.ClientPid()]
-	return at.in.n+at.over.n > 1 && p != nil && p.gaps.touch(y.Req.StartNs-min(y.Req.StartNs, unsettled), x.until()+unsettled)
+	p := j.processes[x.ClientPid()]
+	return (x.rivals > 1 || len(x.may) > 1) && p != nil && p.gaps.touch(y.Req.StartNs-min(y.Req.StartNs, unsettled), x.until()+unsettled)
 }
 
 // unsettled is for how long what was missed may mislead, in ns: others are left out by joins that are wrong, or by responses that are paired
@@ -68,11 +120,8 @@ func (j *Joiner) holds() {
 // isHopeless says whether waiting for more will not bring an exchange its cause: that has come, among too many, and no model that may yet
 // be proven says which it is.
 func (x *Exchange) isHopeless() bool {
-	return x.sought >= hopeless && (x.inPool.y == nil || x.inPool.shaky)
+	return x.sought >= mostFits && (x.inPool.y == nil || x.inPool.shaky)
 }
-
-// hopeless is how many may be left that are not weighed again: others that are decided will not leave one.
-const hopeless = 32
 
 // fewAsk is how many may ask for the same before it is cheaper to ask the models than to weigh all of them.
 const fewAsk = 8
@@ -80,28 +129,16 @@ const fewAsk = 8
 // contentAlone is the share of joins by content that are right, see docs/accuracy.md.
 const contentAlone = 0.999
 
-// mostFits bounds what is weighed for one exchange: beyond that nothing is decided by leaving others out.
-const mostFits = 64
+// mostFits bounds what is weighed for one exchange: beyond that nothing is decided by leaving others out. 512 B.
+const mostFits = 32
 
-// weigh gathers in found those that may have caused x, and says how many they are, up to mostFits: all of them, and what is left by
-// what the process was seen to keep to.
+// weigh gathers in found those that may have caused x, and says how many they are: all of them, and what is left by what the process was
+// seen to keep to.
 func (j *Joiner) weigh(x *Exchange) (n, all int) {
 	j.found = j.found[:0]
-	at, looked := x.asClient.on, 0
-	for p := at.in.last; p != nil; p = p.prev {
-		if looked++; looked > mostLooks || len(j.found) == mostFits {
-			return mostFits, mostFits // there may be more
-		}
-		if fits(x, p.x) {
-			j.found = append(j.found, p.x)
-		}
-	}
-	for p := at.over.last; p != nil && p.x.Resp.StartNs >= x.Req.StartNs; p = p.prev {
-		if looked++; looked > mostLooks || len(j.found) == mostFits {
-			return mostFits, mostFits
-		}
-		if fits(x, p.x) {
-			j.found = append(j.found, p.x)
+	for _, r := range x.may {
+		if r.y.serial == r.serial && fits(x, r.y) {
+			j.found = append(j.found, r.y)
 		}
 	}
 	all = len(j.found)
@@ -186,15 +223,20 @@ func (j *Joiner) alsoOnly(z, y *Exchange) bool {
 // fits says whether a proxy may have asked x to answer y, which asks for the same: it had read y and not answered when it sent x, it
 // answered after x was, by the same status, and heads do not contradict.
 func fits(x, y *Exchange) bool {
+	return x.Resp != nil && allows(x, y) && !y.busyAt(x.Req.StartNs)
+}
+
+// allows is what of that no other join changes.
+func allows(x, y *Exchange) bool {
 	if x == y || y.ServerPid() != x.ClientPid() || !y.holds(x.Req.StartNs) || y.Req.StartNs >= x.Req.StartNs || leavesPod(x, y) {
 		return false
 	}
-	if x.Resp == nil || y.Resp != nil && (y.Resp.StartNs < x.Resp.RecvNs || x.Resp.Status < 500 && y.Resp.Status != x.Resp.Status) {
+	if y.Resp != nil && (y.Resp.StartNs < x.Resp.RecvNs || x.Resp.Status < 500 && y.Resp.Status != x.Resp.Status) {
 		return false
 	}
 	if x.hasID && y.hasID && x.id != y.id {
 		return false
 	}
 	none := [16]byte{}
-	return (x.TraceID == y.TraceID || x.TraceID == none || y.TraceID == none) && !y.busyAt(x.Req.StartNs)
+	return x.TraceID == y.TraceID || x.TraceID == none || y.TraceID == none
 }
