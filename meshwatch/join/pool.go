@@ -281,17 +281,39 @@ func (j *Joiner) byModel(x *Exchange) bool {
 	if p == nil {
 		return false
 	}
-	by := &p.pool
-	if x.inPool.waited {
-		by = &p.waits
-	}
-	if y := x.inPool.of(); y != nil && !x.inPool.shaky && by.proven() && fits(x, y) && x.pool.broken < y.Req.RecvNs {
+	if y := x.ofPool(); y != nil && p.poolOf(x).proven() && fits(x, y) {
 		return j.claim(x, y, journey.Relay{Method: journey.MethodPool, Confidence: poolConfidence, Candidates: max(1, int(x.rivals))})
 	}
-	if y := x.inOrder.of(); y != nil && !x.inOrder.shaky && p.keepsOrder(x, y) && !p.orderOf(x).doubt.touch(y.Req.RecvNs, x.Req.StartNs) && fits(x, y) {
+	if y := p.ofOrder(x); y != nil && p.keepsOrder(x, y) && fits(x, y) {
 		return j.claim(x, y, journey.Relay{Method: journey.MethodOrder, Confidence: orderConfidence, Candidates: max(1, int(x.rivals))})
 	}
 	return false
+}
+
+// ofPool is the cause of x by its pool, nil: that does not say.
+func (x *Exchange) ofPool() *Exchange {
+	y := x.inPool.of()
+	if y == nil || x.inPool.shaky || x.pool.broken >= y.Req.RecvNs || !inTime(x, y) {
+		return nil
+	}
+	return y
+}
+
+// poolOf is the record of what x was joined by in its pool.
+func (p *process) poolOf(x *Exchange) *record {
+	if x.inPool.waited {
+		return &p.waits
+	}
+	return &p.pool
+}
+
+// ofOrder is the cause of x by the order of reading, nil: that does not say.
+func (p *process) ofOrder(x *Exchange) *Exchange {
+	y := x.inOrder.of()
+	if y == nil || x.inOrder.shaky || p.orderOf(x).doubt.touch(y.Req.RecvNs, x.Req.StartNs) || !inTime(x, y) {
+		return nil
+	}
+	return y
 }
 
 // keepsOrder says whether a process hands on in the order of its reading. On one HTTP/2 connection that is so wherever connections
@@ -312,20 +334,16 @@ const (
 // learn compares with a join that heads decided, or that had no rival, what would have decided it without that.
 func (j *Joiner) learn(x *Exchange) {
 	p, y := j.processes[x.ClientPid()], x.parent
-	if p == nil || y == nil || x.Relay.Method == journey.MethodContent && x.Relay.Candidates > 1 {
+	if p == nil || y == nil || x.Resp == nil || x.Relay.Method == journey.MethodContent && x.Relay.Candidates > 1 {
 		return
 	}
 	if m := x.Relay.Method; m == journey.MethodPool || m == journey.MethodOrder {
 		return
 	}
-	if z := x.inPool.of(); z != nil && x.inPool.choice && !x.inPool.shaky {
-		if x.inPool.waited {
-			p.waits.test(z == y)
-		} else {
-			p.pool.test(z == y)
-		}
+	if z := x.ofPool(); z != nil && x.inPool.choice {
+		p.poolOf(x).test(z == y)
 	}
-	if z := x.inOrder.of(); z != nil && x.inOrder.choice && !x.inOrder.shaky && !p.orderOf(x).doubt.touch(z.Req.RecvNs, x.Req.StartNs) {
+	if z := p.ofOrder(x); z != nil && x.inOrder.choice {
 		p.orderOf(x).test(z == y)
 	}
 	p.thread.test(sameThread(x, y))

@@ -228,15 +228,17 @@ func fits(x, y *Exchange) bool {
 
 // allows is what of that no other join changes.
 func allows(x, y *Exchange) bool {
-	if x == y || y.ServerPid() != x.ClientPid() || !y.holds(x.Req.StartNs) || y.Req.StartNs >= x.Req.StartNs || leavesPod(x, y) {
-		return false
-	}
-	if y.Resp != nil && (y.Resp.StartNs < x.Resp.RecvNs || x.Resp.Status < 500 && y.Resp.Status != x.Resp.Status) {
-		return false
-	}
-	if x.hasID && y.hasID && x.id != y.id {
+	if !inTime(x, y) || x.hasID && y.hasID && x.id != y.id {
 		return false
 	}
 	none := [16]byte{}
 	return x.TraceID == y.TraceID || x.TraceID == none || y.TraceID == none
+}
+
+// inTime is what of that no id decides.
+func inTime(x, y *Exchange) bool {
+	if x == y || y.ServerPid() != x.ClientPid() || !y.holds(x.Req.StartNs) || y.Req.StartNs >= x.Req.StartNs || leavesPod(x, y) {
+		return false
+	}
+	return y.Resp == nil || y.Resp.StartNs >= x.Resp.RecvNs && (x.Resp.Status >= 500 || y.Resp.Status == x.Resp.Status)
 }
