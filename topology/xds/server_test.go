@@ -152,6 +152,12 @@ type following struct {
 
 func follow(t *testing.T, s Settings) *following {
 	t.Helper()
+	return followAfter(t, s, func(int, time.Duration) time.Duration { return 5 * time.Millisecond })
+}
+
+// followAfter pauses between attempts as it is told.
+func followAfter(t *testing.T, s Settings, pause func(attempt int, longest time.Duration) time.Duration) *following {
+	t.Helper()
 	f := &following{t: t, changed: make(chan struct{}, 1)}
 	start := time.Now()
 	f.Client = New(s, Options{
@@ -170,7 +176,7 @@ func follow(t *testing.T, s Settings) *following {
 		},
 		Log: slog.New(slog.DiscardHandler),
 	})
-	f.pause = func(int) time.Duration { return 5 * time.Millisecond }
+	f.pause = pause
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { f.Run(ctx) })
