@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
@@ -19,11 +18,6 @@ import (
 
 	"github.com/meshwatch/meshwatch/topology"
 )
-
-// Role is a ClusterRole with exactly what a Client needs: to list and watch what kinds names. A test compares the two.
-//
-//go:embed clusterrole.yaml
-var Role []byte
 
 // kind is a resource that is followed.
 type kind struct {
@@ -91,7 +85,7 @@ const (
 	gatewayGroup    = "gateway.networking.k8s.io"
 )
 
-// kinds are all resources that are followed.
+// kinds are all resources that are followed. charts/rbac.yaml lets the agent list and watch them; a test compares the two.
 func (c *Client) kinds(k Clients) []kind {
 	pods := resource(k.core, "pods", &core.Pod{}, list[core.PodList], c.keepPod, c.podChanged)
 	pods.fields = "spec.nodeName=" + c.Node

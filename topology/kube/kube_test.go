@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -268,11 +270,23 @@ func TestTokenRefused(t *testing.T) {
 	f.is("10.0.0.2", "b")
 }
 
-// The ClusterRole lets a Client read what it follows, and nothing else.
+// charts/rbac.yaml lets a Client read what it follows, and nothing else.
 func TestRole(t *testing.T) {
-	var role rbac.ClusterRole
-	if err := yaml.UnmarshalStrict(Role, &role); err != nil {
+	file, err := os.ReadFile(filepath.Join("..", "..", "charts", "rbac.yaml"))
+	if err != nil {
 		t.Fatal(err)
+	}
+	var role rbac.ClusterRole
+	for part := range strings.SplitSeq(string(file), "\n---\n") {
+		var is metav1.TypeMeta
+		if err := yaml.Unmarshal([]byte(part), &is); err != nil {
+			t.Fatal(err)
+		}
+		if is.Kind == "ClusterRole" {
+			if err := yaml.UnmarshalStrict([]byte(part), &role); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	allowed, used := map[string]bool{}, map[string]bool{}
 	for _, r := range role.Rules {
