@@ -72,7 +72,9 @@ func whoIs(s *topology.Store, addr netip.AddrPort, now uint64) control.Who {
 	for _, service := range s.ServicesAt(addr.Addr()) {
 		who.Services = append(who.Services, serviceOf(service, s.Behind(service)))
 	}
-	slices.SortFunc(who.Services, func(x, y control.Service) int { return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Host, y.Host)) })
+	slices.SortFunc(who.Services, func(x, y control.Service) int {
+		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Host, y.Host))
+	})
 	return who
 }
 

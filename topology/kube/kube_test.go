@@ -101,6 +101,13 @@ func TestPods(t *testing.T) {
 	if diff := cmp.Diff(&want, f.entry("shop-1"), cmp.Comparer(func(x, y netip.Addr) bool { return x == y })); diff != "" {
 		t.Error(diff)
 	}
+	bare := aPod("bare", "10.0.0.3")
+	bare.Labels = nil
+	s.set(podsPath, bare)
+	f.is("10.0.0.3", "bare")
+	if e := f.entry("bare"); e.Labels == nil {
+		t.Error("that a pod has no labels is not known")
+	}
 	s.mu.Lock()
 	if q := s.queries[podsPath]; !strings.Contains(q, "fieldSelector=spec.nodeName%3Dn1") {
 		t.Errorf("pods are asked for by %s", q)

@@ -195,7 +195,11 @@ func TestMutualTLS(t *testing.T) {
 	}
 	a.accept(jwt("two"))
 	writeFile(t, s.TokenFile, jwt("two"))
-	issued := func() []string { a.mu.Lock(); defer a.mu.Unlock(); return slices.Compact(slices.Clone(a.gave["issue"])) }
+	issued := func() []string {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return slices.Compact(slices.Clone(a.gave["issue"]))
+	}
 	f.await("a certificate for the second token", func() bool { return len(issued()) == 2 && a.certificates() >= 2 })
 	p.set(map[string][]byte{"b": pod("b", "10.0.0.2")})
 	f.is("10.0.0.2", "b")
