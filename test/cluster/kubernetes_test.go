@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +12,6 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/meshwatch/meshwatch/test/await"
-	"github.com/meshwatch/meshwatch/test/tree"
 	"github.com/meshwatch/meshwatch/topology"
 	"github.com/meshwatch/meshwatch/topology/kube"
 )
@@ -26,15 +23,10 @@ func TestKubernetes(t *testing.T) {
 }
 
 func testKubernetes(t *testing.T, c *Cluster) {
-	root, err := tree.Root()
+	role, err := c.Rights()
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := os.ReadFile(filepath.Join(root, "charts", "rbac.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	role := string(file)
 	if err := c.Apply(t.Context(), role); err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +72,7 @@ type apiFollower struct {
 // followAPI follows the API server as the agent's service account.
 func (c *Cluster) followAPI(t *testing.T) apiFollower {
 	t.Helper()
-	token, err := c.Token(t.Context(), "meshwatch", "meshwatch", tokenIssuer, time.Hour)
+	token, err := c.AgentToken(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
