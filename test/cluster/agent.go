@@ -31,7 +31,8 @@ type Agent struct {
 	node            string
 }
 
-// agentConfig takes istiod's address, a kubeconfig, the node's name, headers to capture, a socket and the address of metrics.
+// agentConfig takes istiod's address, a kubeconfig, the node's name, headers to capture, a socket and the address of metrics. Few journeys are retained,
+// at some 25 KB each, so that what is retained does not look like a leak.
 const agentConfig = `topology:
   xds: {address: "%s:15010", security: plaintext, proxies: true}
   kubernetes: {enabled: true, kubeconfig: %s, node: %s}
@@ -39,6 +40,7 @@ capture_headers: [%s]
 control: {socket: %s}
 metrics: {listen: %q}
 output: json
+retain: 500
 budget: {agent: 0, recorder: 0}
 `
 

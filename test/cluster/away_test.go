@@ -3,9 +3,14 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/meshwatch/meshwatch/meshwatch/control"
 	"github.com/meshwatch/meshwatch/test/await"
@@ -41,6 +46,7 @@ func testAway(t *testing.T, c *Cluster) {
 	}
 	l.awaitAnswers(t, 1000) // what the agent keeps of requests has grown
 	first, before := status(t, a), c.usage(t)
+	had := descriptors(t, first.Pid)
 
 	l.phase.Store(phaseIstiod)
 	began := time.Now()
@@ -82,13 +88,31 @@ func testAway(t *testing.T, c *Cluster) {
 	if s := status(t, a); s.Pid != first.Pid || !s.Started.Equal(first.Started) {
 		t.Errorf("the agent is another one: %d, then %d", first.Pid, s.Pid)
 	}
-	t.Logf("before %s; after %s", before, after)
-	// of 2,000 journeys that are retained half were there before: some 25 KB each
-	if after.goroutines > before.goroutines+5 || after.descriptors > before.descriptors+10 || after.heap > before.heap+48<<20 || after.memory > before.memory+64<<20 {
+	has := descriptors(t, first.Pid)
+	t.Logf("before %s; after %s; descriptors (-before +after)\n%s", before, after, cmp.Diff(had, has))
+	if after.goroutines > before.goroutines+5 || after.descriptors > before.descriptors+3 || after.heap > before.heap+20<<20 || after.memory > before.memory+40<<20 {
 		t.Errorf("it has grown: %s, then %s", before, after)
 	}
 	l.end(t)
 	named(t, a, pods)
+}
+
+// descriptors are those of a process by what they are.
+func descriptors(t *testing.T, pid int) map[string]int {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]int{}
+	for _, fd := range list {
+		if to, err := os.Readlink(filepath.Join(dir, fd.Name())); err == nil { // else it was closed meanwhile
+			what, _, _ := strings.Cut(to, ":[") // socket:[1234]
+			out[what]++
+		}
+	}
+	return out
 }
 
 func status(t *testing.T, a *Agent) control.Status {

@@ -102,12 +102,13 @@ func (c *Client) kinds(k Clients) []kind {
 		resource(k.networking, "sidecars", &networking.Sidecar{}, list[networking.SidecarList], keepSidecar, c.resourceChanged("Sidecar")),
 		resource(k.security, "peerauthentications", &security.PeerAuthentication{}, list[security.PeerAuthenticationList], keepPeerAuthentication, c.resourceChanged("PeerAuthentication")),
 		resource(k.telemetry, "telemetries", &telemetry.Telemetry{}, list[telemetry.TelemetryList], keepTelemetry, c.resourceChanged("Telemetry")),
-		c.dynamic(k.dynamic, "httproutes", "HTTPRoute", "HTTPRoute", keepHTTPRoute),
+		c.dynamic(k.dynamic, "httproutes", topology.HTTPRoute, topology.HTTPRoute, keepGatewayRoute),
+		c.dynamic(k.dynamic, "grpcroutes", topology.GRPCRoute, topology.GRPCRoute, keepGatewayRoute),
 		c.dynamic(k.dynamic, "gateways", "Gateway", topology.KubernetesGateway, keepKubernetesGateway),
 	}
 }
 
-// dynamic is a resource of the Gateway API, whose own client would be a module for two kinds.
+// dynamic is a resource of the Gateway API, whose own client would be a module for three kinds.
 func (c *Client) dynamic(client dynamic.Interface, of, kindName, as string, keep func(*unstructured.Unstructured) any) kind {
 	version := schema.GroupVersion{Group: gatewayGroup, Version: "v1"}
 	object := &unstructured.Unstructured{}
