@@ -88,7 +88,7 @@ func (a *Agent) Routes(namespace, pod string) ([]control.Rule, error) {
 		return nil, fmt.Errorf("nothing is known of a proxy of pod %s in namespace %q: proxies of this node are followed from the first request seen at them; `meshwatch topology status` says how many are", pod, namespace)
 	}
 	rules := []control.Rule{}
-	for _, r := range c.Rules() {
+	for _, r := range a.governor.rules(c) {
 		rules = append(rules, ruleOf(&r))
 	}
 	return rules, nil
