@@ -132,7 +132,7 @@ func TestEndpoints(t *testing.T) {
 	s.set(slicesPath, aSlice("db-x", "db", discovery.Endpoint{Addresses: []string{"198.51.100.7"}}))
 	s.set(servicesPath, &core.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "shop"},
-		Spec:       core.ServiceSpec{ClusterIPs: []string{"10.96.0.1"}, Ports: []core.ServicePort{{Port: 80}}},
+		Spec:       core.ServiceSpec{ClusterIPs: []string{"10.96.0.1", "fd00:96::1"}, Ports: []core.ServicePort{{Port: 80}}},
 	})
 	s.set(servicesPath, &core.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "headless"}, Spec: core.ServiceSpec{ClusterIPs: []string{"None"}}})
 	f := follow(t, s)
@@ -147,8 +147,10 @@ func TestEndpoints(t *testing.T) {
 		t.Errorf("%+v", w)
 	}
 	store := f.Builder.Store(f.now.Load())
-	if got := store.ServicesAt(netip.MustParseAddr("10.96.0.1")); len(got) != 1 || got[0].Host != "shop.demo.svc.cluster.local" || got[0].Ports[0] != (topology.Port{Service: 80, Target: 80}) {
-		t.Errorf("%+v", got)
+	for _, vip := range []string{"10.96.0.1", "fd00:96::1"} {
+		if got := store.ServicesAt(netip.MustParseAddr(vip)); len(got) != 1 || got[0].Host != "shop.demo.svc.cluster.local" || got[0].Ports[0] != (topology.Port{Service: 80, Target: 80}) {
+			t.Errorf("%s: %+v", vip, got)
+		}
 	}
 	if n := len(store.Services()); n != 2 {
 		t.Errorf("%d services", n)
