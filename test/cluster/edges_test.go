@@ -10,7 +10,8 @@ import (
 	"github.com/meshwatch/meshwatch/test/await"
 )
 
-// strays are a pod without a sidecar, one whose sidecar leaves its app's port alone, and a service that nobody is behind.
+// strays are a pod without a sidecar, one whose sidecar leaves its app's port alone and for which mutual TLS is not STRICT, and a service that nobody
+// is behind.
 const strays = `
 apiVersion: v1
 kind: Pod
@@ -25,6 +26,11 @@ metadata: {name: open, namespace: demo, labels: {app: open}, annotations: {traff
 spec:
   terminationGracePeriodSeconds: 0
   containers: [{name: app, image: "lab.local/app:lab", imagePullPolicy: IfNotPresent, args: [--name=open, --port=8080]}]
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: open, namespace: demo}
+spec: {selector: {matchLabels: {app: open}}, mtls: {mode: PERMISSIVE}}
 ---
 apiVersion: v1
 kind: Service
@@ -53,7 +59,7 @@ func (c *Cluster) testEdges(t *testing.T, a *Agent) {
 		_, err := c.Exec(t.Context(), "default", "bare", "app", "fortio", "curl", "-quiet", "-timeout=2s", "http://"+to.IP.String()+":8080/stray")
 		return err
 	}
-	c.awaitEdge(t, a, &wantedEdge{"bare", open.Name, edges.Plain, []edges.Kind{edges.Excluded, edges.Plaintext}, ""}, func() {
+	c.awaitEdge(t, a, &wantedEdge{"bare", open.Name, edges.Plain, []edges.Kind{edges.Excluded}, ""}, func() {
 		if err := curl(open); err != nil {
 			t.Error(err)
 		}
@@ -118,7 +124,7 @@ func (c *Cluster) checkEdges(t *testing.T, a *Agent, open, v1 Pod) {
 	wanted := []wantedEdge{
 		{gateway.Name, frontend.Name, edges.TLS, nil, "yes"},
 		{frontend.Name, v1.Name, edges.TLS, nil, "yes"},
-		{"bare", open.Name, edges.Plain, []edges.Kind{edges.Bypass, edges.Plaintext}, ""}, // what its annotations were is gone with it
+		{"bare", open.Name, edges.Plain, []edges.Kind{edges.Bypass, edges.Unsure}, ""}, // what its annotations and labels were is gone with it
 		{"bare", v1.Name, edges.Plain, []edges.Kind{edges.Plaintext}, ""},
 		{"bare", open.IP.String(), edges.Unknown, []edges.Kind{edges.Stale}, ""},
 	}
