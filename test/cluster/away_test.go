@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -196,27 +197,40 @@ spec:
 func (c *Cluster) followsAgain(t *testing.T, a *Agent) {
 	t.Helper()
 	frontend := pod(t, c, Namespace, "app=frontend")
-	apply(t, c, news, func() error {
-		rules, err := a.Routes(t.Context(), frontend.Namespace, frontend.Name)
-		if err != nil {
-			return err
-		}
-		mesh, err := a.Mesh(t.Context())
-		if err != nil {
-			return err
-		}
-		route, service := false, false
-		for _, r := range rules {
-			route = route || r.Name == "news"
-		}
-		for _, s := range mesh.Services {
-			service = service || s.Host == "news.demo.svc.cluster.local" && s.Workloads == 2
-		}
-		if !route || !service {
-			return fmt.Errorf("the agent has not heard: route %t, service %t", route, service)
-		}
-		return nil
+	apply(t, c, news, func() error { return nil })
+	var last error
+	behind := func() bool { // Kubernetes' own controllers come back to the API server as late as a minute after it
+		var list struct{ Items []struct{ Endpoints []struct{} } }
+		last = c.Get(t.Context(), &list, "endpointslices", "--namespace="+Namespace, "--selector=kubernetes.io/service-name=news")
+		return last == nil && len(list.Items) == 1 && len(list.Items[0].Endpoints) == 2
+	}
+	if err := await.Until(ctxWithin(t, 2*time.Minute), behind); err != nil {
+		t.Fatalf("%v: nobody is behind the new service: %v", err, last)
+	}
+	if err := await.Until(ctxWithin(t, soon), func() bool { last = c.heardNews(t, a, frontend); return last == nil }); err != nil {
+		t.Fatalf("%v: %v", err, last)
+	}
+}
+
+// heardNews says what the agent has not heard of.
+func (c *Cluster) heardNews(t *testing.T, a *Agent, frontend Pod) error {
+	t.Helper()
+	rules, err := a.Routes(t.Context(), frontend.Namespace, frontend.Name)
+	if err != nil {
+		return err
+	}
+	mesh, err := a.Mesh(t.Context())
+	if err != nil {
+		return err
+	}
+	route := slices.ContainsFunc(rules, func(r control.Rule) bool { return r.Name == "news" })
+	service := slices.ContainsFunc(mesh.Services, func(s control.Service) bool {
+		return s.Host == "news.demo.svc.cluster.local" && s.Workloads == 2
 	})
+	if !route || !service {
+		return fmt.Errorf("the agent has not heard: route %t, service %t", route, service)
+	}
+	return nil
 }
 
 // named checks who the agent's journeys say was asked, in each phase.
