@@ -200,7 +200,9 @@ func (c *Cluster) followsAgain(t *testing.T, a *Agent) {
 	apply(t, c, news, func() error { return nil })
 	var last error
 	behind := func() bool { // Kubernetes' own controllers come back to the API server as late as a minute after it
-		var list struct{ Items []struct{ Endpoints []struct{} } }
+		var list struct {
+			Items []struct{ Endpoints []struct{} }
+		}
 		last = c.Get(t.Context(), &list, "endpointslices", "--namespace="+Namespace, "--selector=kubernetes.io/service-name=news")
 		return last == nil && len(list.Items) == 1 && len(list.Items[0].Endpoints) == 2
 	}

@@ -92,7 +92,9 @@ func (c *Cluster) testGatewayRoute(t *testing.T, a *Agent) {
 				}
 			}
 		}
-		return slices.ContainsFunc(said, func(g journey.Governance) bool { return g.Defined == want && g.Policy != nil && g.Policy.Timeout == 3*time.Second })
+		return slices.ContainsFunc(said, func(g journey.Governance) bool {
+			return g.Defined == want && g.Policy != nil && g.Policy.Timeout == 3*time.Second
+		})
 	})
 	if err != nil {
 		t.Errorf("%v: no journey is said to be governed by %+v: %+v", err, want, said)
