@@ -66,8 +66,8 @@ bench-scale: build ## the same from 1 to 250 namespaces, from 10 to 10,000 conne
 	test/install.sh run
 	go run -buildvcs=false ./test/bench --scale $(BENCH)
 
-bench-topology: ## what following Kubernetes costs with 100, 1,000 and 10,000 workloads; a minute
-	go test ./topology/kube -run '^$$' -bench Scale -benchtime 1x
+bench-topology: ## what following Kubernetes and istiod costs with 100, 1,000 and 10,000 workloads; two minutes
+	go test -p 1 ./topology/kube ./topology/xds -run '^$$' -bench Scale -benchtime 1x
 
 clean: ## what was built here; test/.cache stays
 	rm -rf bin test/results

@@ -63,7 +63,7 @@ type Topology struct {
 
 // Kubernetes is an API server that tells of pods, services and Istio's resources.
 type Kubernetes struct {
-	// Ask the API server: pods of this node, endpoints, services, nodes, and what Istio's and the Gateway API's resources say. It needs the rules of topology/kube/clusterrole.yaml.
+	// Ask the API server: pods of this node, endpoints, services, nodes, and what Istio's and the Gateway API's resources say. It needs the rules of charts/rbac.yaml.
 	Enabled bool `yaml:"enabled"`
 	// Path of a kubeconfig. Empty: the service account of the agent's own pod.
 	Kubeconfig string `yaml:"kubeconfig"`

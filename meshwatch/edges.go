@@ -27,7 +27,7 @@ func (a *Agent) Edges() control.Edges {
 	rules := map[xds.Pod][]proxy.Rule{}
 	if a.governor != nil {
 		for _, p := range a.xds.Proxies() {
-			rules[p.Pod] = a.xds.Config(p.Pod).Rules()
+			rules[p.Pod] = a.governor.rules(a.xds.Config(p.Pod))
 		}
 	}
 	judged := edges.Judge(a.edges.List(), edges.Mesh{Store: a.names.Store(), Hosts: hostsOf(rules)})

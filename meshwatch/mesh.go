@@ -1,6 +1,7 @@
 package meshwatch
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -64,22 +65,16 @@ func whoIs(s *topology.Store, addr netip.AddrPort, now uint64) control.Who {
 	if addr.Port() != 0 {
 		who.Address = addr.String()
 	}
-	mesh := meshOf(s)
-	if w, ok := s.Lookup(addr, now); ok {
-		of := workloadOf(&topology.Entry{Workload: *w})
-		at := slices.IndexFunc(mesh.Workloads, func(one control.Workload) bool {
-			return one.Namespace == w.Namespace && one.Name == w.Name && slices.Contains(one.Addresses, addr.Addr().Unmap())
-		})
-		if at >= 0 {
-			of = mesh.Workloads[at]
-		}
-		who.Workload = &of
+	if e := s.Entry(addr, now); e != nil {
+		w := workloadOf(e)
+		who.Workload = &w
 	}
-	for _, service := range mesh.Services {
-		if slices.Contains(service.Addresses, addr.Addr().Unmap()) {
-			who.Services = append(who.Services, service)
-		}
+	for _, service := range s.ServicesAt(addr.Addr()) {
+		who.Services = append(who.Services, serviceOf(service, s.Behind(service)))
 	}
+	slices.SortFunc(who.Services, func(x, y control.Service) int {
+		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Host, y.Host))
+	})
 	return who
 }
 
@@ -93,7 +88,7 @@ func (a *Agent) Routes(namespace, pod string) ([]control.Rule, error) {
 		return nil, fmt.Errorf("nothing is known of a proxy of pod %s in namespace %q: proxies of this node are followed from the first request seen at them; `meshwatch topology status` says how many are", pod, namespace)
 	}
 	rules := []control.Rule{}
-	for _, r := range c.Rules() {
+	for _, r := range a.governor.rules(c) {
 		rules = append(rules, ruleOf(&r))
 	}
 	return rules, nil

@@ -2,6 +2,7 @@ package meshwatch
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,28 @@ func TestMesh(t *testing.T) {
 	}
 	if m := meshOf(nil); m.Workloads == nil || len(m.Workloads) > 0 {
 		t.Errorf("of no topology: %+v", m)
+	}
+}
+
+// Who one address is does not cost a list of all.
+func TestWhoOfMany(t *testing.T) {
+	b := topology.NewBuilder("", 0)
+	for i := range 10_000 {
+		name := strconv.Itoa(i)
+		addr := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+		b.Set(name, topology.Entry{Workload: topology.Workload{Namespace: "demo", Name: name}, Addresses: []netip.Addr{addr}, Services: []string{"demo/a.demo.svc"}}, topology.Moment{})
+	}
+	vip := netip.MustParseAddr("10.96.0.7")
+	b.SetService("a", topology.Service{Namespace: "demo", Name: "a", Host: "a.demo.svc", Addresses: []topology.VIP{{Addr: vip}}})
+	s := b.Store(1)
+	for _, addr := range []netip.AddrPort{netip.MustParseAddrPort("10.1.3.232:80"), netip.AddrPortFrom(vip, 80)} {
+		var who control.Who
+		if n := testing.AllocsPerRun(5, func() { who = whoIs(s, addr, 1) }); n > 10 {
+			t.Errorf("%s: %.0f allocations", addr, n)
+		}
+		if who.Workload != nil && who.Workload.Name != "1000" || len(who.Services) > 0 && who.Services[0].Workloads != 10_000 || !who.Known && len(who.Services) == 0 {
+			t.Errorf("%s: %+v", addr, who)
+		}
 	}
 }
 

@@ -30,9 +30,6 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 		})
 	}
 	builder := topology.NewBuilder("", a.remembered()) // both sources tell it: a pod of both is one
-	if err := a.watchKubernetes(ctx, builder); err != nil {
-		return err
-	}
 	if s := a.cfg.Topology.XDS.settings(); s.Address != "" {
 		a.xds = xds.New(s, xds.Options{
 			Node: nodeName(), Builder: builder, Clock: monotonic, Log: a.env.Log, Changed: a.learned,
@@ -42,6 +39,11 @@ func (a *Agent) watch(ctx context.Context) (err error) {
 			a.governor = newGovernor(a.xds)
 			a.observer.Govern(a.governor, a.losses)
 		}
+	}
+	if err := a.watchKubernetes(ctx, builder); err != nil { // it tells the governor, too
+		return err
+	}
+	if a.xds != nil {
 		a.background.Go(func() { a.xds.Run(ctx) })
 	}
 	a.attached = attach.New(a.recorder, a.cfg.Namespaces.Exclude, a.cfg.TLS.Exclude, a.cfg.Go.Exclude, a.losses, a.env.Log)

@@ -124,8 +124,8 @@ func TestHealthIsNoVersion(t *testing.T) {
 	}
 	s := b.Store(0)
 	names(t, s, "10.0.0.1", map[uint64]string{0: "a", 20: "b", 119: "b"})
-	if s.Entries()[0].Unhealthy {
-		t.Error("the last state is not kept")
+	if e := s.Entry(netip.MustParseAddrPort("10.0.0.1:80"), 119); s.Entries()[0].Unhealthy || e == nil || e.Unhealthy {
+		t.Errorf("the last state is not kept: %+v", e)
 	}
 	b.Remove("b", at(200))
 	names(t, b.Store(0), "10.0.0.1", map[uint64]string{199: "b", 200: ""})

@@ -21,13 +21,18 @@ func TestPeerRules(t *testing.T) {
 		"its own":                     {[]Resource{mesh, space, own}, app, 80, "STRICT", "a"},
 		"its own, another port":       {[]Resource{mesh, space, own}, app, 9090, "DISABLE", "a"},
 		"its own, a port unset":       {[]Resource{mesh, space, own}, app, 9091, "STRICT", "a"},
-		"its own, the port not known": {[]Resource{mesh, space, own}, app, 0, "", ""},
+		"its own, the port not known": {[]Resource{mesh, space, own}, app, 0, "", "a"},
 		"another's":                   {[]Resource{mesh, own}, map[string]string{"app": "b"}, 80, "STRICT", "mesh"},
-		"labels not known":            {[]Resource{mesh, own}, nil, 80, "", ""},
+		"labels not known":            {[]Resource{space, own}, nil, 80, "", "a"},
+		"labels not known, a port":    {[]Resource{mesh, own}, nil, 9090, "", "mesh"},
+		"labels not known, nor there": {[]Resource{mesh, own}, map[string]string{}, 80, "STRICT", "mesh"},
+		"whatever the labels are":     {[]Resource{mesh, own}, nil, 80, "STRICT", "a"},
+		"nobody may say STRICT":       {[]Resource{space, policy("demo", "d", "DISABLE", app, nil)}, nil, 80, "", ""},
 		"labels not needed":           {[]Resource{mesh, space}, nil, 80, "PERMISSIVE", "all"},
 		"unset, so the mesh's":        {[]Resource{mesh, policy("demo", "u", "UNSET", nil, nil)}, app, 80, "STRICT", "mesh"},
 		"a port without a selector":   {[]Resource{policy("demo", "p", "STRICT", nil, map[uint16]string{80: "DISABLE"})}, app, 80, "STRICT", "p"},
-		"two that differ":             {[]Resource{space, policy("demo", "other", "STRICT", nil, nil)}, app, 80, "", ""},
+		"two that differ":             {[]Resource{space, policy("demo", "other", "STRICT", nil, nil)}, app, 80, "", "other"},
+		"two that come to the same":   {[]Resource{mesh, policy("demo", "u", "UNSET", nil, nil), policy("demo", "v", "STRICT", nil, nil)}, app, 80, "STRICT", "mesh"},
 		"a selector in the root":      {[]Resource{policy(RootNamespace, "s", "STRICT", app, nil)}, app, 80, "PERMISSIVE", ""},
 		"of another kind":             {[]Resource{{Ref: Ref{"DestinationRule", RootNamespace, "d"}, TLS: "STRICT"}}, app, 80, "PERMISSIVE", ""},
 	} {
@@ -39,5 +44,10 @@ func TestPeerRules(t *testing.T) {
 		if mode != tt.mode || by.Name != tt.by {
 			t.Errorf("%s: %q by %q, want %q by %q", name, mode, by.Name, tt.mode, tt.by)
 		}
+	}
+	b := NewBuilder("", 0)
+	b.SetResource(policy(RootNamespace, "s", "STRICT", app, nil))
+	if mode, _ := b.Store(1).PeerRules().Mode(&Entry{Workload: Workload{Namespace: RootNamespace}, Labels: app}, 80); mode != ModePermissive {
+		t.Errorf("one with a selector counts in the root namespace: %q", mode)
 	}
 }

@@ -14,8 +14,12 @@ type Ref struct {
 	Name      string `json:"name"`
 }
 
-// KubernetesGateway is the Kind of a Gateway of the Gateway API, as Istio has one of the same name.
-const KubernetesGateway = "KubernetesGateway"
+// Kinds of the Gateway API. Its Gateway is called otherwise here, as Istio has one of the same name.
+const (
+	KubernetesGateway = "KubernetesGateway"
+	HTTPRoute         = "HTTPRoute"
+	GRPCRoute         = "GRPCRoute"
+)
 
 // Resource is what matters of one that says how requests go. It does not change.
 type Resource struct {

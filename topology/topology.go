@@ -126,8 +126,29 @@ func (s *Store) After(other *Store) bool { return other == nil || s.serial > oth
 // the next one. Where several have the address, or one in its node's network namespace, the port on which they listen
 // decides. No allocation.
 func (s *Store) Lookup(addr netip.AddrPort, at uint64) (*Workload, bool) {
+	if o := s.find(addr, at); o != nil {
+		return &o.Workload, true
+	}
+	return nil, false
+}
+
+// Entry is all that is now known of the workload that Lookup finds, nil: it finds none. It looks at all entries, and allocates nothing.
+func (s *Store) Entry(addr netip.AddrPort, at uint64) *Entry {
+	found := s.find(addr, at)
+	if found == nil {
+		return nil
+	}
+	for _, o := range s.owners {
+		if o.name == found.name { // what Lookup does not look at may have changed since it has the address
+			return &o.Entry
+		}
+	}
+	return &found.Entry
+}
+
+func (s *Store) find(addr netip.AddrPort, at uint64) *owner {
 	if s == nil {
-		return nil, false
+		return nil
 	}
 	versions := s.byAddr[plain(addr.Addr())]
 	i := len(versions) - 1
@@ -135,18 +156,18 @@ func (s *Store) Lookup(addr netip.AddrPort, at uint64) (*Workload, bool) {
 		i--
 	}
 	if i < 0 {
-		return nil, false
+		return nil
 	}
 	o := versions[i].owner(addr.Port())
 	if o == nil {
-		return nil, false
+		return nil
 	}
 	for _, later := range versions[i+1:] {
 		if later.since <= at && later.brings(versions[i].owners) {
-			return nil, false
+			return nil
 		}
 	}
-	return &o.Workload, true
+	return o
 }
 
 // owner is who listens there; nil where that is not sure.
@@ -216,6 +237,17 @@ func (s *Store) ServicesAt(addr netip.Addr) []*Service {
 		return nil
 	}
 	return s.byVIP[plain(addr)]
+}
+
+// Behind is how many workloads are now behind a service. It looks at all entries.
+func (s *Store) Behind(service *Service) (n int) {
+	name := service.Namespace + "/" + service.Host
+	for _, o := range s.owners {
+		if slices.Contains(o.Services, name) {
+			n++
+		}
+	}
+	return n
 }
 
 // Entries are the workloads there are now, by namespace and name. They are the Store's.

@@ -19,6 +19,13 @@ func end(name string, role journey.Role) End {
 
 func outside(addr string) End { return End{Addr: netip.MustParseAddr(addr)} }
 
+// twin is an end of which there are two of that name.
+func twin(addr string) End {
+	e := end("twin", journey.RoleSidecar)
+	e.Addr = netip.MustParseAddr(addr)
+	return e
+}
+
 // entry is a workload of a service of the same name.
 func entry(b *topology.Builder, name string, excludes map[string]string) {
 	b.Set(name, topology.Entry{
@@ -70,7 +77,14 @@ func TestJudge(t *testing.T) {
 		"plaintext, the namespace is STRICT":  {edge: Connection{Client: bare, Server: b, Port: 8080, Security: Plain}, resources: []topology.Resource{peerAuthentication("demo", "x", "STRICT", nil, nil)}, want: "plaintext"},
 		"plaintext, another namespace":        {edge: Connection{Client: bare, Server: b, Port: 8080, Security: Plain}, resources: []topology.Resource{peerAuthentication("other", "x", "STRICT", nil, nil)}},
 		"plaintext, the namespace leaves it":  {edge: Connection{Client: bare, Server: b, Port: 8080, Security: Plain}, resources: []topology.Resource{strictMesh, peerAuthentication("demo", "x", "UNSET", nil, nil)}, want: "plaintext"},
-		"plaintext, some workloads differ":    {edge: Connection{Client: bare, Server: b, Port: 8080, Security: Plain}, resources: []topology.Resource{strictMesh, peerAuthentication("demo", "x", "DISABLE", map[string]string{"app": "b"}, nil)}},
+		"plaintext, labels not known":         {edge: Connection{Client: bare, Server: b, Port: 8080, Security: Plain}, resources: []topology.Resource{strictMesh, peerAuthentication("demo", "x", "DISABLE", map[string]string{"app": "b"}, nil)}, want: "unsure"},
+		"plaintext, labels of one that went":  {edge: Connection{Client: bare, Server: end("gone", journey.RoleSidecar), Port: 8080, Security: Plain}, resources: []topology.Resource{peerAuthentication("demo", "x", "STRICT", map[string]string{"app": "b"}, nil)}, want: "unsure"},
+		"plaintext, labels do not matter":     {edge: Connection{Client: bare, Server: b, Port: 8080, Security: Plain}, resources: []topology.Resource{strictMesh, peerAuthentication("demo", "x", "STRICT", map[string]string{"app": "b"}, nil)}, want: "plaintext"},
+		"plaintext, none may say STRICT":      {edge: Connection{Client: bare, Server: b, Port: 8080, Security: Plain}, resources: []topology.Resource{peerAuthentication("demo", "x", "DISABLE", map[string]string{"app": "b"}, nil)}},
+		"plaintext, two of one kind differ":   {edge: Connection{Client: bare, Server: labelled, Port: 8080, Security: Plain}, resources: []topology.Resource{peerAuthentication("demo", "x", "STRICT", nil, nil), peerAuthentication("demo", "y", "PERMISSIVE", nil, nil)}, want: "unsure"},
+		"plaintext, of two with one name":     {edge: Connection{Client: bare, Server: twin("10.0.0.21"), Port: 8080, Security: Plain}, resources: []topology.Resource{peerAuthentication("demo", "x", "STRICT", map[string]string{"app": "l"}, nil)}, want: "plaintext"},
+		"plaintext, the other of these two":   {edge: Connection{Client: bare, Server: twin("10.0.0.22"), Port: 8080, Security: Plain}, resources: []topology.Resource{peerAuthentication("demo", "x", "STRICT", map[string]string{"app": "l"}, nil)}},
+		"plaintext, neither of these two":     {edge: Connection{Client: bare, Server: twin("10.0.0.23"), Port: 8080, Security: Plain}, resources: []topology.Resource{peerAuthentication("demo", "x", "STRICT", map[string]string{"app": "l"}, nil)}, want: "unsure"},
 		"plaintext, STRICT for it":            {edge: Connection{Client: bare, Server: labelled, Port: 8080, Security: Plain}, resources: []topology.Resource{peerAuthentication("demo", "x", "STRICT", map[string]string{"app": "l"}, nil)}, want: "plaintext"},
 		"plaintext, DISABLE for it":           {edge: Connection{Client: bare, Server: labelled, Port: 8080, Security: Plain}, resources: []topology.Resource{strictMesh, peerAuthentication("demo", "x", "DISABLE", map[string]string{"app": "l"}, nil)}},
 		"plaintext, DISABLE for another":      {edge: Connection{Client: bare, Server: labelled, Port: 8080, Security: Plain}, resources: []topology.Resource{strictMesh, peerAuthentication("demo", "x", "DISABLE", map[string]string{"app": "o"}, nil)}, want: "plaintext"},
@@ -85,6 +99,9 @@ func TestJudge(t *testing.T) {
 			entry(builder, "a", c.excludesA)
 			entry(builder, "b", c.excludesB)
 			builder.Set("labelled", topology.Entry{Workload: topology.Workload{Namespace: "demo", Name: "labelled"}, Labels: map[string]string{"app": "l"}}, topology.Moment{})
+			for addr, labels := range map[string]map[string]string{"10.0.0.21": {"app": "l"}, "10.0.0.22": {"app": "o"}} { // a pod and a WorkloadEntry
+				builder.Set(addr, topology.Entry{Workload: topology.Workload{Namespace: "demo", Name: "twin"}, Addresses: []netip.Addr{netip.MustParseAddr(addr)}, Labels: labels}, topology.Moment{})
+			}
 			for _, r := range c.resources {
 				builder.SetResource(r)
 			}

@@ -19,6 +19,7 @@ const (
 	Bypass    Kind = "bypass"    // an app talks past a sidecar, its own or the other's
 	Excluded  Kind = "excluded"  // the same, and an annotation of the pod says so
 	Plaintext Kind = "plaintext" // where a PeerAuthentication wants mutual TLS
+	Unsure    Kind = "unsure"    // in clear text, and it is not known which PeerAuthentication counts
 	Stale     Kind = "stale"     // to an address that the topology does not have any more
 )
 
@@ -45,15 +46,16 @@ type Mesh struct {
 
 // Judge compares edges with a mesh.
 func Judge(list []Edge, m Mesh) []Judged {
-	entries := map[string]*topology.Entry{}
+	entries := map[string][]*topology.Entry{}
 	for _, e := range m.Store.Entries() {
-		entries[e.Workload.Namespace+"/"+e.Workload.Name] = e
+		name := e.Workload.Namespace + "/" + e.Workload.Name
+		entries[name] = append(entries[name], e)
 	}
 	peers := m.Store.PeerRules()
 	out := make([]Judged, 0, len(list))
 	for i := range list {
 		j := Judged{Edge: list[i]}
-		client, server := entries[j.Client.name()], entries[j.Server.name()]
+		client, server := entryOf(&j.Client, entries), entryOf(&j.Server, entries)
 		j.configured(server, m)
 		j.bypass(client, server)
 		j.plaintext(server, peers)
@@ -63,6 +65,21 @@ func Judge(list []Edge, m Mesh) []Judged {
 		out = append(out, j)
 	}
 	return out
+}
+
+// entryOf is what is known of an end, nil: nothing. Of several objects with one name, as a pod and a WorkloadEntry may be, it is the one with the
+// end's address.
+func entryOf(e *End, entries map[string][]*topology.Entry) *topology.Entry {
+	named := entries[e.name()]
+	if len(named) == 1 {
+		return named[0]
+	}
+	for _, one := range named {
+		if slices.Contains(one.Addresses, e.Addr) {
+			return one
+		}
+	}
+	return nil
 }
 
 func (j *Judged) finding(kind Kind, format string, args ...any) {
@@ -107,6 +124,14 @@ func (j *Judged) bypass(client, server *topology.Entry) {
 			j.finding(Bypass, "the client's app asks past its sidecar: no route, retry or mutual TLS of the mesh applies%s", unknown(client))
 		}
 	}
+}
+
+// whyUnsure says what keeps it from being known which of several PeerAuthentications counts.
+func whyUnsure(server *topology.Entry) string {
+	if server.Labels == nil {
+		return "the server's labels are not known"
+	}
+	return "others say otherwise, and Istio takes the oldest"
 }
 
 // unknown says that annotations of a pod could not be looked at.
@@ -160,10 +185,13 @@ func (j *Judged) plaintext(server *topology.Entry, peers topology.PeerRules) {
 	if j.Security != Plain || j.Server.Workload == "" || !j.Server.Sidecar || ofIstio(j.Port) || j.Client.Host {
 		return
 	}
-	if server == nil { // it has gone since: its labels are not known any more
+	if server == nil { // it has gone since, or is one of several: its labels are not known
 		server = &topology.Entry{Workload: topology.Workload{Namespace: j.Server.Namespace}}
 	}
-	if mode, by := peers.Mode(server, j.Port); mode == topology.ModeStrict {
+	switch mode, by := peers.Mode(server, j.Port); {
+	case mode == topology.ModeStrict:
 		j.finding(Plaintext, "the connection is in clear text, where PeerAuthentication %s/%s wants mutual TLS", by.Namespace, by.Name)
+	case mode == "" && by != topology.Ref{}:
+		j.finding(Unsure, "the connection is in clear text, and PeerAuthentication %s/%s wants mutual TLS if it is the one that counts: %s", by.Namespace, by.Name, whyUnsure(server))
 	}
 }

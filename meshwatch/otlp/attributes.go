@@ -51,6 +51,8 @@ const (
 	keySubset      = attribute.Key("istio.subset")
 	keyService     = attribute.Key("istio.service")
 	keyVirtual     = attribute.Key("istio.virtual_service")
+	keyHTTPRoute   = attribute.Key("gateway_api.http_route")
+	keyGRPCRoute   = attribute.Key("gateway_api.grpc_route")
 	keyDestination = attribute.Key("istio.destination_rule")
 	keyUngoverned  = attribute.Key("meshwatch.route.unknown")
 	keyCrossZone   = attribute.Key("meshwatch.cross_zone")
@@ -267,8 +269,13 @@ func (b *builder) governance(g *journey.Governance) {
 	b.word(keyCluster, g.Cluster)
 	b.word(keySubset, g.Subset)
 	b.word(keyService, g.Service)
-	if g.Defined.Kind == "VirtualService" {
+	switch g.Defined.Kind {
+	case "VirtualService":
 		b.word(keyVirtual, g.Defined.String())
+	case "HTTPRoute":
+		b.word(keyHTTPRoute, g.Defined.String())
+	case "GRPCRoute":
+		b.word(keyGRPCRoute, g.Defined.String())
 	}
 	if g.Destination.Kind == "DestinationRule" {
 		b.word(keyDestination, g.Destination.String())

@@ -35,6 +35,9 @@ func TestDocumentedAttributes(t *testing.T) {
 		Route: "r", VirtualHost: "h", Cluster: "c", Subset: "v1", Service: "s", Unknown: "weights", Defined: journey.Resource{Kind: "VirtualService", Namespace: "n", Name: "v"},
 		Destination: journey.Resource{Kind: "DestinationRule", Namespace: "n", Name: "d"}, Policy: &journey.Policy{Timeout: time.Second, Retries: 2, Delay: time.Second, Abort: 503, Local: "redirect"},
 	}
+	for i, kind := range []string{"HTTPRoute", "GRPCRoute"} {
+		j.Exchanges[3+i].Governance = &journey.Governance{Defined: journey.Resource{Kind: kind, Namespace: "n", Name: "r"}}
+	}
 	j.RecordedShare = 0.5
 	sent := map[string]map[string]bool{}
 	for k, s := range Spans(j, journeytest.Epoch) {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/meshwatch/meshwatch/meshwatch/control"
 	"github.com/meshwatch/meshwatch/meshwatch/probe"
@@ -30,7 +31,8 @@ type Agent struct {
 	node            string
 }
 
-// agentConfig takes istiod's address, a kubeconfig, the node's name, headers to capture, a socket and the address of metrics.
+// agentConfig takes istiod's address, a kubeconfig, the node's name, headers to capture, a socket and the address of metrics. Few journeys are retained,
+// at some 25 KB each, so that what is retained does not look like a leak.
 const agentConfig = `topology:
   xds: {address: "%s:15010", security: plaintext, proxies: true}
   kubernetes: {enabled: true, kubeconfig: %s, node: %s}
@@ -38,6 +40,7 @@ capture_headers: [%s]
 control: {socket: %s}
 metrics: {listen: %q}
 output: json
+retain: 500
 budget: {agent: 0, recorder: 0}
 `
 
@@ -52,8 +55,12 @@ func (c *Cluster) StartAgent(ctx context.Context, program, dir string, captures 
 	if err != nil {
 		return nil, err
 	}
+	account, err := c.agentAccount(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
 	socket, file := filepath.Join(dir, "sock"), filepath.Join(dir, "agent.yaml")
-	config := fmt.Sprintf(agentConfig, istiod, kubeconfig("admin"), nodeName(1), strings.Join(captures, ", "), socket, AgentMetrics)
+	config := fmt.Sprintf(agentConfig, istiod, account, nodeName(1), strings.Join(captures, ", "), socket, AgentMetrics)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, fmt.Errorf("write the agent's configuration: %w", err)
 	}
@@ -63,6 +70,38 @@ func (c *Cluster) StartAgent(ctx context.Context, program, dir string, captures 
 	}
 	a.pid, err = processOf(a.node + "-" + agentName)
 	return a, err
+}
+
+// Rights is charts/rbac.yaml: the agent's service account, and what it may do.
+func (c *Cluster) Rights() (string, error) {
+	text, err := os.ReadFile(filepath.Join(c.root, "charts", "rbac.yaml"))
+	if err != nil {
+		return "", fmt.Errorf("read the agent's rights: %w", err)
+	}
+	return string(text), nil
+}
+
+// AgentToken is one of the account of Rights, good for an hour.
+func (c *Cluster) AgentToken(ctx context.Context) (string, error) {
+	const account = "meshwatch"
+	return c.Token(ctx, account, account, tokenIssuer, time.Hour)
+}
+
+// agentAccount gives the agent's service account its rights, and writes a kubeconfig for it.
+func (c *Cluster) agentAccount(ctx context.Context, dir string) (file string, err error) {
+	rights, err := c.Rights()
+	if err != nil {
+		return "", err
+	}
+	if err := c.Apply(ctx, rights); err != nil {
+		return "", err
+	}
+	token, err := c.AgentToken(ctx)
+	if err != nil {
+		return "", err
+	}
+	file = filepath.Join(dir, "kubeconfig")
+	return file, writeKubeconfig(file, "token: "+token)
 }
 
 // istiodAddress is the service's, which stays when istiod's pod is another.

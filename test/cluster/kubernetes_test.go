@@ -16,37 +16,22 @@ import (
 	"github.com/meshwatch/meshwatch/topology/kube"
 )
 
-// reader is a service account that may do what kube.Role says.
-const reader = `
-apiVersion: v1
-kind: Namespace
-metadata: {name: kube-reader}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: reader, namespace: kube-reader}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: kube-reader}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kube-reader}
-subjects: [{kind: ServiceAccount, name: reader, namespace: kube-reader}]
----
-`
-
-// TestKubernetes follows a real API server as a service account with exactly the rules that the agent's chart has.
+// TestKubernetes follows a real API server as the service account of charts/rbac.yaml, which has exactly the rules that there are in it.
 func TestKubernetes(t *testing.T) {
 	want(t)
 	testKubernetes(t, begin(t, Options{Nodes: 1}))
 }
 
 func testKubernetes(t *testing.T, c *Cluster) {
-	role := strings.Replace(string(kube.Role), "name: meshwatch\n", "name: kube-reader\n", 1)
-	if err := c.Apply(t.Context(), reader+role); err != nil {
+	role, err := c.Rights()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Apply(t.Context(), role); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.Delete(context.Background(), reader+role); err != nil {
+		if err := c.Delete(context.Background(), role); err != nil {
 			t.Error(err)
 		}
 	})
@@ -84,10 +69,10 @@ type apiFollower struct {
 	builder *topology.Builder
 }
 
-// followAPI follows the API server as the reader.
+// followAPI follows the API server as the agent's service account.
 func (c *Cluster) followAPI(t *testing.T) apiFollower {
 	t.Helper()
-	token, err := c.Token(t.Context(), "kube-reader", "reader", tokenIssuer, time.Hour)
+	token, err := c.AgentToken(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

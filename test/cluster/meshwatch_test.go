@@ -25,6 +25,7 @@ func TestMeshwatch(t *testing.T) {
 }
 
 func testMeshwatch(t *testing.T, c *Cluster) {
+	installGatewayAPI(t, c)
 	a := c.observe(t)
 	ctx := ctxWithin(t, time.Minute)
 	if err := a.WaitReady(ctx); err != nil {
@@ -52,6 +53,7 @@ func testMeshwatch(t *testing.T, c *Cluster) {
 		t.Errorf("%v: no journey through %s, only %q; %s", err, through, seen, last)
 	}
 	c.testGoverned(t, a)
+	c.testGatewayRoute(t, a)
 	c.testTopology(t, a)
 	c.testEdges(t, a)
 }

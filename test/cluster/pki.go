@@ -71,7 +71,8 @@ func makePKI(dir string, nodes int) error {
 		if !id.calls {
 			continue
 		}
-		if err := writeKubeconfig(id.file); err != nil {
+		user := fmt.Sprintf("client-certificate: %s, client-key: %s", path("pki", id.file+".crt"), path("pki", id.file+".key"))
+		if err := writeKubeconfig(kubeconfig(id.file), user); err != nil {
 			return err
 		}
 	}
@@ -154,15 +155,16 @@ func writePEM(file, kind string, der []byte, mode os.FileMode) error {
 // kubeconfig is the file with which an identity calls the API, from any node.
 func kubeconfig(name string) string { return path("pki", name+".kubeconfig") }
 
-func writeKubeconfig(name string) error {
+// writeKubeconfig writes a file for a user.
+func writeKubeconfig(file, user string) error {
 	text := fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters: [{name: lab, cluster: {server: "https://%s:%s", certificate-authority: %s}}]
-users: [{name: lab, user: {client-certificate: %s, client-key: %s}}]
+users: [{name: lab, user: {%s}}]
 contexts: [{name: lab, context: {cluster: lab, user: lab}}]
 current-context: lab
-`, nodeAddr(1), apiPort, path("pki", "ca.crt"), path("pki", name+".crt"), path("pki", name+".key"))
-	if err := os.WriteFile(kubeconfig(name), []byte(text), 0o600); err != nil {
+`, nodeAddr(1), apiPort, path("pki", "ca.crt"), user)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("write kubeconfig: %w", err)
 	}
 	return nil

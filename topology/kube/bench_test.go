@@ -1,15 +1,9 @@
 package kube
 
 import (
-	"bufio"
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
-	"runtime"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,14 +16,13 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/meshwatch/meshwatch/topology"
+	"github.com/meshwatch/meshwatch/topology/scaletest"
 )
 
 const (
 	perService = 10  // workloads
 	perNode    = 100 // workloads
 	onThisNode = 250 // at most: this node is a full one
-	churning   = 10 * time.Second
-	perSecond  = 100 // changes
 )
 
 // fillWith puts a mesh of n workloads into a server.
@@ -83,116 +76,50 @@ func benchSlice(i, turn int) *discovery.EndpointSlice {
 	return aSlice(fmt.Sprintf("service-%d-abcde", i), fmt.Sprintf("service-%d", i), endpoints...)
 }
 
-// TestServe is the server of BenchmarkScale, in a process of its own.
+// TestServe is the server of BenchmarkScale.
 func TestServe(t *testing.T) {
-	n, err := strconv.Atoi(os.Getenv("KUBE_TEST_SERVE"))
-	if err != nil {
-		t.Skip("part of BenchmarkScale")
-	}
-	s := newServer(t)
-	fillWith(s, n)
-	fmt.Println("serving", s.address)
-	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
-		return
-	}
-	begun := time.Now()
-	for i := 0; time.Since(begun) < churning; i++ {
+	var s *server
+	scaletest.Serve(t, func(n int) string {
+		s = newServer(t)
+		fillWith(s, n)
+		return s.address
+	}, func(n, i int) {
 		if turn := i / 10; i%5 == 0 {
 			s.set(podsPath, benchPod(turn%min(n, onThisNode), i))
 		} else {
 			s.set(slicesPath, benchSlice(i%(n/perService), i))
 		}
-		time.Sleep(time.Until(begun.Add(time.Duration(i+1) * time.Second / perSecond)))
-	}
-	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') //nolint:errcheck // until it is closed
+	})
 }
 
-// BenchmarkScale prints what following a mesh costs, for docs/scale.md: go test ./topology/kube -run '^$' -bench Scale -benchtime 1x.
+// BenchmarkScale prints what following a mesh costs, for docs/scale.md: make bench-topology.
 func BenchmarkScale(b *testing.B) {
-	for _, n := range []int{100, 1000, 10_000} {
+	for _, n := range scaletest.Sizes {
 		b.Run(fmt.Sprintf("workloads=%d", n), func(b *testing.B) {
 			for range b.N {
-				scale(b, n)
+				scaletest.Measure(b, n, func(address string) scaletest.Follower {
+					clients, err := ConnectTo(&rest.Config{Host: "http://" + address})
+					if err != nil {
+						b.Fatal(err)
+					}
+					return measured{followWith(b, clients, topology.NewBuilder("", 70*second))}
+				})
 			}
 		})
 	}
 }
 
-func scale(b *testing.B, n int) {
-	cmd := exec.Command(os.Args[0], "-test.run", "^TestServe$")
-	cmd.Env = append(os.Environ(), fmt.Sprint("KUBE_TEST_SERVE=", n))
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	defer cmd.Wait() //nolint:errcheck // it ends with its input
-	defer in.Close() //nolint:errcheck // as above
-	address := ""
-	for lines := bufio.NewScanner(out); address == "" && lines.Scan(); {
-		address, _ = strings.CutPrefix(lines.Text(), "serving ")
-	}
-	clients, err := ConnectTo(&rest.Config{Host: "http://" + address})
-	if err != nil {
-		b.Fatal(err)
-	}
-	before, cpu := heap(), cpuTime(b)
-	f := followWith(b, clients, topology.NewBuilder("", 70*second))
-	begun := time.Now()
-	f.await("ready", func() bool { return f.Status().Ready })
-	b.ReportMetric(time.Since(begun).Seconds(), "s-to-ready")
-	b.ReportMetric((cpuTime(b) - cpu).Seconds(), "cpu-s-to-ready")
-	f.await("a Store", func() bool { return f.store.Load() != nil })
-	full := heap()
-	b.ReportMetric(float64(full-before)/1e6, "MB")
-	from, changes := cpuTime(b), f.Status().Changes
-	if _, err := fmt.Fprintln(in); err != nil {
-		b.Fatal(err)
-	}
-	for end := time.Now().Add(churning); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		f.now.Add(second / 20)
-	}
-	b.ReportMetric((cpuTime(b)-from).Seconds()/churning.Seconds(), "cores-at-100-changes/s")
-	b.ReportMetric(float64(f.Status().Changes-changes)/churning.Seconds(), "changes/s")
-	b.ReportMetric(float64(heap()-before)/1e6, "MB-after")
-	b.ReportMetric(resident(b), "MB-resident-at-most")
-	b.ReportMetric(0, "ns/op")
-	f.cancel()
+// measured is a follower as BenchmarkScale takes it.
+type measured struct{ *follower }
+
+func (m measured) AwaitReady() {
+	m.await("ready", func() bool { return m.Status().Ready && m.store.Load() != nil })
+}
+
+func (m measured) Changes() uint64        { return m.Status().Changes }
+func (m measured) Passed(d time.Duration) { m.now.Add(uint64(d)) } //nolint:gosec // positive
+
+func (m measured) Stop() {
+	m.cancel()
 	http.DefaultClient.CloseIdleConnections()
-}
-
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
-// resident is the most memory that the process has had so far, in MB, this test and all.
-func resident(b *testing.B) float64 {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(status), "VmHWM:")
-	kb, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return kb / 1e3
-}
-
-func cpuTime(b *testing.B) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

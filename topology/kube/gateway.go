@@ -36,7 +36,8 @@ func (t tree) texts(key string) (out []string) {
 	return out
 }
 
-func keepHTTPRoute(u *unstructured.Unstructured) any {
+// keepGatewayRoute is for HTTPRoutes and GRPCRoutes.
+func keepGatewayRoute(u *unstructured.Unstructured) any {
 	spec := tree(u.Object).under("spec")
 	r := topology.Resource{Hosts: spec.texts("hostnames")}
 	for _, p := range spec.list("parentRefs") {
@@ -101,6 +102,9 @@ func gatewayMatch(m tree) string {
 	say("path", m.under("path"))
 	if method := m.text("method"); method != "" {
 		parts = append(parts, "method "+method)
+	}
+	if call := m.under("method"); call != nil { // of a GRPCRoute
+		parts = append(parts, strings.TrimSuffix("method "+call.text("service")+"/"+call.text("method"), "/"))
 	}
 	for _, h := range m.list("headers") {
 		say("header "+h.text("name"), h)

@@ -202,7 +202,7 @@ func (c *Client) keepWorkloadEntry(w *networking.WorkloadEntry) any {
 	out := &entries{resource: topology.Resource{Addresses: []string{w.Spec.Address}, Selector: w.Spec.Labels}}
 	if e, ok := c.workloadEntry(&w.Spec, n, "WorkloadEntry"); ok {
 		identify(&e.Workload, w.Spec.Labels, w.Annotations, "")
-		e.Labels = w.Spec.Labels
+		e.Labels = known(w.Spec.Labels)
 		e.Workload.UID = string(w.UID)
 		out.workloads = map[string]topology.Entry{c.id(networkingGroup, "WorkloadEntry", n): e}
 	}

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
@@ -19,11 +18,6 @@ import (
 
 	"github.com/meshwatch/meshwatch/topology"
 )
-
-// Role is a ClusterRole with exactly what a Client needs: to list and watch what kinds names. A test compares the two.
-//
-//go:embed clusterrole.yaml
-var Role []byte
 
 // kind is a resource that is followed.
 type kind struct {
@@ -91,7 +85,7 @@ const (
 	gatewayGroup    = "gateway.networking.k8s.io"
 )
 
-// kinds are all resources that are followed.
+// kinds are all resources that are followed. charts/rbac.yaml lets the agent list and watch them; a test compares the two.
 func (c *Client) kinds(k Clients) []kind {
 	pods := resource(k.core, "pods", &core.Pod{}, list[core.PodList], c.keepPod, c.podChanged)
 	pods.fields = "spec.nodeName=" + c.Node
@@ -108,12 +102,13 @@ func (c *Client) kinds(k Clients) []kind {
 		resource(k.networking, "sidecars", &networking.Sidecar{}, list[networking.SidecarList], keepSidecar, c.resourceChanged("Sidecar")),
 		resource(k.security, "peerauthentications", &security.PeerAuthentication{}, list[security.PeerAuthenticationList], keepPeerAuthentication, c.resourceChanged("PeerAuthentication")),
 		resource(k.telemetry, "telemetries", &telemetry.Telemetry{}, list[telemetry.TelemetryList], keepTelemetry, c.resourceChanged("Telemetry")),
-		c.dynamic(k.dynamic, "httproutes", "HTTPRoute", "HTTPRoute", keepHTTPRoute),
+		c.dynamic(k.dynamic, "httproutes", topology.HTTPRoute, topology.HTTPRoute, keepGatewayRoute),
+		c.dynamic(k.dynamic, "grpcroutes", topology.GRPCRoute, topology.GRPCRoute, keepGatewayRoute),
 		c.dynamic(k.dynamic, "gateways", "Gateway", topology.KubernetesGateway, keepKubernetesGateway),
 	}
 }
 
-// dynamic is a resource of the Gateway API, whose own client would be a module for two kinds.
+// dynamic is a resource of the Gateway API, whose own client would be a module for three kinds.
 func (c *Client) dynamic(client dynamic.Interface, of, kindName, as string, keep func(*unstructured.Unstructured) any) kind {
 	version := schema.GroupVersion{Group: gatewayGroup, Version: "v1"}
 	object := &unstructured.Unstructured{}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -12,10 +14,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 	api "istio.io/api/networking/v1alpha3"
 	securityapi "istio.io/api/security/v1beta1"
+	telemetryapi "istio.io/api/telemetry/v1alpha1"
+	typeapi "istio.io/api/type/v1beta1"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	security "istio.io/client-go/pkg/apis/security/v1"
+	telemetry "istio.io/client-go/pkg/apis/telemetry/v1"
 	core "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	rbac "k8s.io/api/rbac/v1"
@@ -99,6 +105,13 @@ func TestPods(t *testing.T) {
 	if diff := cmp.Diff(&want, f.entry("shop-1"), cmp.Comparer(func(x, y netip.Addr) bool { return x == y })); diff != "" {
 		t.Error(diff)
 	}
+	bare := aPod("bare", "10.0.0.3")
+	bare.Labels = nil
+	s.set(podsPath, bare)
+	f.is("10.0.0.3", "bare")
+	if e := f.entry("bare"); e.Labels == nil {
+		t.Error("that a pod has no labels is not known")
+	}
 	s.mu.Lock()
 	if q := s.queries[podsPath]; !strings.Contains(q, "fieldSelector=spec.nodeName%3Dn1") {
 		t.Errorf("pods are asked for by %s", q)
@@ -119,7 +132,7 @@ func TestEndpoints(t *testing.T) {
 	s.set(slicesPath, aSlice("db-x", "db", discovery.Endpoint{Addresses: []string{"198.51.100.7"}}))
 	s.set(servicesPath, &core.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "shop"},
-		Spec:       core.ServiceSpec{ClusterIPs: []string{"10.96.0.1"}, Ports: []core.ServicePort{{Port: 80}}},
+		Spec:       core.ServiceSpec{ClusterIPs: []string{"10.96.0.1", "fd00:96::1"}, Ports: []core.ServicePort{{Port: 80}}},
 	})
 	s.set(servicesPath, &core.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "headless"}, Spec: core.ServiceSpec{ClusterIPs: []string{"None"}}})
 	f := follow(t, s)
@@ -134,8 +147,10 @@ func TestEndpoints(t *testing.T) {
 		t.Errorf("%+v", w)
 	}
 	store := f.Builder.Store(f.now.Load())
-	if got := store.ServicesAt(netip.MustParseAddr("10.96.0.1")); len(got) != 1 || got[0].Host != "shop.demo.svc.cluster.local" || got[0].Ports[0] != (topology.Port{Service: 80, Target: 80}) {
-		t.Errorf("%+v", got)
+	for _, vip := range []string{"10.96.0.1", "fd00:96::1"} {
+		if got := store.ServicesAt(netip.MustParseAddr(vip)); len(got) != 1 || got[0].Host != "shop.demo.svc.cluster.local" || got[0].Ports[0] != (topology.Port{Service: 80, Target: 80}) {
+			t.Errorf("%s: %+v", vip, got)
+		}
 	}
 	if n := len(store.Services()); n != 2 {
 		t.Errorf("%d services", n)
@@ -182,7 +197,7 @@ func TestResources(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "vm-1"},
 		Spec:       api.WorkloadEntry{Address: "198.51.100.2", Labels: map[string]string{"app": "vm"}, ServiceAccount: "vm"},
 	})
-	s.answer("/apis/gateway.networking.k8s.io/v1/httproutes", http.StatusNotFound)
+	s.answer(gatewayPath+"httproutes", http.StatusNotFound)
 	f := follow(t, s)
 	f.await("ready", func() bool { return f.Status().Ready })
 	if st := f.Status(); !st.Connected || len(st.Absent) != 1 || st.Absent[0] != "httproutes.gateway.networking.k8s.io" || st.Problem != "" {
@@ -197,6 +212,9 @@ func TestResources(t *testing.T) {
 		t.Errorf("%+v", w)
 	}
 	store := f.Builder.Store(0)
+	if got := store.ServicesAt(netip.MustParseAddr("240.0.0.9")); len(got) != 1 || got[0].Host != "outside.example" || got[0].Ports[0] != (topology.Port{Service: 80, Target: 8080}) {
+		t.Errorf("%+v", got)
+	}
 	want := []topology.Route{{
 		Name: "slow", Match: []string{"path /slow*"}, Timeout: 3 * time.Second, Attempts: 2, TryTimeout: time.Second, RetryOn: "5xx",
 		Destinations: []topology.Destination{{Host: "shop", Subset: "v1"}}, Delay: time.Second, DelayShare: 0.5, Abort: "503", AbortShare: 0.01,
@@ -207,28 +225,105 @@ func TestResources(t *testing.T) {
 	if r := store.Resource(topology.Ref{Kind: "PeerAuthentication", Namespace: "demo", Name: "default"}); r.TLS != "STRICT" {
 		t.Errorf("%+v", r)
 	}
-	route := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": map[string]any{"namespace": "demo", "name": "r"},
-		"spec": map[string]any{
-			"hostnames": []any{"shop.example"}, "parentRefs": []any{map[string]any{"name": "gw"}},
-			"rules": []any{map[string]any{
-				"timeouts": map[string]any{"request": "2s"}, "matches": []any{map[string]any{"path": map[string]any{"type": "PathPrefix", "value": "/a"}}},
-				"backendRefs": []any{map[string]any{"name": "shop", "port": int64(80)}},
-			}},
-		},
-	}}
-	s.answer("/apis/gateway.networking.k8s.io/v1/httproutes", 0) // the CRD is installed
-	s.set("/apis/gateway.networking.k8s.io/v1/httproutes", route)
+	route := gatewayAPI("HTTPRoute", "r", map[string]any{
+		"hostnames": []any{"shop.example"}, "parentRefs": []any{map[string]any{"name": "gw"}},
+		"rules": []any{map[string]any{
+			"timeouts": map[string]any{"request": "2s"}, "matches": []any{map[string]any{"path": map[string]any{"type": "PathPrefix", "value": "/a"}}},
+			"backendRefs": []any{map[string]any{"name": "shop", "port": int64(80)}},
+		}},
+	})
+	s.answer(gatewayPath+"httproutes", 0) // the CRD is installed
+	s.set(gatewayPath+"httproutes", route)
 	ref := topology.Ref{Kind: "HTTPRoute", Namespace: "demo", Name: "r"}
 	f.await("HTTPRoute", func() bool { return f.Builder.Store(0).Resource(ref) != nil })
 	want = []topology.Route{{Match: []string{"path /a*"}, Timeout: 2 * time.Second, Destinations: []topology.Destination{{Host: "shop", Port: 80, Weight: 1}}}}
 	if r := f.Builder.Store(0).Resource(ref); cmp.Diff(want, r.Routes) != "" || r.Gateways[0] != "gw" || r.Hosts[0] != "shop.example" {
 		t.Errorf("%+v", r)
 	}
-	s.remove("/apis/gateway.networking.k8s.io/v1/httproutes", "demo/r")
+	s.remove(gatewayPath+"httproutes", "demo/r")
 	f.await("no HTTPRoute", func() bool { return f.Builder.Store(0).Resource(ref) == nil })
 	if len(f.Status().Absent) != 0 {
 		t.Errorf("%+v", f.Status())
+	}
+}
+
+// gatewayAPI is an object of the Gateway API.
+func gatewayAPI(kind, name string, spec map[string]any) *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind, "metadata": map[string]any{"namespace": "demo", "name": name}, "spec": spec,
+	}}
+}
+
+// What is kept of each resource of Istio and of the Gateway API.
+func TestKept(t *testing.T) {
+	s := newServer(t)
+	meta := metav1.ObjectMeta{Namespace: "demo", Name: "x"}
+	labels := map[string]string{"app": "shop"}
+	s.set(istioPath+"destinationrules", &networking.DestinationRule{ObjectMeta: meta, Spec: api.DestinationRule{
+		Host: "shop", Subsets: []*api.Subset{{Name: "v1", Labels: map[string]string{"version": "v1"}}}, TrafficPolicy: &api.TrafficPolicy{
+			Tls: &api.ClientTLSSettings{Mode: api.ClientTLSSettings_ISTIO_MUTUAL}, OutlierDetection: &api.OutlierDetection{},
+			ConnectionPool: &api.ConnectionPoolSettings{Tcp: &api.ConnectionPoolSettings_TCPSettings{ConnectTimeout: durationpb.New(5 * time.Second)}},
+		},
+	}})
+	s.set(istioPath+"gateways", &networking.Gateway{ObjectMeta: meta, Spec: api.Gateway{
+		Selector: labels, Servers: []*api.Server{{Hosts: []string{"shop.example"}, Port: &api.Port{Number: 443, Name: "tls", Protocol: "HTTPS"}}},
+	}})
+	s.set(istioPath+"sidecars", &networking.Sidecar{ObjectMeta: meta, Spec: api.Sidecar{
+		WorkloadSelector: &api.WorkloadSelector{Labels: labels}, Egress: []*api.IstioEgressListener{{Hosts: []string{"./*", "istio-system/*"}}},
+		OutboundTrafficPolicy: &api.OutboundTrafficPolicy{Mode: api.OutboundTrafficPolicy_REGISTRY_ONLY},
+	}})
+	s.set("/apis/security.istio.io/v1/peerauthentications", &security.PeerAuthentication{ObjectMeta: meta, Spec: securityapi.PeerAuthentication{
+		Selector: &typeapi.WorkloadSelector{MatchLabels: labels}, PortLevelMtls: map[uint32]*securityapi.PeerAuthentication_MutualTLS{9090: {Mode: securityapi.PeerAuthentication_MutualTLS_DISABLE}},
+	}})
+	s.set("/apis/telemetry.istio.io/v1/telemetries", &telemetry.Telemetry{ObjectMeta: meta, Spec: telemetryapi.Telemetry{
+		Selector: &typeapi.WorkloadSelector{MatchLabels: labels}, AccessLogging: []*telemetryapi.AccessLogging{{}}, Metrics: []*telemetryapi.Metrics{{}},
+		Tracing: []*telemetryapi.Tracing{{RandomSamplingPercentage: wrapperspb.Double(1.5), DisableSpanReporting: wrapperspb.Bool(true)}},
+	}})
+	s.set(gatewayPath+"gateways", gatewayAPI("Gateway", "x", map[string]any{
+		"gatewayClassName": "istio", "listeners": []any{map[string]any{"name": "http", "hostname": "*.example", "port": int64(80), "protocol": "HTTP"}},
+	}))
+	s.set(gatewayPath+"grpcroutes", gatewayAPI("GRPCRoute", "x", map[string]any{
+		"parentRefs": []any{map[string]any{"kind": "Service", "name": "shop", "namespace": "other"}},
+		"rules": []any{map[string]any{
+			"matches":     []any{map[string]any{"method": map[string]any{"service": "shop.Cart", "method": "Add"}}, map[string]any{"method": map[string]any{"service": "shop.Cart"}}},
+			"backendRefs": []any{map[string]any{"name": "a", "port": int64(80), "weight": int64(9)}, map[string]any{"name": "b", "namespace": "far", "port": int64(80), "weight": int64(1)}},
+			"filters":     []any{map[string]any{"type": "RequestMirror"}},
+		}},
+	}))
+	f := follow(t, s)
+	f.await("all", func() bool { return f.Status().Ready && len(f.Builder.Store(0).Resources()) == 7 })
+	got := f.Builder.Store(0)
+	for _, want := range []topology.Resource{
+		{Ref: topology.Ref{Kind: "DestinationRule"}, Hosts: []string{"shop"}, Subsets: []topology.Subset{{Name: "v1", Labels: map[string]string{"version": "v1"}}}, TLS: "ISTIO_MUTUAL", Detail: "connect timeout 5s, outlier detection"},
+		{Ref: topology.Ref{Kind: "Gateway"}, Hosts: []string{"shop.example"}, Selector: labels, Ports: []uint16{443}},
+		{Ref: topology.Ref{Kind: "Sidecar"}, Hosts: []string{"./*", "istio-system/*"}, Selector: labels, Detail: "outbound REGISTRY_ONLY"},
+		{Ref: topology.Ref{Kind: "PeerAuthentication"}, Selector: labels, TLS: "UNSET", PortTLS: map[uint16]string{9090: "DISABLE"}},
+		{Ref: topology.Ref{Kind: "Telemetry"}, Selector: labels, Detail: "samples 1.5 %, no spans, access log, metrics"},
+		{Ref: topology.Ref{Kind: topology.KubernetesGateway}, Hosts: []string{"*.example"}, Ports: []uint16{80}, Detail: "class istio"},
+		{Ref: topology.Ref{Kind: topology.GRPCRoute}, Gateways: []string{"Service other/shop"}, Routes: []topology.Route{{
+			Match: []string{"method shop.Cart/Add", "method shop.Cart"}, Detail: "RequestMirror",
+			Destinations: []topology.Destination{{Host: "a", Port: 80, Weight: 9}, {Host: "far/b", Port: 80, Weight: 1}},
+		}}},
+	} {
+		want.Namespace, want.Name = "demo", "x"
+		if diff := cmp.Diff(&want, got.Resource(want.Ref)); diff != "" {
+			t.Errorf("%s: (-want +got)\n%s", want.Kind, diff)
+		}
+	}
+}
+
+// What makes no sense in an object is counted, and the rest of it taken.
+func TestBadValues(t *testing.T) {
+	s := newServer(t)
+	s.set(podsPath, aPod("a", "10.0.0.1", "none"))
+	s.set(slicesPath, aSlice("s", "shop", ofPod("b", "n2", "10.0.2.1"), ofPod("c", "n2", "10.0.2")))
+	s.set(servicesPath, &core.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "shop"}, Spec: core.ServiceSpec{ClusterIPs: []string{"10.96.0.1", "10.96"}}})
+	f := follow(t, s)
+	f.await("ready", func() bool { return f.Status().Ready })
+	f.is("10.0.0.1", "a")
+	f.is("10.0.2.1", "b")
+	if n, vip := f.lost(LostBad), f.Builder.Store(0).ServicesAt(netip.MustParseAddr("10.96.0.1")); n != 3 || len(vip) != 1 {
+		t.Errorf("%d bad values, want 3; %v", n, vip)
 	}
 }
 
@@ -268,11 +363,23 @@ func TestTokenRefused(t *testing.T) {
 	f.is("10.0.0.2", "b")
 }
 
-// The ClusterRole lets a Client read what it follows, and nothing else.
+// charts/rbac.yaml lets a Client read what it follows, and nothing else.
 func TestRole(t *testing.T) {
-	var role rbac.ClusterRole
-	if err := yaml.UnmarshalStrict(Role, &role); err != nil {
+	file, err := os.ReadFile(filepath.Join("..", "..", "charts", "rbac.yaml"))
+	if err != nil {
 		t.Fatal(err)
+	}
+	var role rbac.ClusterRole
+	for part := range strings.SplitSeq(string(file), "\n---\n") {
+		var is metav1.TypeMeta
+		if err := yaml.Unmarshal([]byte(part), &is); err != nil {
+			t.Fatal(err)
+		}
+		if is.Kind == "ClusterRole" {
+			if err := yaml.UnmarshalStrict([]byte(part), &role); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	allowed, used := map[string]bool{}, map[string]bool{}
 	for _, r := range role.Rules {

@@ -82,7 +82,7 @@ func (c *Client) keepPod(p *core.Pod) any {
 			Name: p.Name, Namespace: p.Namespace, Kind: topology.KindPod, UID: string(p.UID), Node: p.Spec.NodeName, Cluster: c.clusterID,
 			Account: p.Spec.ServiceAccountName, Network: p.Labels["topology.istio.io/network"],
 		},
-		Shared: p.Spec.HostNetwork, Labels: p.Labels,
+		Shared: p.Spec.HostNetwork, Labels: known(p.Labels),
 	}
 	identify(&e.Workload, p.Labels, p.Annotations, owner(&p.ObjectMeta))
 	if isGateway(p) {
@@ -116,6 +116,14 @@ func (c *Client) keepPod(p *core.Pod) any {
 		}
 	}
 	return &pod{e}
+}
+
+// known makes labels of none that are known to be none.
+func known(labels map[string]string) map[string]string {
+	if labels == nil {
+		return map[string]string{}
+	}
+	return labels
 }
 
 // isGateway says whether a pod is one of Istio's gateways, by how it was injected or who made it.

@@ -64,12 +64,13 @@ const (
 	servicesPath = "/api/v1/services"
 	slicesPath   = "/apis/discovery.k8s.io/v1/endpointslices"
 	istioPath    = "/apis/networking.istio.io/v1/"
+	gatewayPath  = "/apis/gateway.networking.k8s.io/v1/"
 )
 
 var kindsByResource = map[string]string{
 	"pods": "Pod", "nodes": "Node", "services": "Service", "endpointslices": "EndpointSlice", "virtualservices": "VirtualService", "destinationrules": "DestinationRule",
 	"gateways": "Gateway", "serviceentries": "ServiceEntry", "workloadentries": "WorkloadEntry", "sidecars": "Sidecar", "peerauthentications": "PeerAuthentication",
-	"telemetries": "Telemetry", "httproutes": "HTTPRoute",
+	"telemetries": "Telemetry", "httproutes": "HTTPRoute", "grpcroutes": "GRPCRoute",
 }
 
 // typeOf is the API version and kind of what is at a path.

@@ -141,10 +141,10 @@ func TestManyAndFlat(t *testing.T) {
 }
 
 func TestPause(t *testing.T) {
-	for attempt, most := range map[int]time.Duration{0: time.Second, 1: 2 * time.Second, 4: 16 * time.Second, 5: maxPause, 1 << 40: maxPause} {
+	for attempt, most := range map[int]time.Duration{0: time.Second, 1: 2 * time.Second, 3: 8 * time.Second, 4: maxAway, 1 << 40: maxAway} {
 		seen := map[time.Duration]bool{}
 		for range 20 {
-			d := pause(attempt)
+			d := pause(attempt, maxAway)
 			if d < most/2 || d >= most {
 				t.Errorf("attempt %d: %v, want from %v to %v", attempt, d, most/2, most)
 			}

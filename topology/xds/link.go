@@ -15,16 +15,21 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Backoff between two attempts to connect: doubled each time, and half of it by chance, so that a control plane that comes back
-// does not meet all nodes at once.
+// The pause between two attempts is doubled each time, and half of it is by chance, so that a control plane that comes back does not meet all
+// nodes at once. It begins anew once the control plane has answered.
 const (
 	firstPause = time.Second
-	maxPause   = 30 * time.Second
+	// maxAway is the longest while the control plane is away. All streams of a connection wait together for one attempt, so those of 1,000 nodes are 133 a
+	// second, at a service that nobody is behind; when it is back all come within 10 s, no more than 200 a second. Envoys take up to 30 s.
+	maxAway = 10 * time.Second
+	// maxRefused is the longest where it answers, and not with what was asked for. Then each stream asks for itself, which is work for the control plane,
+	// until somebody changes a setting.
+	maxRefused = 30 * time.Second
 )
 
 // pause is how long to wait before another attempt.
-func pause(attempt int) time.Duration {
-	most := min(firstPause<<min(attempt, 10), maxPause)
+func pause(attempt int, longest time.Duration) time.Duration {
+	most := min(firstPause<<min(attempt, 10), longest)
 	return most/2 + rand.N(most/2) //nolint:gosec // no secret
 }
 
@@ -33,11 +38,14 @@ type link struct {
 	settings Settings
 	identity *identity
 	log      *slog.Logger
-	pause    func(attempt int) time.Duration
+	pause    func(attempt int, longest time.Duration) time.Duration
 
-	mu    sync.Mutex
-	pings time.Duration
-	now   *shared // nil: none
+	mu       sync.Mutex
+	pings    time.Duration
+	now      *shared   // nil: none
+	attempts int       // that failed since the control plane last answered
+	why      error     // the latest of these did
+	next     time.Time // when the next one is due
 }
 
 func newLink(s Settings, log *slog.Logger, as string) *link {
@@ -51,7 +59,7 @@ type shared struct {
 	users int
 }
 
-// take gives a stream the connection, which is made anew if there is none, or it is time. give returns it.
+// take gives a stream the connection, which is made anew if there is none and that is due, or if it is time. give returns it.
 func (l *link) take(ctx context.Context) (*shared, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,8 +67,12 @@ func (l *link) take(ctx context.Context) (*shared, error) {
 		l.drop()
 	}
 	if l.now == nil {
+		if time.Now().Before(l.next) {
+			return nil, l.why
+		}
 		conn, renew, err := l.dial(ctx)
 		if err != nil {
+			l.failed(err)
 			return nil, err
 		}
 		l.now = &shared{conn: conn, renew: renew}
@@ -75,8 +87,9 @@ func (l *link) give(s *shared, why error) {
 	defer l.mu.Unlock()
 	s.users--
 	l.fewerPings(why)
-	if c := status.Code(why); l.now == s && (c == codes.Unavailable || c == codes.Canceled) {
+	if l.now == s && away(why) {
 		l.drop()
+		l.failed(why)
 	}
 	if s.users == 0 {
 		if l.now == s {
@@ -89,15 +102,43 @@ func (l *link) give(s *shared, why error) {
 // drop gives a connection out no more.
 func (l *link) drop() { l.now = nil }
 
+// failed notes that a connection could not be made, or broke. The caller has the lock.
+func (l *link) failed(why error) {
+	if away(why) {
+		l.why, l.next = why, time.Now().Add(l.pause(l.attempts, maxAway))
+		l.attempts++
+	}
+}
+
+// answered notes that the control plane is there.
+func (l *link) answered() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.attempts = 0
+}
+
+// due is how long it is until the connection is made anew.
+func (l *link) due() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Until(l.next)
+}
+
+// away says whether a stream ended, or did not begin, because the control plane was not there; otherwise it said so itself.
+func away(err error) bool {
+	c := status.Code(err)
+	return c == codes.Unavailable || c == codes.Canceled || c == codes.DeadlineExceeded
+}
+
 // errRenew ends a stream whose connection's certificate is to be renewed.
 var errRenew = errors.New("the certificate is renewed")
 
 // follow runs sessions, one after the other, until ctx ends. lost hears why each ended.
 func (l *link) follow(ctx context.Context, session func(context.Context) (heard bool, err error), lost func(error)) {
-	for attempt := 0; ctx.Err() == nil; attempt++ {
+	for refused := 0; ctx.Err() == nil; {
 		heard, err := session(ctx)
 		if heard {
-			attempt = 0
+			refused = 0
 		}
 		if ctx.Err() != nil {
 			return
@@ -106,9 +147,14 @@ func (l *link) follow(ctx context.Context, session func(context.Context) (heard 
 			continue
 		}
 		lost(err)
+		wait := l.due()
+		if !away(err) {
+			wait = l.pause(refused, maxRefused)
+			refused++
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(l.pause(attempt)):
+		case <-time.After(wait):
 		}
 	}
 }
@@ -138,7 +184,10 @@ func (l *link) talk(ctx context.Context, first []*discovery.DeltaDiscoveryReques
 		if err != nil {
 			return heard, because(ctx, err)
 		}
-		heard = true
+		if !heard {
+			heard = true
+			l.answered()
+		}
 		if err := send(stream, answer(response)); err != nil {
 			return heard, because(ctx, err)
 		}

@@ -142,7 +142,7 @@ func pod(name, addr string) []byte {
 // following is a client that runs until the test ends, and the latest Store that it gave out.
 type following struct {
 	*Client
-	t       *testing.T
+	t       testing.TB
 	mu      sync.Mutex
 	store   *topology.Store
 	changed chan struct{}
@@ -150,7 +150,13 @@ type following struct {
 	stop    func()
 }
 
-func follow(t *testing.T, s Settings) *following {
+func follow(t testing.TB, s Settings) *following {
+	t.Helper()
+	return followAfter(t, s, func(int, time.Duration) time.Duration { return 5 * time.Millisecond })
+}
+
+// followAfter pauses between attempts as it is told.
+func followAfter(t testing.TB, s Settings, pause func(attempt int, longest time.Duration) time.Duration) *following {
 	t.Helper()
 	f := &following{t: t, changed: make(chan struct{}, 1)}
 	start := time.Now()
@@ -170,7 +176,7 @@ func follow(t *testing.T, s Settings) *following {
 		},
 		Log: slog.New(slog.DiscardHandler),
 	})
-	f.pause = func(int) time.Duration { return 5 * time.Millisecond }
+	f.pause = pause
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { f.Run(ctx) })
