@@ -429,8 +429,8 @@ func TestAway(t *testing.T) {
 		s.away(false)
 		f.await("connection", func() bool { st := f.Status(); return st.Connected && st.Ready })
 		f.is("10.0.0.1", string(rune('b'+i)))
-		if i == 0 {
-			before = settled()
+		if i < 2 {
+			before = max(before, settled()) // some kinds may be watched again a little later
 		}
 	}
 	// When b came is not known: between the last word before the loss and the list after it.
