@@ -18,6 +18,10 @@ func (j *Joiner) consider(x *Exchange) {
 	if j.isRelated(x) {
 		return
 	}
+	if x.rivals > 2*mostFits {
+		x.giveUp()
+		return
+	}
 	looked := 0
 	for p := on.in.last; p != nil; p = p.prev {
 		if looked++; !j.mayBe(x, p.x) || looked > mostLooks {
