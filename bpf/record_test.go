@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -198,6 +199,28 @@ func TestManyConnections(t *testing.T) {
 		t.Errorf("%d serials for %d records", got, want)
 	}
 	nothingLost(t, r)
+}
+
+// A connection's first packet says which thread opened it.
+func TestOpener(t *testing.T) {
+	r := startEdges(t, Options{Sizes: DefaultSizes()})
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		_, _, port := pair(t, "tcp", address)
+		opened := 0
+		for id := uint64(1); id <= r.Ring().Last(); id++ {
+			var f Flight
+			if r.Ring().Copy(&f, id); f.Id != id || uint32(f.Flags)&FlagSYN == 0 || f.SendPeer != port {
+				continue
+			}
+			opened++
+			if f.SendPid != uint32(os.Getpid()) || f.Thread() != uint32(unix.Gettid()) { //nolint:gosec // both are positive
+				t.Errorf("%s was opened by thread %d of %d, not %d of %d", address, f.Thread(), f.SendPid, unix.Gettid(), os.Getpid())
+			}
+		}
+		if opened != 1 {
+			t.Errorf("%s: %d connections were opened", address, opened)
+		}
+	}
 }
 
 // ended waits until the other side's FIN has come.

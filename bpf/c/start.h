@@ -206,7 +206,7 @@ static __always_inline struct flight *flight_start(struct sock *sk, const struct
 	struct flight *f, *prev = o->prev;
 	struct socket *s = o->s;
 	u32 flags = p->syn ? FLIGHT_SYN : 0, head_total = 0;
-	u64 id;
+	u64 id, who;
 
 	if (unlikely(how == START_CONT)) {
 		flags |= FLIGHT_CONT | FLIGHT_HTTP; /* or so it is hoped */
@@ -239,7 +239,9 @@ static __always_inline struct flight *flight_start(struct sock *sk, const struct
 	f->prev = s->out_id;
 	f->send_sk = s->sk;
 	f->send_ns = 0;
-	f->send_pid = f->send_tid = 0;
+	who = unlikely(p->syn) ? bpf_get_current_pid_tgid() : 0; /* what opens a connection leaves while its opener calls connect() */
+	f->send_pid = who >> 32;
+	f->send_tid = (u32)who;
 	if (unlikely(how == START_FRAMES && prev) && seq_diff(s->next, p->seq) > 0) { /* its write has returned */
 		f->send_ns = prev->send_ns;
 		f->send_pid = prev->send_pid;

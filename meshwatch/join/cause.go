@@ -64,7 +64,11 @@ func (s *shelves) put(p *place, x *Exchange, pid uint32, asks bool) bool {
 	if asks {
 		p.in = &at.asks
 	}
-	p.in.add(p, p.in.last)
+	behind := p.in.last
+	for asks && behind != nil && behind.x.Req.StartNs > x.Req.StartNs {
+		behind = behind.prev
+	}
+	p.in.add(p, behind)
 	s.n++
 	return true
 }
@@ -137,6 +141,7 @@ func (j *Joiner) shelve(x *Exchange) {
 	case !j.isProxy(pid):
 		j.process(pid).reads(x)
 	case j.shelves.put(&x.asServer, x, pid, false):
+		j.cameLate(x)
 		j.note(eventAsked, x, pid, x.Req.Flight.RecvTid, x.Req.RecvNs)
 	default:
 		j.lost.indexFull.Add(1)
@@ -152,6 +157,15 @@ func (j *Joiner) shelve(x *Exchange) {
 		j.note(eventAsks, x, pid, x.Req.Flight.Thread(), x.Req.StartNs)
 	default:
 		j.lost.indexFull.Add(1)
+	}
+}
+
+// cameLate notes x among those that may have caused what was answered before x came to us.
+func (j *Joiner) cameLate(x *Exchange) {
+	for p := x.asServer.on.asks.last; p != nil && p.x.Req.StartNs >= x.Req.RecvNs; p = p.prev {
+		if p.x.considered && p.x.sought < mostFits && !j.mayBe(p.x, x) {
+			p.x.giveUp()
+		}
 	}
 }
 

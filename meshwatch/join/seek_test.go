@@ -84,3 +84,19 @@ func TestJoinedGroupsGoOn(t *testing.T) {
 	}
 	w.end([]string{"1-101 /x 200; >101-102 /x 200 (content 0.999); >>102-3 /x 200 (request-id 1); >>>3-4 /late 200 (request-id 1)"})
 }
+
+// What came late to us may still be the cause of what was answered before it came: neither is guessed.
+func TestLateCauseIsWeighed(t *testing.T) {
+	w := newWorld(t)
+	a, b, out, far := w.conn(1, 101), w.conn(1, 101), w.conn(101, 102), w.conn(101, 102)
+	a.ask("/", "")
+	late, text := b.flight(0, get("/", ""))
+	out.ask("/", id1)
+	out.answer(200)
+	w.j.Flight(&late, text)
+	far.ask("/", id2)
+	far.answer(200)
+	a.answer(200)
+	b.answer(200)
+	w.end([]string{"101-102 / 200; ambiguous", "101-102 / 200; ambiguous", "1-101 / 200", "1-101 / 200"}, "relay/ambiguous 2")
+}
