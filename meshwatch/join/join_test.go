@@ -136,7 +136,7 @@ func (w *world) end(want []string, losses ...string) {
 	if diff := cmp.Diff(losses, got); diff != "" {
 		w.t.Errorf("losses (-want +got):\n%s", diff)
 	}
-	if n := len(w.j.groups) + len(w.j.traces) + len(w.j.halves) + len(w.j.holding) + len(w.j.quiet); n != 0 {
+	if n := len(w.j.groups) + len(w.j.traces) + len(w.j.halves) + len(w.j.holding) + len(w.j.quiet) + w.j.shelves.n; n != 0 {
 		w.t.Errorf("%d things left in memory: groups %d, traces %d, sockets %d", n, len(w.j.groups), len(w.j.traces), len(w.j.halves))
 	}
 }
@@ -502,7 +502,7 @@ func FuzzJoiner(f *testing.F) {
 				t.Errorf("%d flights are left on a page", p.live)
 			}
 		}
-		if n := len(w.j.groups) + len(w.j.traces) + len(w.j.halves) + len(w.j.holding) + len(w.j.quiet); n != 0 {
+		if n := len(w.j.groups) + len(w.j.traces) + len(w.j.halves) + len(w.j.holding) + len(w.j.quiet) + w.j.shelves.n; n != 0 {
 			for _, g := range w.j.groups {
 				t.Logf("group open %d queued %v exchanges %d", g.open, g.queued, len(g.xs))
 				for _, x := range g.xs {
