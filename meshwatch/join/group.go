@@ -131,6 +131,11 @@ func (j *Joiner) flush(all bool) {
 			j.enqueue(g)
 			continue
 		}
+		if j.awaitsWord(g) && !all {
+			g.queued, g.due = true, j.now+uint64(max(j.cfg.Linger, j.cfg.Hear/hearings))
+			j.quiet = append(j.quiet, g)
+			continue
+		}
 		waits := j.relateAll(g)
 		if g.open > 0 {
 			continue // it took in others, which are not over
@@ -152,7 +157,7 @@ func (j *Joiner) relateAll(g *group) (waits bool) {
 	j.flushing = g
 	defer func() { j.flushing = nil }()
 	for range maxDepth {
-		slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.StartNs - b.Req.StartNs)) }) //nolint:gosec // a difference
+		sortByStart(g.xs)
 		waits = j.relate(g)
 		for _, x := range g.xs {
 			if x.parent != nil && !x.learned {
@@ -165,6 +170,10 @@ func (j *Joiner) relateAll(g *group) (waits bool) {
 		}
 	}
 	return waits
+}
+
+func sortByStart(xs []*Exchange) {
+	slices.SortFunc(xs, func(a, b *Exchange) int { return int(int64(a.Req.StartNs - b.Req.StartNs)) }) //nolint:gosec // a difference
 }
 
 // maxDepth is how many groups, each in its own way, are taken in one after the other.

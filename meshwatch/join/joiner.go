@@ -25,6 +25,7 @@ type Joiner struct {
 	quiet     []*group // groups that are over, by when they became so
 	servers   map[uint32]uint64
 	processes map[uint32]*process
+	words     words // what proxies said
 	apps      map[uint32]*app
 	flushing  *group     // the one that is being related
 	question  assignment // scratch of assign
@@ -58,7 +59,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 	return &Joiner{
 		cfg: cfg, emit: emit,
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
-		servers: map[uint32]uint64{}, processes: map[uint32]*process{}, apps: map[uint32]*app{}, seed: maphash.MakeSeed(),
+		servers: map[uint32]uint64{}, processes: map[uint32]*process{}, apps: map[uint32]*app{}, words: newWords(), seed: maphash.MakeSeed(),
 		lost: newLosses(set),
 	}
 }
@@ -380,4 +381,5 @@ func (j *Joiner) sweep() {
 		}
 	}
 	j.forgetProcesses(6 * idle)
+	j.forgetWords()
 }

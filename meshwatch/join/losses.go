@@ -6,7 +6,7 @@ import "github.com/meshwatch/meshwatch/meshwatch/loss"
 type losses struct {
 	gap, stale, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
 	noID, noParent, ambiguous, ambiguousID, groupFull, noResponse, cut                             *loss.Counter
-	forcedOut                                                                                      *loss.Counter
+	forcedOut, speaker, contradicted                                                               *loss.Counter
 	lateText, frames, blocks, unknown                                                              *loss.Counter
 }
 
@@ -20,8 +20,8 @@ func newLosses(set *loss.Set) losses {
 		noThread: c("relay", "process-not-seen"), noID: c("relay", "no-id"), noParent: c("relay", "no-parent"),
 		ambiguous: c("relay", "ambiguous"), ambiguousID: c("relay", "ambiguous-id"),
 		groupFull: c("relay", "id-used-too-often"), cut: c("pair", "recording-stopped"),
-		forcedOut: c("relay", "forced-out"),
-		lateText:  c("leg", "plaintext-late"),
-		frames:    c("parse", "frames-missing"), blocks: c("parse", "head-not-read"), unknown: c("parse", "unknown-field"),
+		forcedOut: c("relay", "forced-out"), speaker: c("relay", "speaker-not-known"), contradicted: c("relay", "contradicted"),
+		lateText: c("leg", "plaintext-late"),
+		frames:   c("parse", "frames-missing"), blocks: c("parse", "head-not-read"), unknown: c("parse", "unknown-field"),
 	}
 }

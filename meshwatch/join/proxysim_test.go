@@ -22,6 +22,7 @@ type proxySim struct {
 	truth   map[uint64]int // flight of a request → number of the request
 	next    int            // number of the next request
 	queue   []simEvent
+	words   []simWord // what the proxy says of its requests, see said_test.go
 }
 
 type simOptions struct {
@@ -110,6 +111,7 @@ func (s *proxySim) client(c *conn, k *simWorker) {
 		s.truth[f.f.Id] = n
 		s.later(k, func() {
 			s.read(f, k.tid)
+			s.begins(n, c)
 			k.made = append(k.made, func() { s.forward(c, k, n, msg) })
 		})
 	})
@@ -154,15 +156,18 @@ func (s *proxySim) forward(c *conn, k *simWorker, n int, msg string) {
 	}
 	f := s.write(up, 0, k.tid, msg)
 	s.truth[f.f.Id] = n
+	s.goesOn(n, up)
 	s.at(s.now+s.about(20_000), func() {
 		s.read(f, 20)
 		s.at(s.now+s.about(s.opts.service), func() {
 			r := s.write(up, 1, 20, ok(200, ""))
 			s.later(k, func() {
 				s.read(r, k.tid)
+				s.hasAnswer(n)
 				k.idle = append(k.idle, up)
 				k.made = append(k.made, func() {
 					a := s.write(c, 1, k.tid, ok(200, ""))
+					s.isOver(n, a)
 					s.at(s.now+s.about(20_000), func() {
 						s.read(a, 10)
 						s.client(c, k)
@@ -185,6 +190,7 @@ func (s *proxySim) play(j *Joiner, tick func(now uint64)) {
 	for _, f := range s.flights {
 		if f.f.RecvNs > at+20*ms {
 			at = f.f.RecvNs
+			s.says(j, at)
 			tick(at)
 		}
 		if !f.lost {
@@ -193,6 +199,7 @@ func (s *proxySim) play(j *Joiner, tick func(now uint64)) {
 	}
 	for range 200 {
 		at += 20 * ms
+		s.says(j, at)
 		tick(at)
 	}
 }

@@ -148,6 +148,7 @@ const (
 	MethodRequestID  Method = "request-id"  // the same request id in both heads
 	MethodResponseID Method = "response-id" // the id came back in the response head
 	MethodTrace      Method = "trace"       // the same trace context in both heads
+	MethodProxyLog   Method = "proxy-log"   // the proxy's own log has both connections
 	MethodContent    Method = "content"     // a proxy had one request alone that fits: what is asked, the lines it keeps, its threads, when it read and wrote
 	MethodAssignment Method = "assignment"  // several fit, and one alone if each causes one
 	MethodOrder      Method = "order"       // of several that fit, one has the same place in the order of requests and in that of responses

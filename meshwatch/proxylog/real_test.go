@@ -35,6 +35,7 @@ frontend f
     http-request set-var(txn.meshwatch_id) req.hdr(x-request-id)
     http-request set-var(txn.meshwatch_path) path
     http-request set-var(txn.meshwatch_host) req.hdr(host)
+    http-request set-var(txn.meshwatch_start) date(0,us)
     log %s len 4096 format rfc3164 local0 info
     log-format "%s"
     use_backend none if { path /none }
@@ -108,7 +109,7 @@ func TestReal(t *testing.T) {
 			func(port uint16, socket string, backend netip.AddrPort) string {
 				return fmt.Sprintf(haproxyConf, port, socket, LogFormat, backend)
 			},
-			func(socket string) Options { return Options{HAProxy: []string{socket}} }, haproxyError, "LR",
+			func(socket string) Options { return Options{HAProxy: []string{socket}} }, haproxyTurn, "LR",
 		},
 		"envoy": {
 			tree.Cached(root, "envoy"), func(conf string) []string {
@@ -117,7 +118,7 @@ func TestReal(t *testing.T) {
 			func(port uint16, socket string, backend netip.AddrPort) string {
 				return fmt.Sprintf(envoyConf, port, socket, backend.Port())
 			},
-			func(socket string) Options { return Options{Envoy: []string{socket}} }, envoyError, "",
+			func(socket string) Options { return Options{Envoy: []string{socket}} }, 0, "",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -134,7 +135,9 @@ func TestReal(t *testing.T) {
 
 func (r *real) check(t *testing.T) {
 	var asked journey.Connection
+	var askedAt uint64
 	backend := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, q *http.Request) {
+		askedAt = monotonic()
 		local, _ := q.Context().Value(http.LocalAddrContextKey).(net.Addr)
 		asked = journey.Connection{Local: netip.MustParseAddrPort(q.RemoteAddr), Remote: netip.MustParseAddrPort(local.String())} // the proxy's view
 	}))
@@ -186,7 +189,7 @@ func (r *real) check(t *testing.T) {
 		bare, _, _ := strings.Cut(path, "?")
 		want := journey.Said{
 			By: journey.Speaker{Pid: cmd.Process.Pid}, Downstream: client, Upstream: asked, RequestID: got.RequestID, Method: "GET", Path: bare, Authority: "mine:80", Status: 200,
-			Start: got.Start, Duration: got.Duration, Upto: got.Upto, Error: r.off,
+			Start: got.Start, Duration: got.Duration, Upto: got.Upto, Answer: got.Answer, Error: got.Error, Early: r.off,
 		}
 		if path == "/none" {
 			want.Upstream, want.Status, want.Flags = journey.Connection{}, 404, r.flags
@@ -194,10 +197,16 @@ func (r *real) check(t *testing.T) {
 		if diff := cmp.Diff(want, got, addresses); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", path, diff)
 		}
+		if path != "/none" && (got.Earliest(got.Upto) > askedAt || askedAt > got.Latest(got.Answer) || got.Answer > got.Duration) {
+			t.Errorf("%s: asked %v after it began; %v until it went on, %v until the answer came, over after %v", path, time.Duration(askedAt-got.Start), got.Upto, got.Answer, got.Duration) //nolint:gosec // a difference
+		}
 		if len(got.RequestID) != 36 {
 			t.Errorf("id %q", got.RequestID)
 		}
-		if off := uint64(r.off); got.Start+off < before || got.Start > after+off { //nolint:gosec // positive
+		if got.Error > journey.SureStart {
+			t.Logf("%s: the clocks may be off by %v", path, got.Error)
+		}
+		if off := uint64(r.off + got.Error); got.Start+off < before || got.Start > after+off { //nolint:gosec // positive
 			t.Errorf("%s: began at %d, not from %d to %d", path, got.Start, before, after)
 		}
 	}

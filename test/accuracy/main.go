@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -122,6 +123,12 @@ func (a *asked) measure(ctx context.Context, scenario string, res *result.Result
 	r.scenario = scenario
 	if r.options, err = options(scenario, a.options); err != nil {
 		return nil, err
+	}
+	if r.options.ALS != "" {
+		r.options.ALS = filepath.Join(r.dir, r.options.ALS)
+		if err := os.Chmod(r.dir, 0o755); err != nil { //nolint:gosec // Envoys come in
+			return nil, err
+		}
 	}
 	switch scenario {
 	case oddities:

@@ -33,6 +33,8 @@ func scenarios() map[string]lab.Options {
 		"no-ids-mtls-varied":    {Sidecar: lab.SidecarEnvoy, Anonymous: true, TLS: true},
 		"no-ids-mtls-h2":        {Sidecar: lab.SidecarEnvoy, Anonymous: true, TLS: true, HTTP2: true},
 		"no-ids-mtls-h2-varied": {Sidecar: lab.SidecarEnvoy, Anonymous: true, TLS: true, HTTP2: true},
+		"no-ids-als":            {Sidecar: lab.SidecarEnvoy, Anonymous: true, ALS: "als"},
+		"no-ids-mtls-h2-als":    {Sidecar: lab.SidecarEnvoy, Anonymous: true, TLS: true, HTTP2: true, ALS: "als"},
 		"no-ids-haproxy":        {Sidecar: lab.SidecarHAProxy, Anonymous: true, Threads: 4},
 		"no-ids-haproxy-varied": {Sidecar: lab.SidecarHAProxy, Anonymous: true, Threads: 4},
 	}

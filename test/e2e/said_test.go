@@ -1,0 +1,96 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+	"github.com/meshwatch/meshwatch/meshwatch/report"
+	"github.com/meshwatch/meshwatch/test/lab"
+)
+
+// Apps that hand no ids on ask alike things at the same time: each is joined to what its sidecar made of it, as the sidecar says.
+func TestSaidJoins(t *testing.T) {
+	for name, sidecar := range map[string]lab.Sidecar{"envoy": lab.SidecarEnvoy, "haproxy": lab.SidecarHAProxy} {
+		t.Run(name, func(t *testing.T) { checkSaidJoins(t, sidecar) })
+	}
+}
+
+func checkSaidJoins(t *testing.T, sidecar lab.Sidecar) {
+	als, log := logSockets(t)
+	opts := lab.Options{Sidecar: sidecar, Anonymous: true}
+	if sidecar == lab.SidecarEnvoy {
+		opts.ALS, opts.AccessLogs = als, true // the file is the truth
+	} else {
+		opts.Said = log
+	}
+	l := up(t, opts)
+	a := start(t, l, fmt.Sprintf("access_logs: {envoy: [%s], haproxy: [%s], use: join}", als, log))
+	defer a.logLosses()
+	leaves := func(j *report.Line) bool {
+		c := &j.Exchanges[0].Leg.Client
+		return c.Role == journey.RoleApp && c.Workload.Name == "frontend"
+	}
+	a.eventually("the sidecar is heard", func() error {
+		send(t, l, "/")
+		a.out.mu.Lock()
+		defer a.out.mu.Unlock()
+		for _, j := range a.out.lines {
+			if leaves(j) && len(j.Relays) > 0 && j.Relays[0].Method == journey.MethodProxyLog {
+				return nil
+			}
+		}
+		return fmt.Errorf("no join by what it says in %d journeys", len(a.out.lines))
+	})
+	before := len(a.journeys(1, leaves))
+	const clients, each = 16, 60
+	askAll(t, l, clients, each, func(int, int) string { return "/" })
+	got := a.journeys(before+clients*each, leaves)[before:]
+	methods := map[journey.Method]int{}
+	for _, j := range got {
+		if len(j.Relays) == 0 || j.Relays[0].To != 1 {
+			methods["none"]++
+			continue
+		}
+		methods[j.Relays[0].Method]++
+		if j.Relays[0].Confidence >= 1 {
+			t.Errorf("a join by %s is sure", j.Relays[0].Method)
+		}
+	}
+	t.Logf("%s: %d requests: %v", sidecar, len(got), methods)
+	if n := methods[journey.MethodProxyLog]; n < len(got)*99/100 {
+		t.Errorf("%d of %d are joined by what the sidecar says", n, len(got))
+	}
+	if opts.AccessLogs {
+		checkByLog(t, a, l, leaves)
+	}
+}
+
+// checkByLog compares every join by what a sidecar said with its access log, by the id that the sidecar made.
+func checkByLog(t *testing.T, a *agent, l *lab.Lab, leaves func(*report.Line) bool) {
+	t.Helper()
+	came := map[string]netip.AddrPort{}
+	for line, err := range l.AccessLog("frontend") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if line.Listener == "outbound" {
+			came[line.RequestID] = line.DownstreamRemote.AddrPort
+		}
+	}
+	compared := 0
+	for _, j := range a.journeys(1, leaves) {
+		if len(j.Relays) == 0 {
+			continue
+		}
+		if from, known := came[j.Exchanges[1].RequestID]; !known || from != j.Exchanges[0].Leg.Client.Local {
+			t.Errorf("%s: joined to the request from %v, which came from %v (%t)", j.Exchanges[1].RequestID, j.Exchanges[0].Leg.Client.Local, from, known)
+		}
+		compared++
+	}
+	t.Logf("%d joins compared with the access log", compared)
+	if compared < 900 {
+		t.Errorf("only %d", compared)
+	}
+}
