@@ -168,6 +168,8 @@ type AccessLogs struct {
 	Envoy []string `yaml:"envoy"`
 	// Where lines of HAProxy's log are taken: absolute paths of unix datagram sockets, or HOST:PORT for UDP.
 	HAProxy []string `yaml:"haproxy"`
+	// Where HAProxy's rings are served (`log-proto octet-count`), which lose no line: absolute paths of unix stream sockets, or HOST:PORT for TCP.
+	HAProxyRings []string `yaml:"haproxy_rings"`
 	// What it is for: `audit` (comparing alone), or `join` (also joins, where request ids do not decide; exchanges of a proxy that logs wait up to 1.5 s for what it says). Joins made of it are not compared.
 	Use string `yaml:"use"`
 	// Most entries that are read in one second. From 1 to 1000000.
@@ -179,7 +181,7 @@ type AccessLogs struct {
 }
 
 // on says whether anybody may say anything.
-func (a *AccessLogs) on() bool { return len(a.Envoy)+len(a.HAProxy) > 0 }
+func (a *AccessLogs) on() bool { return len(a.Envoy)+len(a.HAProxy)+len(a.HAProxyRings) > 0 }
 
 // The values of AccessLogs.Use.
 const (
@@ -260,7 +262,7 @@ func Default() Config {
 		Topology: Topology{XDS: XDS{
 			Security: xds.MTLS, RootFile: "/var/run/secrets/istio/root-cert.pem", TokenFile: "/var/run/secrets/tokens/istio-token", ClusterID: "Kubernetes", // as Istio mounts them
 		}, Kubernetes: Kubernetes{ClusterID: "Kubernetes"}},
-		AccessLogs: AccessLogs{Envoy: []string{}, HAProxy: []string{}, Use: UseAudit, PerSecond: 10000, PerPeer: 5000, Exchanges: audit.DefaultConfig().Exchanges},
+		AccessLogs: AccessLogs{Envoy: []string{}, HAProxy: []string{}, HAProxyRings: []string{}, Use: UseAudit, PerSecond: 10000, PerPeer: 5000, Exchanges: audit.DefaultConfig().Exchanges},
 		TLS:        TLS{Probes: ProbesAuto, Exclude: []string{}, Stepped: 1},
 		Go:         Go{Probes: ProbesOn, Exclude: []string{}},
 		Budget:     Budget{Agent: 0.2, Recorder: 0.2},

@@ -35,7 +35,7 @@ func (a *Agent) listen(ctx context.Context) error {
 	}
 	c := &a.cfg.AccessLogs
 	server, err := proxylog.Listen(proxylog.Options{
-		Envoy: c.Envoy, HAProxy: c.HAProxy, PerSecond: c.PerSecond, PerPeer: c.PerPeer, Monotonic: monotonic, Owner: func(transport string, at netip.AddrPort) (int, error) { return a.names.State().Owner(transport, at) },
+		Envoy: c.Envoy, HAProxy: c.HAProxy, Rings: c.HAProxyRings, PerSecond: c.PerSecond, PerPeer: c.PerPeer, Monotonic: monotonic, Owner: func(transport string, at netip.AddrPort) (int, error) { return a.names.State().Owner(transport, at) },
 		Losses: a.losses, Log: a.env.Log,
 	})
 	if err != nil {

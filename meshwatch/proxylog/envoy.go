@@ -117,10 +117,7 @@ type caller struct{ journey.Speaker }
 func (caller) AuthType() string { return "kernel" }
 
 func (w whoCalls) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		return c, caller{w.s.owners.speaker("tcp", a.AddrPort(), time.Now())}, nil
-	}
-	return c, caller{callerOf(c)}, nil
+	return c, caller{w.s.speakerOn(c)}, nil
 }
 
 func (whoCalls) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {

@@ -33,7 +33,7 @@ const haproxyTurn = 20 * time.Millisecond
 // cutOff is by how much the three times together may be longer than their milliseconds say.
 const cutOff = 3 * time.Millisecond
 
-// line takes a datagram.
+// line takes a line, whichever way it came. over says that its sender has said too much.
 func (s *Server) line(b []byte, by journey.Speaker, now time.Time) (over bool) {
 	if !s.budget.take(by, now) {
 		s.lost.overLimit.Add(1)

@@ -1,4 +1,4 @@
-// Package proxylog owns what proxies say of themselves: Envoy's access log service (gRPC) and lines of HAProxy's log (datagrams). It listens,
+// Package proxylog owns what proxies say of themselves: Envoy's access log service (gRPC) and lines of HAProxy's log (datagrams, or a ring's stream). It listens,
 // reads, and gives out what was said as values. Whoever can reach a socket may speak: who it was is noted, as far as the kernel knows, and
 // nothing that is said is believed here. What one speaker can cost is bounded, and everything that is not given out is counted.
 package proxylog
@@ -19,6 +19,7 @@ import (
 type Options struct {
 	Envoy   []string // access log service, over TCP or a unix stream socket
 	HAProxy []string // lines, over UDP or a unix datagram socket
+	Rings   []string // lines, each behind its length, over TCP or a unix stream socket
 
 	PerSecond int // entries that are read in a second, of all speakers
 	PerPeer   int // and of one
@@ -68,6 +69,11 @@ func Listen(opts Options) (*Server, error) {
 	for _, address := range opts.HAProxy {
 		if err := s.serveHAProxy(address); err != nil {
 			return nil, errors.Join(fmt.Errorf("listen for HAProxy's log at %s: %w", address, err), s.Close())
+		}
+	}
+	for _, address := range opts.Rings {
+		if err := s.serveRing(address); err != nil {
+			return nil, errors.Join(fmt.Errorf("listen for HAProxy's rings at %s: %w", address, err), s.Close())
 		}
 	}
 	return s, nil

@@ -347,13 +347,16 @@ func TestHAProxy(t *testing.T) {
 	}
 	address := free.LocalAddr().String()
 	_ = free.Close()
-	s, set := listen(t, Options{HAProxy: []string{path, address}})
+	ring := filepath.Join(t.TempDir(), "ring")
+	s, set := listen(t, Options{HAProxy: []string{path, address}, Rings: []string{ring, address}})
 	for _, to := range []struct {
 		network, address string
 		by               journey.Speaker
 	}{
 		{"unixgram", path, journey.Speaker{Pid: os.Getpid()}},
 		{"udp", address, journey.Speaker{Addr: netip.MustParseAddr("127.0.0.1")}},
+		{"unix", ring, journey.Speaker{Pid: os.Getpid()}},
+		{"tcp", address, journey.Speaker{Addr: netip.MustParseAddr("127.0.0.1")}},
 	} {
 		c, err := net.Dial(to.network, to.address)
 		if err != nil {
@@ -361,6 +364,9 @@ func TestHAProxy(t *testing.T) {
 		}
 		before := monotonic()
 		for _, text := range []string{"<134>Nov 27 22:00:00 haproxy[7]: Proxy mesh started.", lineOf(time.Now()), "<134>1 - " + lineOf(time.Now()) + "\n", strings.Repeat("x", mostLine+1)} {
+			if to.network == "unix" || to.network == "tcp" {
+				text = fmt.Sprintf("%d %s", len(text), text)
+			}
 			if _, err := c.Write([]byte(text)); err != nil {
 				t.Fatal(err)
 			}
@@ -378,8 +384,8 @@ func TestHAProxy(t *testing.T) {
 			}
 		}
 	}
-	counted(t, set, "not-a-request", 2)
-	counted(t, set, "too-long", 2)
+	counted(t, set, "not-a-request", 4)
+	counted(t, set, "too-long", 4)
 }
 
 // docs/audit.md has the log-format that is read.

@@ -26,7 +26,7 @@ func checkSaidJoins(t *testing.T, sidecar lab.Sidecar) {
 		opts.Said = log
 	}
 	l := up(t, opts)
-	a := start(t, l, fmt.Sprintf("access_logs: {envoy: [%s], haproxy: [%s], use: join}", als, log))
+	a := start(t, l, fmt.Sprintf("access_logs: {envoy: [%s], haproxy_rings: [%s], use: join}", als, log))
 	defer a.logLosses()
 	leaves := func(j *report.Line) bool {
 		c := &j.Exchanges[0].Leg.Client
