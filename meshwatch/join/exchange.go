@@ -52,6 +52,8 @@ type Exchange struct {
 	Stream                  Stream
 	maker                   *Exchange // by its goroutine, see worker.go: what it was made for; nil: not known
 	madeSure                float64
+	heeded                  [2]*heeded    // where what is said of it is looked for, see heed
+	contradicted            bool          // more than one was said to have caused it
 	asks                    bool          // it is among what its client asks
 	open                    bool          // it is among what its server has not answered
 	Relay                   journey.Relay // how Parent was found, if there is one
@@ -132,6 +134,7 @@ func (j *Joiner) describe(x *Exchange, h *head.Head) {
 
 func (j *Joiner) freeExchange(x *Exchange) {
 	j.unlist(x)
+	unheed(x)
 	if x.asks || x.open {
 		j.forgetWorkers(x)
 	}

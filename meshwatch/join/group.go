@@ -92,6 +92,7 @@ func (j *Joiner) idOf(x *Exchange) (id head.ID, ok, byResponse bool) {
 func (j *Joiner) finish(x *Exchange) {
 	x.done = true
 	j.unansweredBy(x)
+	j.heed(x)
 	g := x.group
 	if g == nil {
 		g = j.newGroup()

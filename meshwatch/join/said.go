@@ -1,7 +1,11 @@
 package join
 
 import (
+	"math"
 	"net/netip"
+	"slices"
+	"sort"
+	"time"
 
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -27,35 +31,35 @@ func (j *Joiner) awaitsWord(g *group) bool {
 	}
 	j.flushing = g
 	defer func() { j.flushing = nil }()
-	sortByStart(g.xs)
-	j.relate(g)
+	j.relateHeads(g)
 	waits := false
 	for i := 0; i < len(g.xs); i++ { // it grows
 		x := g.xs[i]
-		if !x.listed {
+		if x.Resp == nil {
 			continue
 		}
-		if _, speaks := j.words.speakers[x.askedBy]; speaks && x.parent == nil {
+		if _, speaks := j.words.speakers[x.ClientPid()]; speaks && x.parent == nil {
 			waits = !j.wordOfCaller(x) || waits
 		}
-		if _, speaks := j.words.speakers[x.servedBy]; speaks && !x.asked {
+		if _, speaks := j.words.speakers[x.ServerPid()]; speaks && !x.asked {
 			waits = !j.wordOfServer(x) || waits
 		}
 	}
 	return waits && j.now-g.last < uint64(j.cfg.Hear)
 }
 
+// relateHeads makes the joins that heads say: they come first.
+func (j *Joiner) relateHeads(g *group) {
+	sortByStart(g.xs)
+	j.relate(g)
+}
+
 // wordOfCaller looks what x's client said of why it asked, and says whether it spoke of it.
 func (j *Joiner) wordOfCaller(x *Exchange) bool {
-	p := j.processes[x.askedBy]
-	at := wordPlace{x.askedBy, x.asking()}
-	if p == nil {
-		return true
-	}
 	var y *Exchange
 	var of *word
 	n, meant := 0, 0
-	for w := range j.words.out[at].about(x.Req.StartNs) {
+	for w := range j.words.out[wordPlace{x.ClientPid(), x.asking()}].about(x.Req.StartNs) {
 		if w.used || !w.sent(x) {
 			continue
 		}
@@ -63,40 +67,41 @@ func (j *Joiner) wordOfCaller(x *Exchange) bool {
 			n = meant
 			break
 		}
-		if cause := j.causeBy(p, w, x); cause != nil && cause != y { // it may be said twice
+		if cause := j.words.causeBy(w, x); cause != nil && cause != y { // it may be said twice
 			n++
 			y, of = cause, w
 		}
 	}
 	switch {
 	case n == 1:
-		of.used = true
-		j.claim(x, y, journey.MethodProxyLog, n)
-	case n > 1:
+		of.used = j.claimSaid(x, y)
+	case n > 1 && !x.contradicted:
+		x.contradicted = true
 		j.lost.contradicted.Add(1)
-		x.candidates = max(x.candidates, int32(n)) //nolint:gosec // at most maxWordsLooked
 	}
 	return n > 0
 }
 
+// claimSaid joins x to its cause, and says whether it could.
+func (j *Joiner) claimSaid(x, y *Exchange) bool {
+	j.claim(x, y, journey.MethodProxyLog, 1)
+	return x.parent == y
+}
+
 // wordOfServer looks what y's server said of what it asked for it, and says whether it spoke of it.
 func (j *Joiner) wordOfServer(y *Exchange) bool {
-	p := j.processes[y.servedBy]
 	_, caller := y.askedOn()
-	if p == nil {
-		return true
-	}
 	meant := 0
-	for w := range j.words.in[wordPlace{y.servedBy, journey.Connection{Remote: caller}}].about(y.answeredAt) {
-		if w.used || w.Latest(0) < y.Req.RecvNs || w.LatestWrite(w.Duration) < y.answeredAt {
+	for w := range j.words.in[wordPlace{y.ServerPid(), journey.Connection{Remote: caller}}].about(y.Resp.StartNs) {
+		if w.used || w.Latest(0) < y.Req.RecvNs || w.LatestWrite(w.Duration) < y.Resp.StartNs {
 			continue
 		}
 		if meant++; meant > maxWordsMeant {
 			return true
 		}
-		if p.meant(w) == y {
+		if j.words.meant(w) == y {
 			if w.Upstream.IsValid() {
-				j.consequenceOf(p, w)
+				j.consequenceOf(w)
 			}
 			return true
 		}
@@ -105,25 +110,31 @@ func (j *Joiner) wordOfServer(y *Exchange) bool {
 }
 
 // consequenceOf makes the join of a word, if it tells which exchange the proxy made.
-func (j *Joiner) consequenceOf(p *process, w *word) {
-	list := p.out.list[p.out.from(w.Start):]
-	for _, e := range list[:min(len(list), maxLooked)] {
-		if e.at > w.LatestWrite(w.Duration) {
+func (j *Joiner) consequenceOf(w *word) {
+	list := j.words.asks[w.outPlace()].all()
+	from := sort.Search(len(list), func(i int) bool { return list[i].Req.StartNs >= w.Earliest(w.Upto) })
+	for _, x := range list[from:] {
+		if x.Req.StartNs > w.LatestWrite(w.Duration) {
 			return
 		}
-		if x := e.x; x != nil && x.parent == nil && w.sent(x) && x.asking() == w.Upstream && !x.related(x.askedBy) {
-			if j.wordOfCaller(x); w.used { // it looks for others who speak of x, too
-				return
-			}
+		if x.parent != nil || !w.sent(x) {
+			continue
+		}
+		j.relateHeads(x.group)
+		if x.parent != nil {
+			continue
+		}
+		if j.wordOfCaller(x); w.used { // it looks for others who speak of x, too
+			return
 		}
 	}
 }
 
 // causeBy is the exchange that caused x, if that is what a word says.
-func (j *Joiner) causeBy(p *process, w *word, x *Exchange) *Exchange {
-	y := p.meant(w)
+func (ws *words) causeBy(w *word, x *Exchange) *Exchange {
+	y := ws.meant(w)
 	switch {
-	case y == nil || y == x, y.Req.RecvNs > x.Req.StartNs, x.Req.StartNs > y.answeredAt:
+	case y == nil || y == x, y.Req.RecvNs > x.Req.StartNs, x.Req.StartNs > y.Resp.StartNs:
 		return nil
 	case x.hasID && y.hasID && x.id != y.id, x.TraceID != y.TraceID && x.TraceID != [16]byte{} && y.TraceID != [16]byte{}:
 		return nil
@@ -142,33 +153,87 @@ func (w *word) sent(x *Exchange) bool {
 	if w.Answer > 0 { // it says this after it read, so that what was asked next on the connection is out
 		read = w.Latest(w.Answer)
 	}
-	return x.Req.StartNs >= w.Earliest(w.Upto) && x.Req.StartNs <= read && x.askedAt <= read
+	return x.Req.StartNs >= w.Earliest(w.Upto) && x.Req.StartNs <= read && x.Resp.RecvNs <= read
 }
 
-// meant is the exchange of its process that a word is about: the one on its connection that the proxy had when it began. On a connection of
-// HTTP/1 that is the first that was not answered by then. Nil: none, or it is not sure which.
-func (p *process) meant(w *word) (found *Exchange) {
-	list := p.in.list[p.in.from(w.Earliest(0)):]
-	for _, e := range list[:min(len(list), maxLooked)] {
-		if e.at > w.LatestWrite(w.Duration) {
+// meant is the exchange that a word is about: the one on its connection that the proxy had when it began. On a connection of HTTP/1 that is
+// the first that was not answered by then, and it was answered before the proxy began with the next. Nil: none, or it is not sure which.
+func (ws *words) meant(w *word) (found *Exchange) {
+	list := ws.asked[w.inPlace()].all()
+	until := w.LatestWrite(w.Duration)
+	for i := sort.Search(len(list), func(i int) bool { return list[i].Req.RecvNs > w.Latest(0) }) - 1; i >= 0; i-- {
+		y := list[i]
+		many := y.Stream.ID != 0
+		if many && y.Req.RecvNs+uint64(beginsWithin) < w.Earliest(0) || !many && y.Resp.StartNs < w.Earliest(0) {
 			break
 		}
-		y := e.x
-		if y == nil || y.Req.RecvNs > w.Latest(0) || w.hasID && y.hasID && w.id != y.id || !y.cameOn(w.Downstream) {
+		if y.Resp.StartNs < w.Earliest(0) || y.Resp.StartNs > until || w.hasID && y.hasID && w.id != y.id || !y.cameOn(w.Downstream) {
 			continue
 		}
-		many := y.Stream.ID != 0
-		switch {
-		case many && y.Req.RecvNs+uint64(journey.Slow) < w.Earliest(0):
-		case found != nil:
+		if found != nil && (many || !w.Sure()) {
 			return nil
-		case !many && w.Sure():
-			return y
-		default:
-			found = y
 		}
+		found = y
+	}
+	if found != nil && found.Stream.ID == 0 && found.Resp.StartNs > ws.beganNext(w) {
+		return nil
 	}
 	return found
+}
+
+// beginsWithin is how long after it read a request of HTTP/2 a proxy begins with it: many may have been in one read.
+const beginsWithin = 5 * time.Millisecond
+
+// beganNext is when, at the latest, the proxy began with what followed on the connection that a word is about, if it said that already.
+func (ws *words) beganNext(w *word) uint64 {
+	list := ws.in[w.inPlace()].list
+	if i := sort.Search(len(list), func(i int) bool { return list[i].Start > w.Start }); i < len(list) {
+		return list[i].Latest(0)
+	}
+	return math.MaxUint64
+}
+
+// heed notes an exchange that is over where what is said of it is looked for.
+func (j *Joiner) heed(x *Exchange) {
+	if j.cfg.Hear == 0 || x.Resp == nil {
+		return
+	}
+	if pid := x.ServerPid(); pid != 0 && x.Req.RecvNs != 0 {
+		_, caller := x.askedOn()
+		x.heeded[0] = insertHeeded(j.words.asked, wordPlace{pid, journey.Connection{Remote: caller}}, x, func(x *Exchange) uint64 { return x.Req.RecvNs })
+	}
+	if pid := x.ClientPid(); pid != 0 && x.Resp.RecvNs != 0 {
+		x.heeded[1] = insertHeeded(j.words.asks, wordPlace{pid, x.asking()}, x, func(x *Exchange) uint64 { return x.Req.StartNs })
+	}
+}
+
+func insertHeeded(m map[wordPlace]*heeded, at wordPlace, x *Exchange, when func(*Exchange) uint64) *heeded {
+	h := m[at]
+	if h == nil {
+		h = &heeded{of: m, at: at}
+		m[at] = h
+	}
+	i := len(h.list)
+	for i > 0 && when(h.list[i-1]) > when(x) { // they come nearly in order
+		i--
+	}
+	h.list = slices.Insert(h.list, i, x)
+	return h
+}
+
+// unheed forgets an exchange that is given out.
+func unheed(x *Exchange) {
+	for _, h := range x.heeded {
+		if h == nil {
+			continue
+		}
+		if i := slices.Index(h.list, x); i >= 0 {
+			h.list = slices.Delete(h.list, i, i+1)
+		}
+		if len(h.list) == 0 {
+			delete(h.of, h.at)
+		}
+	}
 }
 
 // asking is the connection of an exchange as its client has it.

@@ -26,6 +26,8 @@ const (
 type words struct {
 	in       map[wordPlace]*wordList // by the process and where its caller is, in the order of their starts
 	out      map[wordPlace]*wordList // by the process and the connection on which it asked
+	asked    map[wordPlace]*heeded   // exchanges, as in has what is said of them
+	asks     map[wordPlace]*heeded   // and as out has it
 	all      []*word                 // as they came
 	speakers map[uint32]uint64       // process → when it last said something
 }
@@ -43,6 +45,20 @@ type word struct {
 	hasID bool
 	came  uint64
 	used  bool // a join was made of it
+}
+
+// heeded is what is over and not given out of one connection of a process.
+type heeded struct {
+	list []*Exchange // in the order of reading where the process was asked, of sending where it asked
+	of   map[wordPlace]*heeded
+	at   wordPlace
+}
+
+func (h *heeded) all() []*Exchange {
+	if h == nil {
+		return nil
+	}
+	return h.list
 }
 
 // wordList is what was said about one connection, in the order of starts.
@@ -67,7 +83,7 @@ func (l *wordList) about(ns uint64) iter.Seq[*word] {
 }
 
 func newWords() words {
-	return words{in: map[wordPlace]*wordList{}, out: map[wordPlace]*wordList{}, speakers: map[uint32]uint64{}}
+	return words{in: map[wordPlace]*wordList{}, out: map[wordPlace]*wordList{}, asked: map[wordPlace]*heeded{}, asks: map[wordPlace]*heeded{}, speakers: map[uint32]uint64{}}
 }
 
 func (w *word) inPlace() wordPlace {
