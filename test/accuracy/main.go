@@ -124,9 +124,12 @@ func (a *asked) measure(ctx context.Context, scenario string, res *result.Result
 	if r.options, err = options(scenario, a.options); err != nil {
 		return nil, err
 	}
-	if r.options.ALS != "" {
-		r.options.ALS = filepath.Join(r.dir, r.options.ALS)
-		if err := os.Chmod(r.dir, 0o755); err != nil { //nolint:gosec // Envoys come in
+	for _, socket := range []*string{&r.options.ALS, &r.options.Said} {
+		if *socket == "" {
+			continue
+		}
+		*socket = filepath.Join(r.dir, *socket)
+		if err := os.Chmod(r.dir, 0o755); err != nil { //nolint:gosec // proxies come in
 			return nil, err
 		}
 	}

@@ -21,6 +21,7 @@ const (
 	barClaimedVaried = 99.0
 	barClaimedFew    = 99.0 // of requests that look alike, up to 4 under way per worker
 	barClaimedSome   = 90.0 // and up to 16; beyond, what can be proven
+	barClaimedSaid   = 99.9 // where the sidecar says it
 	barWrongShare    = 0.1
 )
 
@@ -162,6 +163,9 @@ func (out *level) relayBars(res *result.Result, name string) {
 	share := percent(r+w, r+w+apart)
 	perWorker := float64(out.Connections) / float64(out.workers())
 	switch {
+	case said(out.Scenario):
+		res.Bar("claimed_"+name, share, "%", result.Higher, barClaimedSaid)
+		res.Bar("wrong_said_"+name, float64(sc.methods()[string(journey.MethodProxyLog)].Wrong), "", result.Lower, barWrong)
 	case varied(out.Scenario):
 		res.Bar("claimed_"+name, share, "%", result.Higher, barClaimedVaried)
 	case perWorker <= 4:
