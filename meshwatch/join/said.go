@@ -88,7 +88,7 @@ func (j *Joiner) claimSaid(x, y *Exchange) bool {
 	return x.parent == y
 }
 
-// wordOfServer looks what y's server said of what it asked for it, and says whether it spoke of it.
+// wordOfServer looks what y's server said of what it asked for it, and says whether no more is to come: what it asked may not be over for us.
 func (j *Joiner) wordOfServer(y *Exchange) bool {
 	_, caller := y.askedOn()
 	meant := 0
@@ -103,7 +103,7 @@ func (j *Joiner) wordOfServer(y *Exchange) bool {
 			if w.Upstream.IsValid() {
 				j.consequenceOf(w)
 			}
-			return true
+			return w.used || !w.Upstream.IsValid()
 		}
 	}
 	return false

@@ -53,8 +53,8 @@ func checkSaidJoins(t *testing.T, sidecar lab.Sidecar) {
 		}
 	}
 	t.Logf("%s: %d requests: %v", sidecar, len(got), methods)
-	if n := methods[journey.MethodProxyLog]; n*1000 < len(got)*999 {
-		t.Errorf("%d of %d are joined by what the sidecar says", n, len(got))
+	if n := methods[journey.MethodProxyLog]; methods["none"]*1000 > len(got) || n*100 < len(got)*99 {
+		t.Errorf("%d of %d are joined, %d by what the sidecar says", len(got)-methods["none"], len(got), n)
 	}
 	checkByLog(t, a, l, leaves)
 }
