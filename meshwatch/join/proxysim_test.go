@@ -32,6 +32,7 @@ type simOptions struct {
 	targets          int     // different ones
 	lost             float64 // share of the flights that nobody sees
 	service          uint64  // ns that the upstream takes, about
+	stalls           float64 // share of the answers that are written 100 ms after the proxy notes that it has
 }
 
 type simWorker struct {
@@ -166,11 +167,14 @@ func (s *proxySim) forward(c *conn, k *simWorker, n int, msg string) {
 				s.hasAnswer(n)
 				k.idle = append(k.idle, up)
 				k.made = append(k.made, func() {
-					a := s.write(c, 1, k.tid, ok(200, ""))
-					s.isOver(n, a)
-					s.at(s.now+s.about(20_000), func() {
-						s.read(a, 10)
-						s.client(c, k)
+					s.ends(n)
+					s.stalled(func() {
+						a := s.write(c, 1, k.tid, ok(200, ""))
+						s.isOver(n, a)
+						s.at(s.now+s.about(20_000), func() {
+							s.read(a, 10)
+							s.client(c, k)
+						})
 					})
 				})
 			})

@@ -1,7 +1,6 @@
 package join
 
 import (
-	"math"
 	"net/netip"
 	"slices"
 	"sort"
@@ -67,7 +66,7 @@ func (j *Joiner) wordOfCaller(x *Exchange) bool {
 			n = meant
 			break
 		}
-		if cause := j.words.causeBy(w, x); cause != nil && cause != y { // it may be said twice
+		if cause := j.causeBy(w, x); cause != nil && cause != y { // it may be said twice
 			n++
 			y, of = cause, w
 		}
@@ -93,13 +92,13 @@ func (j *Joiner) wordOfServer(y *Exchange) bool {
 	_, caller := y.askedOn()
 	meant := 0
 	for w := range j.words.in[wordPlace{y.ServerPid(), journey.Connection{Remote: caller}}].about(y.Resp.StartNs) {
-		if w.used || w.Latest(0) < y.Req.RecvNs || w.LatestWrite(w.Duration) < y.Resp.StartNs {
+		if w.used || w.Latest(0) < y.Req.RecvNs || y.Stream.ID != 0 && w.LatestWrite(w.Duration) < y.Resp.StartNs {
 			continue
 		}
 		if meant++; meant > maxWordsMeant {
 			return true
 		}
-		if j.words.meant(w) == y {
+		if j.meant(w) == y {
 			if w.Upstream.IsValid() {
 				j.consequenceOf(w)
 			}
@@ -131,8 +130,8 @@ func (j *Joiner) consequenceOf(w *word) {
 }
 
 // causeBy is the exchange that caused x, if that is what a word says.
-func (ws *words) causeBy(w *word, x *Exchange) *Exchange {
-	y := ws.meant(w)
+func (j *Joiner) causeBy(w *word, x *Exchange) *Exchange {
+	y := j.meant(w)
 	switch {
 	case y == nil || y == x, y.Req.RecvNs > x.Req.StartNs, x.Req.StartNs > y.Resp.StartNs:
 		return nil
@@ -157,17 +156,17 @@ func (w *word) sent(x *Exchange) bool {
 }
 
 // meant is the exchange that a word is about: the one on its connection that the proxy had when it began. On a connection of HTTP/1 that is
-// the first that was not answered by then, and it was answered before the proxy began with the next. Nil: none, or it is not sure which.
-func (ws *words) meant(w *word) (found *Exchange) {
-	list := ws.asked[w.inPlace()].all()
-	until := w.LatestWrite(w.Duration)
+// the first that was not answered by then. Nil: none, or it is not sure which.
+func (j *Joiner) meant(w *word) (found *Exchange) {
+	list := j.words.asked[w.inPlace()].all()
+	next := j.words.beganNext(w)
 	for i := sort.Search(len(list), func(i int) bool { return list[i].Req.RecvNs > w.Latest(0) }) - 1; i >= 0; i-- {
 		y := list[i]
 		many := y.Stream.ID != 0
 		if many && y.Req.RecvNs+uint64(beginsWithin) < w.Earliest(0) || !many && y.Resp.StartNs < w.Earliest(0) {
 			break
 		}
-		if y.Resp.StartNs < w.Earliest(0) || y.Resp.StartNs > until || w.hasID && y.hasID && w.id != y.id || !y.cameOn(w.Downstream) {
+		if y.Resp.StartNs < w.Earliest(0) || !j.answeredInTime(w, y, next) || w.hasID && y.hasID && w.id != y.id || !y.cameOn(w.Downstream) {
 			continue
 		}
 		if found != nil && (many || !w.Sure()) {
@@ -175,22 +174,32 @@ func (ws *words) meant(w *word) (found *Exchange) {
 		}
 		found = y
 	}
-	if found != nil && found.Stream.ID == 0 && found.Resp.StartNs > ws.beganNext(w) {
-		return nil
-	}
 	return found
+}
+
+// answeredInTime says whether what was seen as y's answer can be that of the request that a word is about. A proxy that has no CPU writes
+// late; but on a connection of HTTP/1 before it begins with the next request, or nothing is said of one that was over by then.
+func (j *Joiner) answeredInTime(w *word, y *Exchange, next uint64) bool {
+	at := y.Resp.StartNs
+	switch {
+	case y.Stream.ID != 0 || !w.Sure() || next == 0 && at <= w.LatestWrite(w.Duration):
+		return at <= w.LatestWrite(w.Duration)
+	case next == 0:
+		return j.now >= at+uint64(j.cfg.Hear-j.cfg.Hear/hearings)
+	}
+	return at <= next
 }
 
 // beginsWithin is how long after it read a request of HTTP/2 a proxy begins with it: many may have been in one read.
 const beginsWithin = 5 * time.Millisecond
 
-// beganNext is when, at the latest, the proxy began with what followed on the connection that a word is about, if it said that already.
+// beganNext is when, at the latest, the proxy began with what followed on the connection that a word is about; 0: it has not said that yet.
 func (ws *words) beganNext(w *word) uint64 {
 	list := ws.in[w.inPlace()].list
 	if i := sort.Search(len(list), func(i int) bool { return list[i].Start > w.Start }); i < len(list) {
 		return list[i].Latest(0)
 	}
-	return math.MaxUint64
+	return 0
 }
 
 // heed notes an exchange that is over where what is said of it is looked for.

@@ -49,10 +49,23 @@ func (s *proxySim) hasAnswer(n int) {
 	w.Answer = time.Duration(s.now + 300 - w.Start) //nolint:gosec // ns of a test
 }
 
+func (s *proxySim) ends(n int) {
+	w := &s.words[n]
+	w.Duration = time.Duration(s.now - w.Start) //nolint:gosec // ns of a test
+}
+
+// stalled does something now, or once the proxy has a CPU again.
+func (s *proxySim) stalled(do func()) {
+	if s.opts.stalls > 0 && s.rng.Float64() < s.opts.stalls {
+		s.at(s.now+100*ms, do)
+		return
+	}
+	do()
+}
+
 func (s *proxySim) isOver(n int, response *simFlight) {
 	w := &s.words[n]
 	w.by = response.f.Id
-	w.Duration = time.Duration(s.now - w.Start) //nolint:gosec // ns of a test
 	w.at, w.over = (s.now/(1000*ms)+1)*1000*ms, true
 }
 
@@ -118,7 +131,7 @@ func heardSim(t *testing.T, seed uint64, o simOptions, change func(*rand.Rand, [
 func TestSaidJoinsAll(t *testing.T) {
 	for _, clients := range []int{1, 16, 256, 1000} {
 		for _, lost := range []float64{0, 0.01} {
-			o := simOptions{clients: clients, workers: 2, requests: 3000, targets: 1, lost: lost, service: 300_000}
+			o := simOptions{clients: clients, workers: 2, requests: 3000, targets: 1, lost: lost, service: 300_000, stalls: 0.02}
 			t.Run(fmt.Sprintf("%d clients, %v lost", clients, lost), func(t *testing.T) {
 				score, methods := heardSim(t, 1, o, nil)
 				t.Logf("%+v %v", score, methods)
@@ -138,7 +151,7 @@ func TestSaidIsNeverWrong(t *testing.T) {
 	for seed := range uint64(2) {
 		for _, clients := range []int{4, 64} {
 			for _, heard := range []float64{0.05, 1} {
-				o := simOptions{clients: clients, workers: 2, requests: 2000, targets: 1, lost: 0.05, service: 300_000, withID: 0.3}
+				o := simOptions{clients: clients, workers: 2, requests: 2000, targets: 1, lost: 0.05, service: 300_000, withID: 0.3, stalls: 0.02}
 				t.Run(fmt.Sprintf("%d clients, %v heard, seed %d", clients, heard, seed), func(t *testing.T) {
 					score, methods := heardSim(t, seed, o, func(rng *rand.Rand, words []simWord) {
 						for i := range words {

@@ -15,6 +15,8 @@ const (
 	maxWords = 1 << 15
 	// maxWordsPlace is how many of them about one connection: 2 s of the busiest.
 	maxWordsPlace = 1 << 12
+	// mostLate is how long after a proxy says so what it did is looked for: it may have to wait for a CPU.
+	mostLate = time.Second
 	// wordAge is for how long: a group may wait for the rest of a longer request.
 	wordAge = 30 * time.Second
 	// maxSpeakers bounds the processes that are waited for, and silence is when one is waited for no more.
@@ -75,7 +77,7 @@ func (l *wordList) about(ns uint64) iter.Seq[*word] {
 		}
 		from := sort.Search(len(l.list), func(i int) bool { return l.list[i].Start > ns+uint64(journey.SureStart) })
 		for _, w := range slices.Backward(l.list[max(0, from-maxWordsLooked):from]) {
-			if w.LatestWrite(l.longest) < ns || !yield(w) {
+			if w.Latest(l.longest+mostLate) < ns || !yield(w) {
 				return
 			}
 		}
