@@ -26,7 +26,7 @@ type listener struct {
 const hearing = 1500 * time.Millisecond
 
 // wordsLength is how many entries wait for the loop, which looks every 80 ms at least.
-const wordsLength = 4096
+const wordsLength = 1 << 14
 
 // listen begins to listen for access logs, where that is wanted.
 func (a *Agent) listen(ctx context.Context) error {
