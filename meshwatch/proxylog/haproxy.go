@@ -27,11 +27,14 @@ const (
 	mostPrefix = 256 // bytes before it, that syslog adds
 )
 
-// haproxyTurn is by how much HAProxy's times may be early: its clock stands still while it does the work of a round.
-const haproxyTurn = 20 * time.Millisecond
+// haproxyTurn is by how much HAProxy's times may be early: its clock stands still while it does the work of a round, or has no CPU for it.
+const haproxyTurn = 50 * time.Millisecond
 
-// cutOff is by how much the three times together may be longer than their milliseconds say.
-const cutOff = 3 * time.Millisecond
+// A time is how often the clock's millisecond changed meanwhile: it may be longer or shorter by one.
+const (
+	mostUpto   = 2 * time.Millisecond // by which the two until it went on may be shorter
+	mostAnswer = 3 * time.Millisecond // and the three until the answer came longer
+)
 
 // line takes a line, whichever way it came. over says that its sender has said too much.
 func (s *Server) line(b []byte, by journey.Speaker, now time.Time) (over bool) {
@@ -83,9 +86,10 @@ func parseLine(text string) (e journey.Said, start time.Duration, ok bool) {
 	e.Duration = end - start
 	e.Status, _ = number(seen["status"]) // -1: none
 	e.Method, e.Flags = none(shorten(seen["method"], maxMethod)), none(strings.Trim(shorten(seen["flags"], maxFlags), "-"))
-	e.Upto = min(sum(seen["upto"]), max(e.Duration, 0))
+	upto, most := sum(seen["upto"]), max(e.Duration, 0)
+	e.Upto = min(max(upto-mostUpto, 0), most)
 	if n, ok := number(seen["answer"]); ok { // -1: none came
-		e.Answer = min(e.Upto+time.Duration(n)*time.Millisecond+cutOff, max(e.Duration, 0))
+		e.Answer = min(upto+time.Duration(n)*time.Millisecond+mostAnswer, most)
 	}
 	return e, start, valid == [7]bool{true, true, true, true, true, true, true} && e.Downstream.IsValid() && e.Status < 1000 && sound(&e)
 }

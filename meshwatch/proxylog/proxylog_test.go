@@ -335,7 +335,7 @@ func saidByHAProxy() journey.Said {
 		Downstream: journey.Connection{Local: netip.MustParseAddrPort("10.0.0.2:8080"), Remote: netip.MustParseAddrPort("10.0.0.1:40000")},
 		Upstream:   journey.Connection{Local: netip.MustParseAddrPort("127.0.0.6:50000"), Remote: netip.MustParseAddrPort("10.0.0.2:8080")},
 		RequestID:  "id 1", Method: "GET", Path: "/a b", Authority: "backend:8080", Status: 200,
-		Duration: 12 * time.Millisecond, Upto: 3 * time.Millisecond, Answer: 10 * time.Millisecond, Early: haproxyTurn,
+		Duration: 12 * time.Millisecond, Upto: time.Millisecond, Answer: 10 * time.Millisecond, Early: haproxyTurn,
 	}
 }
 
