@@ -146,6 +146,32 @@ func TestSaidJoinsAll(t *testing.T) {
 	}
 }
 
+// What is seen long after the proxy says that it answered is still its answer, unless it had begun with the next request by then.
+func TestLateAnswers(t *testing.T) {
+	const start, late = 1000 * ms, 1100 * ms
+	for name, c := range map[string]struct {
+		at, next, now uint64
+		off           time.Duration
+		stream        uint32
+		want          bool
+	}{
+		"in time":                         {at: start + 12*ms, now: start + 20*ms, want: true},
+		"late, before the next":           {at: late, next: late + 1, now: late + ms, want: true},
+		"after the next began":            {at: late, next: late - 1, now: late + 2000*ms},
+		"late, the next may yet be said":  {at: late, now: late + 1000*ms},
+		"late, and it would have been":    {at: late, now: late + 1250*ms, want: true},
+		"late, by a clock that is off":    {at: late, next: late + 1, now: late + 2000*ms, off: time.Millisecond},
+		"late, of many on the connection": {at: late, next: late + 1, now: late + 2000*ms, stream: 1},
+	} {
+		j := newWorld(t).j
+		j.cfg.Hear, j.now = 1500*time.Millisecond, c.now
+		w := &word{Said: journey.Said{Start: start, Duration: 10 * time.Millisecond, Error: c.off}}
+		if got := j.answeredInTime(w, &Exchange{Resp: &Message{StartNs: c.at}, Stream: Stream{ID: c.stream}}, c.next); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 // Without a flight that was lost there is no join; what was said of it is not given to its neighbours, however many of them are heard.
 func TestSaidIsNeverWrong(t *testing.T) {
 	for seed := range uint64(2) {
