@@ -64,7 +64,9 @@ func (s *scorer) relays(j *journey.Journey, members []member) {
 		sc.Exchanges++
 		if e.Response != nil && e.Response.Start >= e.Request.Recv {
 			sc.Paired++
-			r.whole |= 1 << m.leg
+			if m.leg >= 0 {
+				r.whole |= 1 << m.leg
+			}
 		}
 		if m.bad {
 			sc.Disagree++
