@@ -196,6 +196,9 @@ func (a *Agent) pipeline() {
 	jc.Linger, jc.Parents = a.cfg.Join.Linger, a.cfg.Join.Parents
 	jc.Expire, jc.Hold = a.cfg.Join.Expire, a.cfg.Join.Hold
 	jc.SelfID = uint32(os.Getpid()) //nolint:gosec // a process id
+	if a.said != nil && a.said.words != nil {
+		jc.Hear = hearing
+	}
 	jc.Proxy = func(pid uint32) bool { return a.names.IsProxy(pid, a.now) }
 	jc.Measure = a.observer.MeasureMessage
 	jc.Began = a.began
@@ -242,6 +245,9 @@ func (a *Agent) loop(ctx context.Context) {
 		left := a.gate(time.Now())
 		a.now = monotonic()
 		fresh := a.reader.Poll(a.now)
+		if a.said != nil {
+			a.said.tell(a.joiner)
+		}
 		a.joiner.Tick(a.now)
 		a.depths.left(a.observer.Left())
 		a.counts.Store(&counts{a.reader.Stats(), a.joiner.Stats, a.keep.kept})

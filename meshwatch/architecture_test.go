@@ -166,7 +166,7 @@ func TestArchitectureHooks(t *testing.T) {
 }
 
 func TestArchitectureMethods(t *testing.T) {
-	code := []string{string(journey.MethodRequestID), string(journey.MethodResponseID), string(journey.MethodTrace), string(journey.MethodGoroutine), string(journey.MethodThread)}
+	code := []string{string(journey.MethodRequestID), string(journey.MethodResponseID), string(journey.MethodTrace), string(journey.MethodProxyLog), string(journey.MethodGoroutine), string(journey.MethodThread)}
 	same(t, "methods", code, column(rows(t, "method | evidence"), 0))
 }
 

@@ -162,12 +162,16 @@ type TLS struct {
 	Stepped float64 `yaml:"stepped"`
 }
 
-// AccessLogs are what proxies say of themselves, with which `meshwatch audit` compares the joins that were made. No join is made of it.
+// AccessLogs are what proxies say of themselves (docs/audit.md). `meshwatch audit` compares the joins that were made without it.
 type AccessLogs struct {
 	// Where Envoy's access log service (gRPC) is served: absolute paths of unix sockets, which every user may write to, or HOST:PORT.
 	Envoy []string `yaml:"envoy"`
 	// Where lines of HAProxy's log are taken: absolute paths of unix datagram sockets, or HOST:PORT for UDP.
 	HAProxy []string `yaml:"haproxy"`
+	// Where HAProxy's rings are served (`log-proto octet-count`), which lose no line: absolute paths of unix stream sockets, or HOST:PORT for TCP.
+	HAProxyRings []string `yaml:"haproxy_rings"`
+	// What it is for: `audit` (comparing alone), or `join` (also joins, where request ids do not decide; exchanges of a proxy that logs wait up to 1.5 s for what it says). Joins made of it are not compared.
+	Use string `yaml:"use"`
 	// Most entries that are read in one second. From 1 to 1000000.
 	PerSecond int `yaml:"per_second"`
 	// Most of them from one process (unix sockets) or address. From 1 to 1000000.
@@ -177,7 +181,13 @@ type AccessLogs struct {
 }
 
 // on says whether anybody may say anything.
-func (a *AccessLogs) on() bool { return len(a.Envoy)+len(a.HAProxy) > 0 }
+func (a *AccessLogs) on() bool { return len(a.Envoy)+len(a.HAProxy)+len(a.HAProxyRings) > 0 }
+
+// The values of AccessLogs.Use.
+const (
+	UseAudit = "audit"
+	UseJoin  = "join"
+)
 
 // Go says what is looked at in programs written in Go. Nothing is read of them but numbers of goroutines.
 type Go struct {
@@ -252,7 +262,7 @@ func Default() Config {
 		Topology: Topology{XDS: XDS{
 			Security: xds.MTLS, RootFile: "/var/run/secrets/istio/root-cert.pem", TokenFile: "/var/run/secrets/tokens/istio-token", ClusterID: "Kubernetes", // as Istio mounts them
 		}, Kubernetes: Kubernetes{ClusterID: "Kubernetes"}},
-		AccessLogs: AccessLogs{Envoy: []string{}, HAProxy: []string{}, PerSecond: 10000, PerPeer: 5000, Exchanges: audit.DefaultConfig().Exchanges},
+		AccessLogs: AccessLogs{Envoy: []string{}, HAProxy: []string{}, HAProxyRings: []string{}, Use: UseAudit, PerSecond: 10000, PerPeer: 5000, Exchanges: audit.DefaultConfig().Exchanges},
 		TLS:        TLS{Probes: ProbesAuto, Exclude: []string{}, Stepped: 1},
 		Go:         Go{Probes: ProbesOn, Exclude: []string{}},
 		Budget:     Budget{Agent: 0.2, Recorder: 0.2},

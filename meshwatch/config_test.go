@@ -33,7 +33,7 @@ export: {otlp: off}
 metrics: {listen: ""}
 control: {socket: /run/other.sock}
 namespaces: {exclude: ["cni-*", host]}
-access_logs: {envoy: [/run/meshwatch/als.sock, "0.0.0.0:9465"], haproxy: [/run/meshwatch/log.sock], per_second: 100, per_peer: 10, exchanges: 2048}
+access_logs: {envoy: [/run/meshwatch/als.sock, "0.0.0.0:9465"], haproxy: [/run/meshwatch/log.sock], haproxy_rings: [/run/meshwatch/ring.sock], use: join, per_second: 100, per_peer: 10, exchanges: 2048}
 proxies: []
 output: json
 retain: 0
@@ -52,7 +52,7 @@ retain: 0
 	want.Metrics.Listen = ""
 	want.Control.Socket = "/run/other.sock"
 	want.Namespaces.Exclude = []string{"cni-*", "host"}
-	want.AccessLogs = AccessLogs{Envoy: []string{"/run/meshwatch/als.sock", "0.0.0.0:9465"}, HAProxy: []string{"/run/meshwatch/log.sock"}, PerSecond: 100, PerPeer: 10, Exchanges: 2048}
+	want.AccessLogs = AccessLogs{Envoy: []string{"/run/meshwatch/als.sock", "0.0.0.0:9465"}, HAProxy: []string{"/run/meshwatch/log.sock"}, HAProxyRings: []string{"/run/meshwatch/ring.sock"}, Use: UseJoin, PerSecond: 100, PerPeer: 10, Exchanges: 2048}
 	want.Proxies = []string{}
 	want.Output, want.Retain = OutputJSON, 0
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -136,10 +136,13 @@ func TestValidate(t *testing.T) {
 			`access_logs.envoy has "als.sock": it must be an absolute path, or an address and a port, such as 127.0.0.1:9465`},
 		{func(c *Config) { c.AccessLogs.HAProxy = []string{""} },
 			`access_logs.haproxy has "": it must be an absolute path, or an address and a port, such as 127.0.0.1:9465`},
+		{func(c *Config) { c.AccessLogs.HAProxyRings = []string{"ring"} },
+			`access_logs.haproxy_rings has "ring": it must be an absolute path, or an address and a port, such as 127.0.0.1:9465`},
 		{func(c *Config) { c.AccessLogs.HAProxy = []string{"/" + strings.Repeat("x", 107)} },
 			"access_logs.haproxy is \"/" + strings.Repeat("x", 107) + "\": it must be an absolute path of at most 107 bytes"},
 		{func(c *Config) { c.AccessLogs.PerSecond, c.AccessLogs.PerPeer = 0, 1_000_001 },
 			"access_logs.per_second is 0: it must be from 1 to 1000000\naccess_logs.per_peer is 1000001: it must be from 1 to 1000000"},
+		{func(c *Config) { c.AccessLogs.Use = "guess" }, `access_logs.use is "guess": it must be one of audit, join`},
 		{func(c *Config) { c.AccessLogs.Exchanges = 1 }, "access_logs.exchanges is 1: it must be from 1024 to 4194304"},
 		{func(c *Config) { c.Control.Socket = "" }, `control.socket is "": it must be an absolute path of at most 107 bytes`},
 		{func(c *Config) { c.Control.Socket = "mw.sock" }, `control.socket is "mw.sock": it must be an absolute path of at most 107 bytes`},

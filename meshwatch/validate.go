@@ -115,6 +115,8 @@ func (a *AccessLogs) validate() error {
 	return errors.Join(
 		sockets("access_logs.envoy", a.Envoy),
 		sockets("access_logs.haproxy", a.HAProxy),
+		sockets("access_logs.haproxy_rings", a.HAProxyRings),
+		oneOf("access_logs.use", a.Use, UseAudit, UseJoin),
 		between("access_logs.per_second", a.PerSecond, 1, 1_000_000),
 		between("access_logs.per_peer", a.PerPeer, 1, 1_000_000),
 		between("access_logs.exchanges", a.Exchanges, 1<<10, 1<<22),

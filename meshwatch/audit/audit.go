@@ -120,6 +120,7 @@ type exchange struct {
 	unjoined          string
 	named, caused     *exchange // the parent, and the child, that an entry named
 	disputed          bool      // another entry named another one
+	shared            bool      // HTTP/2: several at a time are on the connection
 }
 
 // end is a process, 0: not seen; and an address of it.
@@ -167,7 +168,7 @@ func (a *Audit) exchange(e *journey.Exchange) *exchange {
 	x := &exchange{
 		asked: pairOf(s.Local, s.Peer), redirected: pairOf(c.Peer, s.Peer), asking: pairOf(c.Local, c.Peer),
 		server: end{s.Pid, s.Local.Addr().Unmap()}, client: end{c.Pid, c.Local.Addr().Unmap()},
-		method: e.Method, target: maphash.String(a.seed, e.Target), status: e.Status, began: e.Request.Start, read: e.Request.Recv,
+		method: e.Method, shared: e.Stream != 0, target: maphash.String(a.seed, e.Target), status: e.Status, began: e.Request.Start, read: e.Request.Recv,
 	}
 	x.id, x.hasID = head.ParseID([]byte(e.RequestID))
 	if x.read == 0 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
@@ -329,6 +330,40 @@ func TestWilson(t *testing.T) {
 		}
 		if i.Of != tt.n || i.Low > i.Share || i.High < i.Share {
 			t.Errorf("%d of %d: %+v", tt.k, tt.n, i)
+		}
+	}
+}
+
+// Of requests alike on one connection of HTTP/1, order tells which an entry means, however close they are, if the clocks are known well.
+func TestOrderTells(t *testing.T) {
+	const start, each, n = 1000 * ms, ms / 2, 20
+	for name, c := range map[string]struct {
+		off  time.Duration
+		want outcome
+	}{
+		"HTTP/1":              {time.Microsecond, outcome{Right: n}},
+		"a clock that is off": {time.Millisecond, outcome{Unknown: map[string]uint64{"ambiguous": n}}},
+	} {
+		a, told := New(DefaultConfig(), &loss.Set{}), []*journey.Said{}
+		for i := range uint64(n) {
+			j := relayed(start+i*each, "", journey.MethodRequestID)
+			in, out := j.Exchanges[0], j.Exchanges[1]
+			began := in.Request.Start
+			in.Request.Recv, out.Request.Start, out.Request.Recv = began+10_000, began+50_000, began+60_000
+			out.Response.Start, out.Response.Recv, in.Response.Start, in.Response.Recv = began+200_000, began+210_000, began+250_000, began+260_000
+			a.Journey(j)
+			s := said(began, "")
+			s.Start, s.Upto, s.Answer, s.Duration, s.Error = began+11_000, 38_000, 200_000, 238_000, c.off
+			told = append(told, s)
+		}
+		for _, s := range told {
+			a.Say(s, start)
+		}
+		a.Tick(start + uint64(a.cfg.Wait+a.cfg.Settle))
+		a.Tick(start + uint64(a.cfg.Wait+a.cfg.Settle))
+		got := outcomeOf(a.Report())
+		if diff := cmp.Diff(c.want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 }

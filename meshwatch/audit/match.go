@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"hash/maphash"
 	"slices"
 	"time"
@@ -89,6 +90,8 @@ func (a *Audit) judge(e *entry) {
 	switch {
 	case from.disputed || to.disputed:
 		a.lost.contradicted.Add(1)
+	case to.join == journey.MethodProxyLog: // it would be compared with itself
+		a.counts.used++
 	case to.parent < 0:
 		a.counts.missing[to.unjoined]++
 	case to.journey == from.journey && to.parent == from.at:
@@ -152,14 +155,13 @@ func speaks(by journey.Speaker, x, y *exchange) bool {
 
 // askedBy are the exchanges with which the entry may begin: the proxy read them shortly before it began, and answered no later than it was over.
 func (a *Audit) askedBy(e *entry) (list []*exchange, all bool) {
-	off := uint64(e.Error)                                  //nolint:gosec // not negative
-	from, to := e.Start, e.Start+uint64(max(e.Duration, 0)) //nolint:gosec // as above
-	earliest := from - min(from, off+uint64(late))
-	latest, path := to+off+uint64(late), maphash.String(a.seed, e.Path) // what is over for Envoy may not have been written yet
-	list, all = a.asked.between(pairOf(e.Downstream.Local, e.Downstream.Remote), earliest, from+off)
-	return slices.DeleteFunc(list, func(x *exchange) bool {
+	earliest, latest := e.Earliest(0), e.Latest(0)
+	path := maphash.String(a.seed, e.Path)
+	oldest := earliest - min(earliest, uint64(late))
+	list, all = a.asked.between(pairOf(e.Downstream.Local, e.Downstream.Remote), oldest, latest)
+	list = slices.DeleteFunc(list, func(x *exchange) bool {
 		switch {
-		case x.read < earliest, x.read > from+off, x.answered != 0 && (x.answered+off < from || x.answered > latest):
+		case x.read < oldest, x.read > latest, x.answered != 0 && (x.answered < earliest || x.answered > e.LatestWrite(e.Duration)):
 			return true
 		case e.Path != "" && x.target != path:
 			return true
@@ -167,17 +169,29 @@ func (a *Audit) askedBy(e *entry) (list []*exchange, all bool) {
 			return true
 		}
 		return e.differs(x)
-	}), all
+	})
+	return e.first(list), all
+}
+
+// first leaves of several exchanges on one connection of HTTP/1 the first: the others were read when it was answered, so that the proxy cannot
+// have begun with them.
+func (e *entry) first(list []*exchange) []*exchange {
+	if len(list) < 2 || !e.Sure() || slices.ContainsFunc(list, func(x *exchange) bool { return x.shared }) {
+		return list
+	}
+	return []*exchange{slices.MinFunc(list, func(x, y *exchange) int { return cmp.Compare(x.read, y.read) })}
 }
 
 // asks are the exchanges that may be what the proxy asked upstream meanwhile.
 func (a *Audit) asks(e *entry) (list []*exchange, all bool) {
-	off, sent := uint64(e.Error), e.Start+uint64(max(e.Upto, 0)) //nolint:gosec // not negative
-	over := e.Start + uint64(max(e.Duration, 0)) + off           //nolint:gosec // as above
-	earliest, latest := sent-min(sent, off), sent+off+uint64(late)
-	list, all = a.asking.between(pairOf(e.Upstream.Local, e.Upstream.Remote), earliest, latest)
+	earliest, over := e.Earliest(e.Upto), e.LatestWrite(e.Duration)
+	if e.Answer > 0 { // it says this after it read, so that what was asked next on the connection is out
+		over = e.Latest(e.Answer)
+	}
+	latest := min(over, e.Latest(e.Upto+late))
+	list, all = a.asking.between(pairOf(e.Upstream.Local, e.Upstream.Remote), min(earliest, latest), latest)
 	return slices.DeleteFunc(list, func(y *exchange) bool {
-		return y.began < earliest || y.began > min(latest, over) || y.ended > over || e.differs(y)
+		return y.began < earliest || y.began > latest || y.ended > over || e.differs(y)
 	}), all
 }
 

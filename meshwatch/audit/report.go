@@ -11,6 +11,7 @@ import (
 // counts are what was found, by method and by why there was no join.
 type counts struct {
 	entries, own, again uint64
+	used                uint64 // joins that were made of entries
 	right, wrong        map[journey.Method]uint64
 	missing             map[string]uint64
 }
@@ -24,6 +25,7 @@ type Report struct {
 	Entries uint64   `json:"entries"` // that were taken
 	Own     uint64   `json:"own"`     // of these, answered by the proxy itself: nothing to join
 	Again   uint64   `json:"again"`   // said before
+	Used    uint64   `json:"used"`    // joins were made of these: nothing to compare
 	Waiting int      `json:"waiting"` // not judged yet
 	All     Method   `json:"all"`
 	Methods []Method `json:"methods"` // by name
@@ -51,7 +53,7 @@ func (a *Audit) Report() *Report {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c := &a.counts
-	r := &Report{Entries: c.entries, Own: c.own, Again: c.again, Waiting: len(a.waiting) + len(a.settling)}
+	r := &Report{Entries: c.entries, Own: c.own, Again: c.again, Used: c.used, Waiting: len(a.waiting) + len(a.settling)}
 	var missing uint64
 	for why, n := range c.missing {
 		missing += n

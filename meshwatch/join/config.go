@@ -17,6 +17,7 @@ type Config struct {
 	Parents time.Duration // and this long if its first process was itself asked by someone
 	Expire  time.Duration // a request without response is given up
 	Hold    time.Duration // a flight waits this long for one before it
+	Hear    time.Duration // how long an exchange of a proxy that says what it does waits for that, see Say; 0: nothing is heard
 
 	// Unprobed is told of a process that reads what comes with TLS from a program without probes, while what it answers has some: its
 	// reads would tell more. Once for each connection; may be nil.

@@ -36,6 +36,7 @@ func (j *Joiner) Cut(now uint64) {
 	clear(j.holding)
 	clear(j.workers)
 	clear(j.apps)
+	j.words = newWords()
 	for _, p := range j.processes { // what they were seen to keep stays
 		p.app.open, p.app.at, p.app.last = 0, nil, nil
 	}

@@ -23,42 +23,44 @@ type Exchange struct {
 	host    uint64
 	Error   string
 
-	hasID      bool
-	byResp     bool // the id came with the response only
-	unsure     bool // behind a gap on a pipelined connection: its response cannot be told
-	done       bool
-	asked      bool // it is the parent of another one
-	method     method
-	Client     uint8 // which end of the leg sent the request
-	candidates int32
-	claimed    bool        // its parent was found beyond what heads say
-	vague      bool        // nobody knows what it asks for
-	waits      bool        // it is among what waits in a pool for a connection
-	unknown    bool        // or among what was handed on by one that is not known
-	counted    bool        // it is among what its server, an app, has open
-	asks       bool        // it is among what its client, an app in Go, asks
-	open       bool        // it is among what its server, one in Go, has not answered
-	noted      uint8       // a bit for each kind of event that its workers were told of
-	sought     int32       // those that were weighed where its head says nothing
-	considered bool        // may has what there is
-	may        []ref       // what may have caused it, see consider
-	rivals     int32       // what its client was asked and had not answered when it was first seen; of a proxy: for the same
-	Connect    *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
-	since      uint64
-	serial     uint64 // no other exchange has it
-	Stream     Stream
-	asServer   place     // among what its server was asked
-	asClient   place     // among what its client asked
-	lines      [2]uint64 // of request and response, see keptLines
-	class      *class    // of its server's worker
-	lane       *Leg      // by which its server hands it on, says the pool
-	pool       *pool     // of its client's worker
-	inPool     guess     // its cause by that pool's connections
-	inOrder    guess     // and by the order of reading
-	byThread   guess     // and by the thread of its client, an app
-	maker      *Exchange // and by its goroutine, see goroutine.go; nil: not known
-	madeSure   float64
-	Relay      journey.Relay // how Parent was found, if there is one
+	hasID        bool
+	byResp       bool // the id came with the response only
+	unsure       bool // behind a gap on a pipelined connection: its response cannot be told
+	done         bool
+	asked        bool // it is the parent of another one
+	method       method
+	Client       uint8 // which end of the leg sent the request
+	candidates   int32
+	claimed      bool        // its parent was found beyond what heads say
+	vague        bool        // nobody knows what it asks for
+	waits        bool        // it is among what waits in a pool for a connection
+	unknown      bool        // or among what was handed on by one that is not known
+	counted      bool        // it is among what its server, an app, has open
+	asks         bool        // it is among what its client, an app in Go, asks
+	open         bool        // it is among what its server, one in Go, has not answered
+	noted        uint8       // a bit for each kind of event that its workers were told of
+	sought       int32       // those that were weighed where its head says nothing
+	considered   bool        // may has what there is
+	may          []ref       // what may have caused it, see consider
+	rivals       int32       // what its client was asked and had not answered when it was first seen; of a proxy: for the same
+	Connect      *bpf.Flight // the SYN of its connection, where that was opened for it; else nil
+	since        uint64
+	serial       uint64 // no other exchange has it
+	Stream       Stream
+	asServer     place     // among what its server was asked
+	asClient     place     // among what its client asked
+	lines        [2]uint64 // of request and response, see keptLines
+	class        *class    // of its server's worker
+	lane         *Leg      // by which its server hands it on, says the pool
+	pool         *pool     // of its client's worker
+	inPool       guess     // its cause by that pool's connections
+	inOrder      guess     // and by the order of reading
+	byThread     guess     // and by the thread of its client, an app
+	maker        *Exchange // and by its goroutine, see goroutine.go; nil: not known
+	madeSure     float64
+	heeded       [2]*heeded    // where what its proxies say of it is looked for, see heed
+	contradicted bool          // more than one was said to have caused it
+	Relay        journey.Relay // how Parent was found, if there is one
 }
 
 // method is what a request's method means for its response's length.
@@ -138,6 +140,7 @@ func (j *Joiner) describe(x *Exchange, h *head.Head) {
 
 func (j *Joiner) freeExchange(x *Exchange) {
 	j.unshelve(x)
+	unheed(x)
 	if x.asks || x.open {
 		j.forgetWorkers(x)
 	}

@@ -94,6 +94,7 @@ func (j *Joiner) idOf(x *Exchange) (id head.ID, ok, byResponse bool) {
 func (j *Joiner) finish(x *Exchange) {
 	j.shelve(x)
 	j.consider(x)
+	j.heed(x)
 	x.asServer.finish()
 	j.over(x)
 	if x.Resp == nil {
@@ -140,6 +141,11 @@ func (j *Joiner) flush(all bool) {
 			j.enqueue(g)
 		default:
 			g.linking, g.asking = true, true
+			if j.awaitsWord(g) && len(g.xs) > 0 && !all {
+				g.linking, g.queued, g.due = false, true, j.now+uint64(max(j.cfg.Linger, j.cfg.Hear/hearings))
+				j.quiet = append(j.quiet, g)
+				continue
+			}
 			j.due = append(j.due, g)
 		}
 	}

@@ -28,6 +28,7 @@ type Joiner struct {
 	shelves   shelves
 	workers   map[workerKey]*worker
 	processes map[uint32]*process
+	words     words // what proxies said
 	apps      map[uint32]*app
 	heldOf    map[uint32]uint64 // ns: since when flights of a process are held
 	serial    uint64            // of the latest exchange
@@ -62,7 +63,7 @@ func New(cfg Config, set *loss.Set, emit func(*Tree)) *Joiner {
 		cfg: cfg, emit: emit,
 		halves: map[uint64]half{}, holding: map[*Leg]struct{}{}, groups: map[head.ID]*group{}, traces: map[[16]byte]*group{},
 		servers: map[uint32]uint64{}, shelves: shelves{all: map[shelfKey]*shelf{}}, workers: map[workerKey]*worker{},
-		processes: map[uint32]*process{}, apps: map[uint32]*app{}, heldOf: map[uint32]uint64{}, seed: maphash.MakeSeed(),
+		processes: map[uint32]*process{}, apps: map[uint32]*app{}, words: newWords(), heldOf: map[uint32]uint64{}, seed: maphash.MakeSeed(),
 		lost: newLosses(set),
 	}
 }
@@ -391,4 +392,5 @@ func (j *Joiner) sweep() {
 		}
 	}
 	j.retireWorkers(6 * idle)
+	j.forgetWords()
 }

@@ -6,7 +6,7 @@ import "github.com/meshwatch/meshwatch/meshwatch/loss"
 type losses struct {
 	gap, stale, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
 	noID, noParent, ambiguous, ambiguousID, groupFull, noResponse, cut                             *loss.Counter
-	indexFull, workerFull                                                                          *loss.Counter
+	indexFull, workerFull, speaker, contradicted                                                   *loss.Counter
 	lateText, frames, blocks, unknown                                                              *loss.Counter
 }
 
@@ -21,6 +21,7 @@ func newLosses(set *loss.Set) losses {
 		ambiguous: c("relay", "ambiguous"), ambiguousID: c("relay", "ambiguous-id"),
 		groupFull: c("relay", "id-used-too-often"), cut: c("pair", "recording-stopped"),
 		indexFull: c("relay", "index-full"), workerFull: c("relay", "worker-too-busy"),
+		speaker: c("relay", "speaker-not-known"), contradicted: c("relay", "contradicted"),
 		lateText: c("leg", "plaintext-late"),
 		frames:   c("parse", "frames-missing"), blocks: c("parse", "head-not-read"), unknown: c("parse", "unknown-field"),
 	}

@@ -148,6 +148,7 @@ const (
 	MethodRequestID  Method = "request-id"  // the same request id in both heads
 	MethodResponseID Method = "response-id" // the id came back in the response head
 	MethodTrace      Method = "trace"       // the same trace context in both heads
+	MethodProxyLog   Method = "proxy-log"   // the proxy's own log has both connections
 	MethodContent    Method = "content"     // a proxy handed it on: the same method, target and host, and nothing else that fits
 	MethodPool       Method = "pool"        // and by the connection that it takes next, as it was just seen to
 	MethodOrder      Method = "order"       // and in the order in which it read them, as it was seen to

@@ -90,7 +90,7 @@ func (s *Server) entry(raw []byte, by journey.Speaker) {
 	said, ok := ofEnvoy(&e)
 	if ok {
 		said.By = by
-		said.Start, ok = s.monotonic(c.GetStartTime().AsTime().Sub(time.Unix(0, 0)))
+		said.Start, said.Error, ok = s.monotonic(c.GetStartTime().AsTime().Sub(time.Unix(0, 0)))
 	}
 	if !ok {
 		s.lost.malformed.Add(1)
@@ -98,9 +98,6 @@ func (s *Server) entry(raw []byte, by journey.Speaker) {
 	}
 	s.give(said)
 }
-
-// envoyError is by how much Envoy's start of a request may be off: microseconds, and what comparing clocks adds.
-const envoyError = time.Millisecond
 
 // ofEnvoy reads an entry, all but when it began. False: without the connection on which it was asked it says nothing.
 func ofEnvoy(e *data.HTTPAccessLogEntry) (s journey.Said, ok bool) {
@@ -111,7 +108,7 @@ func ofEnvoy(e *data.HTTPAccessLogEntry) (s journey.Said, ok bool) {
 		RequestID:  idOf(q.GetRequestId()), Path: pathOf(q.GetOriginalPath(), q.GetPath()), Authority: shorten(q.GetAuthority(), maxAuthority),
 		Status: int(e.GetResponse().GetResponseCode().GetValue()), Flags: flagsOf(c.GetResponseFlags()),
 		Duration: later(c.GetTimeToLastDownstreamTxByte(), c.GetDuration(), c.GetTimeToLastUpstreamRxByte()),
-		Upto:     c.GetTimeToFirstUpstreamTxByte().AsDuration(), Error: envoyError,
+		Upto:     c.GetTimeToFirstUpstreamTxByte().AsDuration(), Answer: c.GetTimeToFirstUpstreamRxByte().AsDuration(),
 	}
 	if m := q.GetRequestMethod(); m != core.RequestMethod_METHOD_UNSPECIFIED {
 		s.Method = shorten(m.String(), maxMethod)

@@ -117,17 +117,18 @@ func (d *datagrams) read(s *Server) (n int, by journey.Speaker, long bool, err e
 	}
 	switch from := from.(type) {
 	case *unix.SockaddrInet4:
-		by.Addr = netip.AddrFrom4(from.Addr)
+		by = s.owners.again("udp", netip.AddrPortFrom(netip.AddrFrom4(from.Addr), uint16(from.Port)), time.Now()) //nolint:gosec // a port
 	case *unix.SockaddrInet6:
-		by.Addr = netip.AddrFrom16(from.Addr).Unmap()
+		by = s.owners.again("udp", netip.AddrPortFrom(netip.AddrFrom16(from.Addr), uint16(from.Port)), time.Now()) //nolint:gosec // a port
 	}
+	overIP := by != (journey.Speaker{})
 	messages, err := unix.ParseSocketControlMessage(d.control[:oobn])
 	if err != nil {
 		return 0, by, false, err
 	}
 	for i := range messages {
 		m := &messages[i]
-		if cred, err := unix.ParseUnixCredentials(m); err == nil && !by.Addr.IsValid() {
+		if cred, err := unix.ParseUnixCredentials(m); err == nil && !overIP {
 			by.Pid = int(cred.Pid)
 		}
 		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SO_RXQ_OVFL && len(m.Data) >= 4 {

@@ -36,7 +36,7 @@ func (s *Server) serveEnvoy(address string) error {
 		return err
 	}
 	g := grpc.NewServer(
-		grpc.Creds(whoCalls{}), grpc.ForceServerCodecV2(raw{}), grpc.MaxRecvMsgSize(mostMessage), grpc.MaxConcurrentStreams(mostStreams),
+		grpc.Creds(whoCalls{s}), grpc.ForceServerCodecV2(raw{}), grpc.MaxRecvMsgSize(mostMessage), grpc.MaxConcurrentStreams(mostStreams),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window), grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10),
 		grpc.MaxHeaderListSize(mostHeaders), grpc.ConnectionTimeout(5*time.Second), grpc.WaitForHandlers(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
@@ -110,14 +110,14 @@ func (raw) Unmarshal(data mem.BufferSlice, v any) error {
 }
 
 // whoCalls is no security but the kernel's word on who is at the other end.
-type whoCalls struct{}
+type whoCalls struct{ s *Server }
 
 type caller struct{ journey.Speaker }
 
 func (caller) AuthType() string { return "kernel" }
 
-func (whoCalls) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return c, caller{callerOf(c)}, nil
+func (w whoCalls) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return c, caller{w.s.speakerOn(c)}, nil
 }
 
 func (whoCalls) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {

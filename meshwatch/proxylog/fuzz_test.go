@@ -102,8 +102,8 @@ func FuzzEnvoy(f *testing.F) {
 func FuzzHAProxy(f *testing.F) {
 	f.Add(lineOf(time.Now()))
 	f.Add("<134>Nov 27 22:00:00 haproxy[7]: " + lineOf(time.Now()))
-	f.Add("meshwatch/1 down=10.0.0.1|1|10.0.0.2|2 up=-|-|-|- id=- method=<BADREQ> path=- host=- status=-1 flags=CR end=1 took=0 upto=-1+-1+-1")
-	f.Add("meshwatch/1 down=::1|1|::ffff:10.0.0.2|2 up=fe80::1%eth0|1|-|- id=%00%ff end=1795819000000000 took=1 upto=99999999999")
+	f.Add("meshwatch/1 down=10.0.0.1|1|10.0.0.2|2 up=-|-|-|- id=- method=<BADREQ> path=- host=- status=-1 flags=CR start=- end=1 upto=-1+-1 answer=-1")
+	f.Add("meshwatch/1 down=::1|1|::ffff:10.0.0.2|2 up=fe80::1%eth0|1|-|- id=%00%ff start=1795818999999000 end=1795819000000000 upto=99999999999 answer=5")
 	f.Add("Proxy mesh started.")
 	s, set := silent()
 	f.Fuzz(func(t *testing.T, line string) {

@@ -11,26 +11,32 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
 )
 
-// LogFormat is the log-format of HAProxy that is read. Three variables are set while the request is there:
+// LogFormat is the log-format of HAProxy that is read. Four variables are set while the request is there:
 //
 //	http-request set-var(txn.meshwatch_id) req.hdr(x-request-id)
 //	http-request set-var(txn.meshwatch_path) path
 //	http-request set-var(txn.meshwatch_host) req.hdr(host)
+//	http-request set-var(txn.meshwatch_start) date(0,us)
 const LogFormat = "meshwatch/1 " +
 	"down=%[src]|%[src_port]|%[dst]|%[dst_port] up=%[bc_src]|%[bc_src_port]|%[bc_dst]|%[bc_dst_port] " +
 	"id=%[var(txn.meshwatch_id),url_enc] method=%HM path=%[var(txn.meshwatch_path),url_enc] host=%[var(txn.meshwatch_host),url_enc] " +
-	"status=%ST flags=%ts end=%[date(0,us)] took=%Ta upto=%TR+%Tw+%Tc"
+	"status=%ST flags=%ts start=%[var(txn.meshwatch_start)] end=%[date(0,us)] upto=%Tw+%Tc answer=%Tr"
 
 const (
 	mark       = "meshwatch/1 "
 	mostPrefix = 256 // bytes before it, that syslog adds
 )
 
-// haproxyError is by how much HAProxy's start of a request may be off: milliseconds that are cut off, and its clock, which stands still while it
-// does its work of a round. Too much costs ambiguity, too little would have a neighbor taken for the request that is meant.
-const haproxyError = 20 * time.Millisecond
+// haproxyTurn is by how much HAProxy's times may be early: its clock stands still while it does the work of a round, or has no CPU for it.
+const haproxyTurn = 50 * time.Millisecond
 
-// line takes a datagram.
+// A time is how often the clock's millisecond changed meanwhile: it may be longer or shorter by one.
+const (
+	mostUpto   = 2 * time.Millisecond // by which the two until it went on may be shorter
+	mostAnswer = 3 * time.Millisecond // and the three until the answer came longer
+)
+
+// line takes a line, whichever way it came. over says that its sender has said too much.
 func (s *Server) line(b []byte, by journey.Speaker, now time.Time) (over bool) {
 	if !s.budget.take(by, now) {
 		s.lost.overLimit.Add(1)
@@ -41,10 +47,10 @@ func (s *Server) line(b []byte, by journey.Speaker, now time.Time) (over bool) {
 		s.lost.others.Add(1) // HAProxy logs about itself, too
 		return false
 	}
-	said, end, ok := parseLine(string(b[at+len(mark):]))
+	said, start, ok := parseLine(string(b[at+len(mark):]))
 	if ok {
 		said.By = by
-		said.Start, ok = s.monotonic(end - said.Duration)
+		said.Start, said.Error, ok = s.monotonic(start)
 	}
 	if !ok {
 		s.lost.malformed.Add(1)
@@ -54,8 +60,8 @@ func (s *Server) line(b []byte, by journey.Speaker, now time.Time) (over bool) {
 	return false
 }
 
-// parseLine reads what stands behind the mark, all but when it began. end is when it was over, after 1970.
-func parseLine(text string) (e journey.Said, end time.Duration, ok bool) {
+// parseLine reads what stands behind the mark, all but when it began on the recorder's clock. start is how long after 1970 that was.
+func parseLine(text string) (e journey.Said, start time.Duration, ok bool) {
 	seen := map[string]string{}
 	for _, field := range strings.Fields(text) {
 		key, value, found := strings.Cut(field, "=")
@@ -64,7 +70,7 @@ func parseLine(text string) (e journey.Said, end time.Duration, ok bool) {
 		}
 		seen[key] = value
 	}
-	e.Error = haproxyError
+	e.Early = haproxyTurn
 	var valid [7]bool
 	e.Downstream, valid[0] = connection(seen["down"], true)
 	e.Upstream, valid[1] = connection(seen["up"], false)
@@ -72,14 +78,26 @@ func parseLine(text string) (e journey.Said, end time.Duration, ok bool) {
 	e.RequestID = idOf(e.RequestID)
 	e.Path, valid[3] = unescape(seen["path"], maxPath)
 	e.Authority, valid[4] = unescape(seen["host"], maxAuthority)
-	micros, valid5 := strconv.ParseUint(seen["end"], 10, 53)
-	end, valid[5] = time.Duration(micros)*time.Microsecond, valid5 == nil && micros < 1<<53 //nolint:gosec // 53 bits
-	took, valid6 := number(seen["took"])
-	e.Duration, valid[6] = time.Duration(took)*time.Millisecond, valid6
+	end, valid5 := micros(seen["end"])
+	valid[5] = valid5
+	if start, valid[6] = micros(seen["start"]); seen["start"] == "-" { // it never came to the rules
+		start, valid[6] = end, true
+	}
+	e.Duration = end - start
 	e.Status, _ = number(seen["status"]) // -1: none
 	e.Method, e.Flags = none(shorten(seen["method"], maxMethod)), none(strings.Trim(shorten(seen["flags"], maxFlags), "-"))
-	e.Upto = min(sum(seen["upto"]), e.Duration)
-	return e, end, valid == [7]bool{true, true, true, true, true, true, true} && e.Downstream.IsValid() && e.Status < 1000 && sound(&e)
+	upto, most := sum(seen["upto"]), max(e.Duration, 0)
+	e.Upto = min(max(upto-mostUpto, 0), most)
+	if n, ok := number(seen["answer"]); ok { // -1: none came
+		e.Answer = min(upto+time.Duration(n)*time.Millisecond+mostAnswer, most)
+	}
+	return e, start, valid == [7]bool{true, true, true, true, true, true, true} && e.Downstream.IsValid() && e.Status < 1000 && sound(&e)
+}
+
+// micros reads µs since 1970.
+func micros(text string) (time.Duration, bool) {
+	n, err := strconv.ParseUint(text, 10, 53)
+	return time.Duration(n) * time.Microsecond, err == nil //nolint:gosec // 53 bits
 }
 
 // none is a text, empty where HAProxy has its word for none.

@@ -1,4 +1,4 @@
-// Package proxylog owns what proxies say of themselves: Envoy's access log service (gRPC) and lines of HAProxy's log (datagrams). It listens,
+// Package proxylog owns what proxies say of themselves: Envoy's access log service (gRPC) and lines of HAProxy's log (datagrams, or a ring's stream). It listens,
 // reads, and gives out what was said as values. Whoever can reach a socket may speak: who it was is noted, as far as the kernel knows, and
 // nothing that is said is believed here. What one speaker can cost is bounded, and everything that is not given out is counted.
 package proxylog
@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -18,13 +19,17 @@ import (
 type Options struct {
 	Envoy   []string // access log service, over TCP or a unix stream socket
 	HAProxy []string // lines, over UDP or a unix datagram socket
+	Rings   []string // lines, each behind its length, over TCP or a unix stream socket
 
 	PerSecond int // entries that are read in a second, of all speakers
 	PerPeer   int // and of one
 
 	Monotonic func() uint64 // CLOCK_MONOTONIC in ns
-	Losses    *loss.Set
-	Log       *slog.Logger
+	// Owner finds the process of this node that has the socket (transport tcp or udp) at an address; nil: speakers over IP are known by their
+	// address alone. It takes some ms: see mostLookups.
+	Owner  func(transport string, at netip.AddrPort) (pid int, err error)
+	Losses *loss.Set
+	Log    *slog.Logger
 }
 
 // queueLength is how many entries wait to be taken, at about 500 B each.
@@ -35,6 +40,7 @@ type Server struct {
 	opts   Options
 	out    chan journey.Said
 	budget *budget
+	owners owners
 	lost   losses
 
 	decoding sync.Mutex // one entry is decoded at a time: it may be large once decoded
@@ -49,7 +55,7 @@ type losses struct{ malformed, tooLong, overLimit, queueFull, connections, other
 func Listen(opts Options) (*Server, error) {
 	c := opts.Losses.Counter
 	s := &Server{
-		opts: opts, out: make(chan journey.Said, queueLength), budget: newBudget(opts.PerSecond, opts.PerPeer),
+		opts: opts, out: make(chan journey.Said, queueLength), budget: newBudget(opts.PerSecond, opts.PerPeer), owners: newOwners(opts.Owner),
 		lost: losses{
 			malformed: c("accesslog", "malformed"), tooLong: c("accesslog", "too-long"), overLimit: c("accesslog", "over-limit"), queueFull: c("accesslog", "queue-full"),
 			connections: c("accesslog", "too-many-connections"), others: c("accesslog", "not-a-request"), kernel: c("accesslog", "not-read-in-time"), partial: c("accesslog", "not-over"),
@@ -63,6 +69,11 @@ func Listen(opts Options) (*Server, error) {
 	for _, address := range opts.HAProxy {
 		if err := s.serveHAProxy(address); err != nil {
 			return nil, errors.Join(fmt.Errorf("listen for HAProxy's log at %s: %w", address, err), s.Close())
+		}
+	}
+	for _, address := range opts.Rings {
+		if err := s.serveRing(address); err != nil {
+			return nil, errors.Join(fmt.Errorf("listen for HAProxy's rings at %s: %w", address, err), s.Close())
 		}
 	}
 	return s, nil
@@ -93,12 +104,30 @@ func (s *Server) give(e journey.Said) {
 
 // monotonic is when something was by the recorder's clock, if it was so long after 1970, by the wall's. The clocks are compared now: wall time
 // may have been set since the agent started. False: it is too far from now to be of use.
-func (s *Server) monotonic(sinceEpoch time.Duration) (uint64, bool) {
-	now, age := s.opts.Monotonic(), time.Duration(time.Now().UnixNano())-sinceEpoch
+func (s *Server) monotonic(sinceEpoch time.Duration) (at uint64, off time.Duration, ok bool) {
+	now, wall, off := s.clocks()
+	age := wall - sinceEpoch
 	if age < -time.Minute || age > 2*longest || age > 0 && uint64(age) > now {
-		return 0, false
+		return 0, 0, false
 	}
-	return now - uint64(age), true //nolint:gosec // modulo 2^64, where it is in the future
+	return now - uint64(age), off, true //nolint:gosec // modulo 2^64, where it is in the future
+}
+
+// clocks reads both clocks, and by how much the one reading may be off from the other: some 0.2 µs, more where something came between.
+func (s *Server) clocks() (now uint64, wall, off time.Duration) {
+	off = time.Hour
+	for range 8 {
+		before := s.opts.Monotonic()
+		w := time.Duration(time.Now().UnixNano())
+		after := s.opts.Monotonic()
+		if took := time.Duration(after - before); took < off { //nolint:gosec // it goes on
+			now, wall, off = before+uint64(took)/2, w, took //nolint:gosec // as above
+		}
+		if off < 2*time.Microsecond {
+			break
+		}
+	}
+	return now, wall, off
 }
 
 // The longest texts of an entry that are kept, in bytes.
@@ -115,7 +144,7 @@ const longest = time.Hour
 
 // sound says whether an entry's times can be.
 func sound(e *journey.Said) bool {
-	return e.Duration >= 0 && e.Duration <= longest && e.Upto >= 0 && e.Upto <= e.Duration
+	return e.Duration >= 0 && e.Duration <= longest && e.Upto >= 0 && e.Upto <= e.Duration && e.Answer >= 0 && e.Answer <= e.Duration
 }
 
 // idOf is a request id, or none.

@@ -90,7 +90,7 @@ func entryOf(start time.Time) *data.HTTPAccessLogEntry {
 			DownstreamRemoteAddress: socketAddress("203.0.113.9", 1), DownstreamDirectRemoteAddress: socketAddress("10.0.0.1", 40000),
 			DownstreamLocalAddress: socketAddress("10.0.0.2", 8080), UpstreamLocalAddress: socketAddress("127.0.0.6", 50000), UpstreamRemoteAddress: socketAddress("10.0.0.2", 8080),
 			StartTime: timestamppb.New(start), TimeToLastDownstreamTxByte: durationpb.New(12 * time.Millisecond), Duration: durationpb.New(11 * time.Millisecond),
-			TimeToFirstUpstreamTxByte: durationpb.New(2 * time.Millisecond), ResponseFlags: &data.ResponseFlags{UpstreamConnectionFailure: true, UpstreamRetryLimitExceeded: true},
+			TimeToFirstUpstreamTxByte: durationpb.New(2 * time.Millisecond), TimeToFirstUpstreamRxByte: durationpb.New(9 * time.Millisecond), ResponseFlags: &data.ResponseFlags{UpstreamConnectionFailure: true, UpstreamRetryLimitExceeded: true},
 			AccessLogType: data.AccessLogType_DownstreamEnd,
 		},
 		Request:  &data.HTTPRequestProperties{RequestMethod: core.RequestMethod_POST, Authority: "backend:8080", Path: "/rewritten?x=1", OriginalPath: "/asked?x=1", RequestId: "id-1"},
@@ -103,7 +103,7 @@ func saidByEnvoy() journey.Said {
 		Downstream: journey.Connection{Local: netip.MustParseAddrPort("10.0.0.2:8080"), Remote: netip.MustParseAddrPort("10.0.0.1:40000")},
 		Upstream:   journey.Connection{Local: netip.MustParseAddrPort("127.0.0.6:50000"), Remote: netip.MustParseAddrPort("10.0.0.2:8080")},
 		RequestID:  "id-1", Method: "POST", Path: "/asked", Authority: "backend:8080", Status: 503, Flags: "UF,URX",
-		Duration: 12 * time.Millisecond, Upto: 2 * time.Millisecond, Error: envoyError,
+		Duration: 12 * time.Millisecond, Upto: 2 * time.Millisecond, Answer: 9 * time.Millisecond,
 	}
 }
 
@@ -150,7 +150,7 @@ func TestEnvoy(t *testing.T) {
 		t.Errorf("began at %d, not from %d to %d", got.Start, began, monotonic())
 	}
 	want := saidByEnvoy()
-	want.By, want.Start = journey.Speaker{Pid: os.Getpid()}, got.Start
+	want.By, want.Start, want.Error = journey.Speaker{Pid: os.Getpid()}, got.Start, got.Error
 	if diff := cmp.Diff(want, got, addresses); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -327,7 +327,7 @@ func TestTooManyConnections(t *testing.T) {
 
 func lineOf(end time.Time) string {
 	return fmt.Sprintf("meshwatch/1 down=10.0.0.1|40000|10.0.0.2|8080 up=127.0.0.6|50000|10.0.0.2|8080 id=id%%201 method=GET path=%%2Fa%%20b host=backend%%3A8080 "+
-		"status=200 flags=-- end=%d took=12 upto=1+0+2", end.UnixMicro())
+		"status=200 flags=-- start=%d end=%d upto=1+2 answer=4", end.UnixMicro()-12_000, end.UnixMicro())
 }
 
 func saidByHAProxy() journey.Said {
@@ -335,7 +335,7 @@ func saidByHAProxy() journey.Said {
 		Downstream: journey.Connection{Local: netip.MustParseAddrPort("10.0.0.2:8080"), Remote: netip.MustParseAddrPort("10.0.0.1:40000")},
 		Upstream:   journey.Connection{Local: netip.MustParseAddrPort("127.0.0.6:50000"), Remote: netip.MustParseAddrPort("10.0.0.2:8080")},
 		RequestID:  "id 1", Method: "GET", Path: "/a b", Authority: "backend:8080", Status: 200,
-		Duration: 12 * time.Millisecond, Upto: 3 * time.Millisecond, Error: haproxyError,
+		Duration: 12 * time.Millisecond, Upto: time.Millisecond, Answer: 10 * time.Millisecond, Early: haproxyTurn,
 	}
 }
 
@@ -347,13 +347,16 @@ func TestHAProxy(t *testing.T) {
 	}
 	address := free.LocalAddr().String()
 	_ = free.Close()
-	s, set := listen(t, Options{HAProxy: []string{path, address}})
+	ring := filepath.Join(t.TempDir(), "ring")
+	s, set := listen(t, Options{HAProxy: []string{path, address}, Rings: []string{ring, address}})
 	for _, to := range []struct {
 		network, address string
 		by               journey.Speaker
 	}{
 		{"unixgram", path, journey.Speaker{Pid: os.Getpid()}},
 		{"udp", address, journey.Speaker{Addr: netip.MustParseAddr("127.0.0.1")}},
+		{"unix", ring, journey.Speaker{Pid: os.Getpid()}},
+		{"tcp", address, journey.Speaker{Addr: netip.MustParseAddr("127.0.0.1")}},
 	} {
 		c, err := net.Dial(to.network, to.address)
 		if err != nil {
@@ -361,6 +364,9 @@ func TestHAProxy(t *testing.T) {
 		}
 		before := monotonic()
 		for _, text := range []string{"<134>Nov 27 22:00:00 haproxy[7]: Proxy mesh started.", lineOf(time.Now()), "<134>1 - " + lineOf(time.Now()) + "\n", strings.Repeat("x", mostLine+1)} {
+			if to.network == "unix" || to.network == "tcp" {
+				text = fmt.Sprintf("%d %s", len(text), text)
+			}
 			if _, err := c.Write([]byte(text)); err != nil {
 				t.Fatal(err)
 			}
@@ -372,14 +378,14 @@ func TestHAProxy(t *testing.T) {
 				t.Errorf("began at %d", got.Start)
 			}
 			want := saidByHAProxy()
-			want.By, want.Start = to.by, got.Start
+			want.By, want.Start, want.Error = to.by, got.Start, got.Error
 			if diff := cmp.Diff(want, got, addresses); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", to.network, diff)
 			}
 		}
 	}
-	counted(t, set, "not-a-request", 2)
-	counted(t, set, "too-long", 2)
+	counted(t, set, "not-a-request", 4)
+	counted(t, set, "too-long", 4)
 }
 
 // docs/audit.md has the log-format that is read.
@@ -391,18 +397,18 @@ func TestLogFormatIsDocumented(t *testing.T) {
 }
 
 func TestLines(t *testing.T) {
-	const good = "down=10.0.0.1|1|10.0.0.2|2 up=-|-|-|- id=- method=<BADREQ> path=- host=- status=-1 flags=CR end=1 took=0 upto=-1+-1+-1"
+	const good = "down=10.0.0.1|1|10.0.0.2|2 up=-|-|-|- id=- method=<BADREQ> path=- host=- status=-1 flags=CR start=- end=1 upto=-1+-1 answer=-1"
 	e, _, ok := parseLine(good)
 	want := journey.Said{
-		Downstream: journey.Connection{Local: netip.MustParseAddrPort("10.0.0.2:2"), Remote: netip.MustParseAddrPort("10.0.0.1:1")}, Flags: "CR", Error: haproxyError,
+		Downstream: journey.Connection{Local: netip.MustParseAddrPort("10.0.0.2:2"), Remote: netip.MustParseAddrPort("10.0.0.1:1")}, Flags: "CR", Early: haproxyTurn,
 	}
 	if diff := cmp.Diff(want, e, addresses); diff != "" || !ok {
 		t.Errorf("%t (-want +got):\n%s", ok, diff)
 	}
 	for _, change := range [][2]string{
 		{"10.0.0.1|1|", "10.0.0.1|0|"}, {"10.0.0.1|1|", "10.0.0.1|65536|"}, {"10.0.0.1|1|", "fe80::1%eth0|1|"}, {"10.0.0.1|1|", "-|-|"}, {"|2 ", "|2|3 "}, {"up=-|-|-|-", "up=-"},
-		{"id=-", "id=%2"}, {"id=-", "id=- id=-"}, {"id=-", "id"}, {"end=1", "end=-1"}, {"end=1", "end=99999999999999999999"}, {"took=0", "took=x"}, {"took=0", "took=3600001"},
-		{"status=-1", "status=1000"}, {"took=0 ", ""}, {"down", "DOWN"},
+		{"id=-", "id=%2"}, {"id=-", "id=- id=-"}, {"id=-", "id"}, {"end=1", "end=-1"}, {"end=1", "end=99999999999999999999"}, {"start=-", "start=x"}, {"start=-", "start=2"}, {"start=- end=1", "start=1 end=3600000002"},
+		{"status=-1", "status=1000"}, {"start=- ", ""}, {"down", "DOWN"},
 	} {
 		text := strings.Replace(good, change[0], change[1], 1)
 		if text == good {

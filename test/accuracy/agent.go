@@ -53,6 +53,9 @@ topology: {file: %q}
 namespaces: {exclude: [%s]}
 `
 
+// hears has joins made of what Envoys or HAProxies say.
+const hears = "access_logs: {%s: [%q], use: join, per_second: 1000000, per_peer: 1000000}\n"
+
 // startAgent returns when the agent records. dir is for its files.
 func startAgent(ctx context.Context, bin, dir, depth string, l *lab.Lab) (_ *agent, err error) {
 	config, topology, socket := filepath.Join(dir, "agent.yaml"), filepath.Join(dir, "topology.yaml"), filepath.Join(dir, "agent.sock")
@@ -61,6 +64,12 @@ func startAgent(ctx context.Context, bin, dir, depth string, l *lab.Lab) (_ *age
 		return nil, err
 	}
 	text := fmt.Sprintf(configuration, depth, truthHeader, socket, topology, `"`+strings.Join(l.Others(), `", "`)+`"`)
+	switch {
+	case l.Options.ALS != "":
+		text += fmt.Sprintf(hears, "envoy", l.Options.ALS)
+	case l.Options.Said != "":
+		text += fmt.Sprintf(hears, "haproxy_rings", l.Options.Said)
+	}
 	if err := errors.Join(os.WriteFile(topology, workloads, 0o600), os.WriteFile(config, []byte(text), 0o600)); err != nil {
 		return nil, fmt.Errorf("write the agent's configuration: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -122,6 +123,15 @@ func (a *asked) measure(ctx context.Context, scenario string, res *result.Result
 	r.scenario = scenario
 	if r.options, err = options(scenario, a.options); err != nil {
 		return nil, err
+	}
+	for _, socket := range []*string{&r.options.ALS, &r.options.Said} {
+		if *socket == "" {
+			continue
+		}
+		*socket = filepath.Join(r.dir, *socket)
+		if err := os.Chmod(r.dir, 0o755); err != nil { //nolint:gosec // proxies come in
+			return nil, err
+		}
 	}
 	switch scenario {
 	case oddities:

@@ -21,6 +21,7 @@ const (
 	barClaimedVaried = 99.0
 	barClaimedFew    = 99.0 // of requests that look alike, up to 4 under way per worker
 	barClaimedSome   = 90.0 // and up to 16; beyond, what can be proven
+	barClaimedSaid   = 99.9 // where the sidecar says it, of those that were recorded whole
 	barWrongShare    = 0.1
 )
 
@@ -28,6 +29,7 @@ const (
 type relayScore struct {
 	Claimed   map[string]map[string]*claimed `json:"claimed"`   // kind → method
 	Unjoined  map[string]map[int]int         `json:"unjoined"`  // kind → candidates, as the agent has them → exchanges that stayed apart
+	Apart     map[string]int                 `json:"apart"`     // kind → those of them that were recorded whole, and their causes too
 	Exchanges int                            `json:"exchanges"` // of requests that are scored
 	Paired    int                            `json:"paired"`    // of them: with the response that is theirs
 	Traces    int                            `json:"traces"`    // requests that are scored
@@ -43,7 +45,7 @@ type claimed struct {
 }
 
 func newRelayScore() *relayScore {
-	return &relayScore{Claimed: map[string]map[string]*claimed{}, Unjoined: map[string]map[int]int{}}
+	return &relayScore{Claimed: map[string]map[string]*claimed{}, Unjoined: map[string]map[int]int{}, Apart: map[string]int{}}
 }
 
 // relays scores a journey's. members has the truth: the id in its head says whose an exchange is, the access logs which of its legs.
@@ -62,6 +64,9 @@ func (s *scorer) relays(j *journey.Journey, members []member) {
 		sc.Exchanges++
 		if e.Response != nil && e.Response.Start >= e.Request.Recv {
 			sc.Paired++
+			if m.leg >= 0 {
+				r.whole |= 1 << m.leg
+			}
 		}
 		if m.bad {
 			sc.Disagree++
@@ -75,6 +80,7 @@ func (s *scorer) relays(j *journey.Journey, members []member) {
 				sc.Unjoined[kind] = map[int]int{}
 			}
 			sc.Unjoined[kind][j.Candidates]++
+			r.lone |= 1 << m.leg
 			continue
 		}
 		sc.claim(kind, of[i], members[e.Parent], m)
@@ -105,6 +111,11 @@ func (sc *relayScore) claim(kind string, r *journey.Relay, parent, m member) {
 // trace scores a request as a whole.
 func (sc *relayScore) trace(r *request) {
 	sc.Traces++
+	for leg := legEdge + 1; leg < legCount; leg++ {
+		if both := uint8(3) << (leg - 1); r.lone&(1<<leg) != 0 && r.whole&both == both {
+			sc.Apart[kinds[leg]]++
+		}
+	}
 	if !r.wrong && r.roots == 1 && r.main == allLegs {
 		sc.Whole++
 	}
@@ -162,6 +173,9 @@ func (out *level) relayBars(res *result.Result, name string) {
 	share := percent(r+w, r+w+apart)
 	perWorker := float64(out.Connections) / float64(out.workers())
 	switch {
+	case said(out.Scenario):
+		res.Bar("claimed_"+name, percent(r+w, r+w+sc.Apart["sidecar out"]), "%", result.Higher, barClaimedSaid)
+		res.Bar("wrong_said_"+name, float64(sc.methods()[string(journey.MethodProxyLog)].Wrong), "", result.Lower, barWrong)
 	case varied(out.Scenario):
 		res.Bar("claimed_"+name, share, "%", result.Higher, barClaimedVaried)
 	case perWorker <= 4:
@@ -185,7 +199,7 @@ func (p *printer) relays(l *level) {
 			p.line("    %-12s %8d right %5d wrong; said to be sure %.2f %%, were right %.2f %%", method, c.Right, c.Wrong,
 				100*c.Confidence/float64(c.Right+c.Wrong), percent(c.Right, c.Right+c.Wrong))
 		}
-		p.line("    apart, by candidates: %s", byCandidates(sc.Unjoined[kind]))
+		p.line("    apart, by candidates: %s; recorded whole, with their causes: %d", byCandidates(sc.Unjoined[kind]), sc.Apart[kind])
 	}
 }
 

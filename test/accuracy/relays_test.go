@@ -43,7 +43,7 @@ func TestRelays(t *testing.T) {
 	right := func() *relayScore {
 		return &relayScore{
 			Claimed:  map[string]map[string]*claimed{"gateway": byID(3), "sidecar in": byID(6), "app": byID(3), "sidecar out": byID(3)},
-			Unjoined: map[string]map[int]int{}, Exchanges: 18, Paired: 18, Traces: 3, Whole: 3,
+			Unjoined: map[string]map[int]int{}, Apart: map[string]int{}, Exchanges: 18, Paired: 18, Traces: 3, Whole: 3,
 		}
 	}
 	for _, c := range []struct {
@@ -62,7 +62,18 @@ func TestRelays(t *testing.T) {
 			s.Claimed["app"] = byID(2)
 			s.Claimed["sidecar out"] = map[string]*claimed{"request-id": {Right: 2, Confidence: 2}, "content": {Right: 1, Confidence: 0.9}}
 			s.Unjoined["app"] = map[int]int{2: 1}
+			s.Apart["app"] = 1
 			s.Whole = 2
+		}},
+		{"apart, as its cause was not recorded whole", func(_ *world, list js) js {
+			a, b := part(list[1], 0, 3), part(list[1], 3, 6)
+			a.Relays, b.Relays = list[1].Relays[:2], []journey.Relay{{From: 0, To: 1, Method: journey.MethodRequestID, Confidence: 1}, {From: 1, To: 2, Method: journey.MethodRequestID, Confidence: 1}}
+			a.Exchanges[legFrontend].Response = nil
+			return append(js{list[0], list[2], list[3]}, a, b)
+		}, func(s *relayScore) {
+			s.Claimed["app"] = byID(2)
+			s.Unjoined["app"] = map[int]int{0: 1}
+			s.Paired, s.Whole = 17, 2
 		}},
 		{"another's leg", func(_ *world, list js) js {
 			a, b := list[1].Exchanges, list[2].Exchanges

@@ -33,6 +33,9 @@ func scenarios() map[string]lab.Options {
 		"no-ids-mtls-varied":    {Sidecar: lab.SidecarEnvoy, Anonymous: true, TLS: true},
 		"no-ids-mtls-h2":        {Sidecar: lab.SidecarEnvoy, Anonymous: true, TLS: true, HTTP2: true},
 		"no-ids-mtls-h2-varied": {Sidecar: lab.SidecarEnvoy, Anonymous: true, TLS: true, HTTP2: true},
+		"no-ids-als":            {Sidecar: lab.SidecarEnvoy, Anonymous: true, ALS: "als"},
+		"no-ids-mtls-h2-als":    {Sidecar: lab.SidecarEnvoy, Anonymous: true, TLS: true, HTTP2: true, ALS: "als"},
+		"no-ids-haproxy-ring":   {Sidecar: lab.SidecarHAProxy, Anonymous: true, Threads: 4, Said: "ring"},
 		"no-ids-haproxy":        {Sidecar: lab.SidecarHAProxy, Anonymous: true, Threads: 4},
 		"no-ids-haproxy-varied": {Sidecar: lab.SidecarHAProxy, Anonymous: true, Threads: 4},
 	}
@@ -43,6 +46,12 @@ const all = "all"
 
 // anonymous says whether a scenario is one in which apps hand on no ids: what comes out of them is a journey of its own.
 func anonymous(scenario string) bool { return strings.HasPrefix(scenario, "no-ids") }
+
+// said says whether proxies say in a scenario what they do.
+func said(scenario string) bool {
+	o := scenarios()[scenario]
+	return o.ALS != "" || o.Said != ""
+}
 
 // varied says whether a scenario's requests differ.
 func varied(scenario string) bool { return strings.HasSuffix(scenario, "-varied") }

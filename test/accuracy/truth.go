@@ -21,6 +21,8 @@ type request struct {
 	roots uint8 // journeys that begin at the client
 	main  uint8 // legs in such a journey
 	apart uint8 // legs in others
+	whole uint8 // legs that were recorded with the response that is theirs, wherever they are
+	lone  uint8 // legs that begin a journey
 	wrong bool  // joined with what is not of this request
 	flaw  cause // first fault of the journey
 	why   string

@@ -119,7 +119,8 @@ func readAccessLog(pod, name string, yield func(Access, error) bool) bool {
 
 func parseAccess(pod string, line []byte) (Access, error) {
 	a := Access{Pod: pod}
-	if err := json.Unmarshal(line, &a); err != nil {
+	// with Options.Said it is the structured data of HAProxy's line (RFC 5424), and what the agent is told stands behind it
+	if err := json.NewDecoder(bytes.NewReader(line[max(bytes.IndexByte(line, '{'), 0):])).Decode(&a); err != nil {
 		return Access{Pod: pod}, fmt.Errorf("read access log of %s: %w: %s", pod, err, line)
 	}
 	for _, s := range []*string{&a.RequestID, &a.TruthID} {

@@ -40,7 +40,7 @@ type Options struct {
 	IPv6       bool    `json:"ipv6"`        // requests travel over IPv6; both families are configured anyway
 	AccessLogs bool    `json:"access_logs"` // the proxies log every request, see AccessLog
 	ALS        string  `json:"als"`         // Envoys tell their access log to the service at this unix socket, which may come and go
-	Said       string  `json:"said"`        // HAProxies tell their log to this unix datagram socket; not with AccessLogs
+	Said       string  `json:"said"`        // HAProxies' rings tell their log to this unix stream socket, which may come and go
 	TLS        bool    `json:"tls"`         // mutual TLS 1.3 between gateway and sidecars, and TLS from the client to the gateway
 	HTTP2      bool    `json:"http2"`       // with TLS: Envoy sidecars speak HTTP/2 to each other
 	GRPC       bool    `json:"grpc"`        // with Envoy: the apps speak gRPC (package rpc), so every leg is HTTP/2
@@ -56,8 +56,6 @@ func (o Options) check() error {
 	switch {
 	case o.HTTP2 && (!o.TLS || o.Sidecar != SidecarEnvoy):
 		return fmt.Errorf("build a lab: HTTP/2 between sidecars needs TLS and Envoy, not sidecar %s with TLS %t", o.Sidecar, o.TLS)
-	case o.AccessLogs && o.Said != "":
-		return fmt.Errorf("build a lab: HAProxy has one format for its log: choose access logs, or telling them to %s", o.Said)
 	case o.GRPC && o.Sidecar != SidecarEnvoy:
 		return fmt.Errorf("build a lab: gRPC needs Envoy, not sidecar %s", o.Sidecar)
 	}

@@ -20,7 +20,7 @@ type proxyConf struct {
 	AccessLog    string      // file that Envoy writes, empty: no access log
 	LogThreads   []logThread // HAProxy's frontends, see there
 	ALS          string      // unix socket that Envoy tells its access log to, empty: none
-	Said         string      // unix datagram socket that HAProxy tells its log to, empty: none
+	Said         string      // unix stream socket that HAProxy's ring tells its log to, empty: none
 	AppPort      int
 	GatewayPort  int
 	OutboundPort int
