@@ -174,9 +174,11 @@ func (j *Joiner) close(l *Leg, side uint8, f *bpf.Flight) {
 	if h, ok := j.halves[f.SendSk]; ok && h.leg == l { // else it is another connection's by now
 		delete(j.halves, f.SendSk)
 	}
-	l.closed |= 1 << side
+	if l.closed |= 1 << side; !l.ends[1-side].known {
+		l.closed = bothClosed // nobody finds the leg any more
+	}
 	// what the other end wrote may still be on its way to us, unless this end can no longer read it
-	if why == "reset" || l.closed == bothClosed || !l.ends[1-side].known {
+	if why == "reset" || l.closed == bothClosed {
 		j.fail(l, why)
 	}
 }
