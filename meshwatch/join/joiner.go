@@ -97,6 +97,7 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want Want) {
 	if flags&bpf.FlagSYN != 0 {
 		s := &l.dirs[d]
 		s.last, s.end, s.seen = uint32(f.Id), f.Seq+1, true //nolint:gosec // low half, as Flight.Prev
+		s.upto, s.counted = s.end, true
 		l.opener = d + 1
 		if j.cfg.Began != nil {
 			j.cfg.Began(f, BytesUnknown, OpenedBySender)
@@ -263,6 +264,7 @@ func (j *Joiner) supersede(s *stream) {
 	}
 	if m := s.cur; m != nil {
 		m.current = false
+		s.count(m)
 		if m.exchange == nil && !slices.Contains(m.leg.early, m) { // it never said what it is, or answers nothing
 			j.freeMessage(m)
 		}
