@@ -182,7 +182,8 @@ static __always_inline struct stalled *plain_again(u64 object, u64 num, u32 firs
 }
 
 /* A call is made again: the library writes what is left of what the first one had, and then what later ones had more. Captures both, or the
- * latter where the former is tied. How many bytes, or 0.
+ * latter where the former is tied. How many bytes, or 0. Of more than one record, only the first was made when the call stalled: what later
+ * ones had more begins within a record, of which nobody knows which it is. So it is left out, unless nothing is tied: then it is all one write.
  */
 static __noinline u32 plain_more(struct thread *t, struct stalled *k, const void *buf, struct write *w, u32 *pos)
 {
@@ -203,7 +204,14 @@ static __noinline u32 plain_more(struct thread *t, struct stalled *k, const void
 	if (k->tied) {
 		t->before = k->num;
 		w->num = more_num;
-		return more_len;
+		if (k->num <= RECORD_BYTES || !more_num)
+			return more_len;
+		lose(LOSS_PLAIN_TIE);
+		return 0;
+	}
+	if (k->num > RECORD_BYTES) {
+		len = k->len < k->num ? k->len : k->num + more_len;
+		return plain_copy(buf, len < FRAMES_BYTES ? len : FRAMES_BYTES, pos);
 	}
 	t->more_num = more_num;
 	t->more_pos = *pos;

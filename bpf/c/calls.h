@@ -97,8 +97,13 @@ static __noinline int plain_wrote(const struct wrote *w)
 		return 0;
 	}
 	if (opaque && f->seq == start) {
-		if (f->flags & FLIGHT_PLAIN || !record_fits(f, t->num)) {
+		if (f->flags & FLIGHT_PLAIN || !(t->before ? record_within(f, t->num) : record_fits(f, t->num))) {
 			t->other = 1; /* a handshake's */
+			if (t->before) { /* in a call that is made again: what follows may be any part of it */
+				t->state = THREAD_WROTE;
+				t->len = 0;
+				lose(LOSS_PLAIN_TIE);
+			}
 			return 0;
 		}
 		part = record_first(f) > wire;
