@@ -108,8 +108,12 @@ func (j *Joiner) response(m *Message) {
 	l := m.leg
 	s := &l.dirs[m.dir]
 	skipped := s.skips(m)
-	if skipped && l.pipelines {
+	switch {
+	case !l.pipelines:
+	case skipped:
 		l.doubtsAll() // which of them was answered by what is missing?
+	case !s.counted && l.hasAnswered && before(l.answered, m.Seq):
+		l.answered = m.Seq // all of it was of the one before, also what was sent since that was looked at
 	}
 	if j.head(m).Interim {
 		l.answered, l.hasAnswered = m.End, true
