@@ -179,6 +179,8 @@ static __noinline int plain_reads(struct flight *f, u64 sk)
 {
 	struct thread *t = thread_find((u32)bpf_get_current_pid_tgid());
 
+	if ((!t || t->state != THREAD_READS) && *(volatile u32 *)&mw_control.tls & TLS_GO)
+		t = goroutine_find();
 	if (!t || t->state != THREAD_READS)
 		return 0;
 	t->sk = sk;
