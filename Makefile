@@ -8,7 +8,7 @@ FAULT ?= app
 KEEP ?=
 SIDECAR ?=
 # The measurement: BENCH are flags such as --only haproxy,bulk, see go run ./test/bench --help.
-# Accuracy: SCENARIO=cleartext|mtls|mtls-h2|grpc|haproxy-tls|oddities|no-ids…|all is what the mesh speaks (no-ids: apps hand on no ids), cluster a Kubernetes with Istio; ACCURACY
+# Accuracy: SCENARIO=cleartext|mtls|mtls-h2|grpc|haproxy-tls|oddities|oddities-mtls|no-ids…|all is what the mesh speaks (no-ids: apps hand on no ids), cluster a Kubernetes with Istio; ACCURACY
 # are flags such as --loads churn.
 SCENARIO ?=
 ACCURACY ?=

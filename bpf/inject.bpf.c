@@ -138,7 +138,7 @@ static __noinline int connected(struct bpf_sock_ops *ctx)
 	const struct syn *s = syn_at(seq);
 	struct conn *c;
 
-	if (s->netns != netns || s->seq != seq || s->ack != ack || !sk || tp->is_mptcp || tp->write_seq != seq)
+	if (s->netns != netns || s->seq != seq || s->ack != ack || !sk || is_mptcp(kern->sk) || tp->write_seq != seq)
 		return 0;
 	if (!bpf_map_lookup_elem(&mw_pods, &netns))
 		return 0;

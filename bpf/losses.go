@@ -19,6 +19,7 @@ var lossReasons = [...]string{
 	netfilterLossLOSS_PLAIN_TIE:      "plaintext-without-message",
 	netfilterLossLOSS_PLAIN_THREADS:  "thread-set-full",
 	netfilterLossLOSS_GO:             "goroutine-not-known",
+	netfilterLossLOSS_MPTCP:          "mptcp-connection",
 }
 
 var _ = [1]struct{}{}[len(lossReasons)-int(netfilterLossLOSS_MAX)] // every reason has a name

@@ -112,7 +112,8 @@ const (
 	netfilterLossLOSS_PLAIN_TIE      netfilterLoss = 12
 	netfilterLossLOSS_PLAIN_THREADS  netfilterLoss = 13
 	netfilterLossLOSS_GO             netfilterLoss = 14
-	netfilterLossLOSS_MAX            netfilterLoss = 15
+	netfilterLossLOSS_MPTCP          netfilterLoss = 15
+	netfilterLossLOSS_MAX            netfilterLoss = 16
 )
 
 type netfilterStamp struct {

@@ -290,7 +290,7 @@ func (r *Recorder) programs() []*ebpf.Program {
 		out = append(out, i.objs.MwOpen, i.objs.MwMsg)
 	}
 	if p := r.TLS; p != nil {
-		out = append(out, p.objs.MwSslWrite, p.objs.MwSslWriteEx, p.objs.MwGoWrite, p.objs.MwSslRead, p.objs.MwSslReadEx, p.objs.MwSslReadEnd)
+		out = append(out, p.objs.MwSslWrite, p.objs.MwSslWriteEx, p.objs.MwGoWrite, p.objs.MwSslRead, p.objs.MwSslReadEx, p.objs.MwSslReadEnd, p.objs.MwGoRead, p.objs.MwGoReadEnd)
 	}
 	if g := r.GoHTTP; g != nil {
 		out = append(out, g.objs.MwGoTrip, g.objs.MwGoWrites)

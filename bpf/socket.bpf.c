@@ -11,7 +11,7 @@
 
 static __always_inline int is_tcp(struct sock *sk)
 {
-	/* MPTCP listeners are the default in Go since 1.24: their struct sock is no tcp_sock */
+	/* not the sockets that programs have of MPTCP: their struct sock is no tcp_sock */
 	return sk && sk->sk_protocol == IPPROTO_TCP &&
 	       (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6);
 }
@@ -120,6 +120,29 @@ static __always_inline struct flight *socket_flight(struct sock *sk, u32 seq, u6
 	return index_find(seq, bpf_ntohs(sk->__sk_common.skc_dport), sk->__sk_common.skc_num, CAST(sk, struct tcp_sock)->snd_nxt, ACK_BEHIND, entry);
 }
 
+/* Ends a flight that nobody will read: there is nothing more to find. */
+static __noinline void flight_unread(struct flight *f, u64 now, u32 netns, u64 end)
+{
+	u64 *entry = index_entry(f->seq);
+
+	if (entry && (u32)(*entry >> 32) == (u32)f->id)
+		*entry = 0;
+	no_receiver(f, now);
+	f->recv_netns = netns;
+	f->recv_end_ns = end;
+	if (!f->send_ns)
+		f->send_ns = now;
+	barrier();
+	f->recv_ns = now;
+}
+
+/* A flight has come to a socket of MPTCP, of which no program is seen to read: there is no message. */
+static __noinline void flight_retract(struct flight *f)
+{
+	f->flags = FLIGHT_CLOSE;
+	flight_unread(f, bpf_ktime_get_ns(), 0, 0);
+}
+
 /* A segment has come to the socket it is for. Its sequence numbers are in struct tcp_skb_cb, which begins with them (net/tcp.h). */
 SEC("tp_btf/tcp_probe")
 int BPF_PROG(mw_arrive, struct sock *sk, struct sk_buff *skb)
@@ -133,6 +156,10 @@ int BPF_PROG(mw_arrive, struct sock *sk, struct sk_buff *skb)
 	f = socket_flight(sk, seq, &entry);
 	if (!f)
 		return 0;
+	if (unlikely(is_mptcp(sk))) {
+		flight_retract(f);
+		return 0;
+	}
 	n = f->nstamps - 1;
 	if (n < MAX_STAMPS && f->stamps[n].place >> 28 == HOOK_DELIVERED) /* a netfilter hook has said it */
 		return 0;
@@ -246,7 +273,7 @@ int BPF_PROG(mw_recv, struct sock *sk, int ret, int flags)
 	r.at = r.upto - ret;
 	touch(socket_first(sock_id(sk)));
 	f = read_find(&r, &entry);
-	r.s = socket_find(sock_id(sk)) ?: socket_make(sock_id(sk), tp->write_seq);
+	r.s = socket_find(sock_id(sk)) ?: socket_make(sk, tp->write_seq);
 	r.s->turned = 1;
 	r.now = bpf_ktime_get_ns();
 	if (unlikely(*(volatile u32 *)&mw_control.tls & TLS_READS)) /* ahead of the mark that it was read */
@@ -257,22 +284,6 @@ int BPF_PROG(mw_recv, struct sock *sk, int ret, int flags)
 		read_other(&copy, none);
 	}
 	return 0;
-}
-
-/* Ends a flight that nobody will read: there is nothing more to find. */
-static __noinline void flight_unread(struct flight *f, u64 now, u32 netns, u64 end)
-{
-	u64 *entry = index_entry(f->seq);
-
-	if (entry && (u32)(*entry >> 32) == (u32)f->id)
-		*entry = 0;
-	no_receiver(f, now);
-	f->recv_netns = netns;
-	f->recv_end_ns = end;
-	if (!f->send_ns)
-		f->send_ns = now;
-	barrier();
-	f->recv_ns = now;
 }
 
 /* Ends the SYN of a socket that waits no more for its answer: it has come, or nobody waits for it. */
@@ -324,7 +335,7 @@ int BPF_PROG(mw_state, struct sock *sk, int oldstate, int newstate)
 		return 0;
 	}
 	if (!s)
-		socket_make(sock_id(sk), tp->write_seq);
+		socket_make(sk, tp->write_seq);
 	else
 		s->next = tp->write_seq;
 	return 0;

@@ -2,7 +2,7 @@
 //go:build ignore
 
 /* Plaintext where TLS libraries take it and give it (uprobe.multi, Linux 6.6): SSL_write and SSL_read and their _ex forms of OpenSSL and
- * BoringSSL, and crypto/tls's (*Conn).Write of Go. x86-64: arguments are where its ABI, or Go's, has them.
+ * BoringSSL, and crypto/tls's (*Conn).Write and Read of Go. x86-64: arguments are where its ABI, or Go's, has them.
  */
 #include "c/frames.h"
 
@@ -182,7 +182,8 @@ static __always_inline struct stalled *plain_again(u64 object, u64 num, u32 firs
 }
 
 /* A call is made again: the library writes what is left of what the first one had, and then what later ones had more. Captures both, or the
- * latter where the former is tied. How many bytes, or 0.
+ * latter where the former is tied. How many bytes, or 0. Of more than one record, only the first was made when the call stalled: what later
+ * ones had more begins within a record, of which nobody knows which it is. So it is left out, unless nothing is tied: then it is all one write.
  */
 static __noinline u32 plain_more(struct thread *t, struct stalled *k, const void *buf, struct write *w, u32 *pos)
 {
@@ -203,7 +204,14 @@ static __noinline u32 plain_more(struct thread *t, struct stalled *k, const void
 	if (k->tied) {
 		t->before = k->num;
 		w->num = more_num;
-		return more_len;
+		if (k->num <= RECORD_BYTES || !more_num)
+			return more_len;
+		lose(LOSS_PLAIN_TIE);
+		return 0;
+	}
+	if (k->num > RECORD_BYTES) {
+		len = k->len < k->num ? k->len : k->num + more_len;
+		return plain_copy(buf, len < FRAMES_BYTES ? len : FRAMES_BYTES, pos);
 	}
 	t->more_num = more_num;
 	t->more_pos = *pos;
@@ -272,18 +280,19 @@ int mw_go_write(struct pt_regs *ctx)
 	return plain_given(ctx->ax, (const void *)ctx->bx, ctx->cx, ctx->r14, bpf_get_attach_cookie(ctx));
 }
 
-/* A library is asked for plaintext by this thread. */
-static __always_inline int plain_asked(u64 addr, u64 buf, u64 size)
+/* A library is asked for plaintext by this thread, or by a goroutine of Go. */
+static __always_inline int plain_asked(u64 addr, u64 buf, u64 size, u64 go)
 {
 	u64 object = object_of(addr);
 	struct thread *t;
 
 	if (!enabled() || process_excluded())
 		return 0;
-	t = thread_of((u32)bpf_get_current_pid_tgid());
+	t = thread_of(go ? goroutine_number(go) : (u32)bpf_get_current_pid_tgid());
 	if (!t)
 		return 0;
 	plain_stalls(t);
+	t->go = go;
 	if (t->object != object)
 		t->sk = 0;
 	t->object = object;
@@ -331,23 +340,36 @@ static __always_inline int plain_got(struct thread *t, u64 num)
 SEC("uprobe.multi")
 int mw_ssl_read(struct pt_regs *ctx)
 {
-	return plain_asked(ctx->di, ctx->si, 0);
+	return plain_asked(ctx->di, ctx->si, 0, 0);
 }
 
 /* int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *readbytes) */
 SEC("uprobe.multi")
 int mw_ssl_read_ex(struct pt_regs *ctx)
 {
-	return plain_asked(ctx->di, ctx->si, ctx->cx);
+	return plain_asked(ctx->di, ctx->si, ctx->cx, 0);
 }
 
-/* Either returns: bytes, or 1. */
-SEC("uprobe.multi")
-int mw_ssl_read_end(struct pt_regs *ctx)
+/* Whether memory is of a goroutine's stack, which may have been moved meanwhile. Its bounds are what a struct g begins with. */
+static __always_inline int on_stack(u64 go, u64 buf)
 {
-	struct thread *t = thread_find((u32)bpf_get_current_pid_tgid());
-	s64 num = (s32)ctx->ax;
+	u64 bounds[2];
 
+	return bpf_probe_read_user(bounds, sizeof(bounds), (const void *)go) || (buf >= bounds[0] && buf < bounds[1]);
+}
+
+/* func (c *Conn) Read(b []byte) (int, error), by Go's ABIInternal */
+SEC("uprobe.multi")
+int mw_go_read(struct pt_regs *ctx)
+{
+	if (on_stack(ctx->r14, ctx->bx))
+		return 0;
+	return plain_asked(ctx->ax, ctx->bx, 0, ctx->r14);
+}
+
+/* A call that reads returns. */
+static __always_inline int plain_ends(struct thread *t, s64 num)
+{
 	if (!t || t->state != THREAD_READS)
 		return 0;
 	t->state = THREAD_IDLE;
@@ -360,6 +382,22 @@ int mw_ssl_read_end(struct pt_regs *ctx)
 	if (num <= 0 || num > 0x7fffffff)
 		return 0;
 	return plain_got(t, num);
+}
+
+/* SSL_read and SSL_read_ex return: bytes, or 1. */
+SEC("uprobe.multi")
+int mw_ssl_read_end(struct pt_regs *ctx)
+{
+	return plain_ends(thread_find((u32)bpf_get_current_pid_tgid()), (s32)ctx->ax);
+}
+
+/* (*Conn).Read is about to: at each of its RET. Return probes change the stack, which Go moves. */
+SEC("uprobe.multi")
+int mw_go_read_end(struct pt_regs *ctx)
+{
+	struct thread *t = thread_find(goroutine_number(ctx->r14));
+
+	return plain_ends(t && t->go == ctx->r14 ? t : 0, ctx->ax);
 }
 
 char _license[] SEC("license") = "GPL";

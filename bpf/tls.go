@@ -26,11 +26,13 @@ type TLSKind uint8
 
 // The kinds.
 const (
-	TLSWrite   TLSKind = iota // int SSL_write(SSL *, const void *, int)
-	TLSWriteEx                // int SSL_write_ex(SSL *, const void *, size_t, size_t *)
-	TLSGoWrite                // func (*tls.Conn) Write([]byte) (int, error)
-	TLSRead                   // int SSL_read(SSL *, void *, int), where it begins and where it returns
-	TLSReadEx                 // int SSL_read_ex(SSL *, void *, size_t, size_t *)
+	TLSWrite     TLSKind = iota // int SSL_write(SSL *, const void *, int)
+	TLSWriteEx                  // int SSL_write_ex(SSL *, const void *, size_t, size_t *)
+	TLSGoWrite                  // func (*tls.Conn) Write([]byte) (int, error)
+	TLSRead                     // int SSL_read(SSL *, void *, int), where it begins and where it returns
+	TLSReadEx                   // int SSL_read_ex(SSL *, void *, size_t, size_t *)
+	TLSGoRead                   // func (*tls.Conn) Read([]byte) (int, error), where it begins
+	TLSGoReadEnd                // each RET of it
 	tlsKinds
 )
 
@@ -108,26 +110,34 @@ func (p *Probes) attach(exe *link.Executable, kind TLSKind, opts *link.UprobeMul
 	objs := &p.t.objs
 	prog := [...]*ebpf.Program{
 		TLSWrite: objs.MwSslWrite, TLSWriteEx: objs.MwSslWriteEx, TLSGoWrite: objs.MwGoWrite, TLSRead: objs.MwSslRead, TLSReadEx: objs.MwSslReadEx,
+		TLSGoRead: objs.MwGoRead, TLSGoReadEnd: objs.MwGoReadEnd,
 	}[kind]
 	l, err := exe.UprobeMulti(nil, prog, opts)
 	if err != nil {
 		return err
 	}
 	p.links = append(p.links, l)
+	p.probes |= probesOf[kind]
 	if kind != TLSRead && kind != TLSReadEx {
-		p.probes |= uint32(netfilterTlsProbeTLS_WRITES)
-		if kind == TLSGoWrite {
-			p.probes |= uint32(netfilterTlsProbeTLS_GO)
-		}
 		return nil
 	}
-	p.probes |= uint32(netfilterTlsProbeTLS_READS)
 	l, err = exe.UretprobeMulti(nil, objs.MwSslReadEnd, opts)
 	if err != nil {
 		return err
 	}
 	p.links = append(p.links, l)
 	return nil
+}
+
+// probesOf is the enum tls_probe of a kind.
+var probesOf = [...]uint32{
+	TLSWrite:     uint32(netfilterTlsProbeTLS_WRITES),
+	TLSWriteEx:   uint32(netfilterTlsProbeTLS_WRITES),
+	TLSGoWrite:   uint32(netfilterTlsProbeTLS_WRITES | netfilterTlsProbeTLS_GO),
+	TLSRead:      uint32(netfilterTlsProbeTLS_READS),
+	TLSReadEx:    uint32(netfilterTlsProbeTLS_READS),
+	TLSGoRead:    uint32(netfilterTlsProbeTLS_READS | netfilterTlsProbeTLS_GO),
+	TLSGoReadEnd: uint32(netfilterTlsProbeTLS_READS | netfilterTlsProbeTLS_GO),
 }
 
 // Calls count since Attach.

@@ -24,6 +24,8 @@ type tlsTlsBinary struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	tlsMapMwLosses      = "mw_losses"
+	tlsProgMwGoRead     = "mw_go_read"
+	tlsProgMwGoReadEnd  = "mw_go_read_end"
 	tlsProgMwGoWrite    = "mw_go_write"
 	tlsProgMwSslRead    = "mw_ssl_read"
 	tlsProgMwSslReadEnd = "mw_ssl_read_end"
@@ -89,6 +91,8 @@ type tlsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tlsProgramSpecs struct {
+	MwGoRead     *ebpf.ProgramSpec `ebpf:"mw_go_read"`
+	MwGoReadEnd  *ebpf.ProgramSpec `ebpf:"mw_go_read_end"`
 	MwGoWrite    *ebpf.ProgramSpec `ebpf:"mw_go_write"`
 	MwSslRead    *ebpf.ProgramSpec `ebpf:"mw_ssl_read"`
 	MwSslReadEnd *ebpf.ProgramSpec `ebpf:"mw_ssl_read_end"`
@@ -179,6 +183,8 @@ type tlsVariables struct {
 //
 // It can be passed to loadTlsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tlsPrograms struct {
+	MwGoRead     *ebpf.Program `ebpf:"mw_go_read"`
+	MwGoReadEnd  *ebpf.Program `ebpf:"mw_go_read_end"`
 	MwGoWrite    *ebpf.Program `ebpf:"mw_go_write"`
 	MwSslRead    *ebpf.Program `ebpf:"mw_ssl_read"`
 	MwSslReadEnd *ebpf.Program `ebpf:"mw_ssl_read_end"`
@@ -189,6 +195,8 @@ type tlsPrograms struct {
 
 func (p *tlsPrograms) Close() error {
 	return _TlsClose(
+		p.MwGoRead,
+		p.MwGoReadEnd,
 		p.MwGoWrite,
 		p.MwSslRead,
 		p.MwSslReadEnd,

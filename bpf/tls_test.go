@@ -21,7 +21,6 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -297,91 +296,6 @@ func TestFramesThatWait(t *testing.T) {
 		t.Errorf("%d writes left within a packet: too few to show anything", inside)
 	}
 	t.Logf("%d of %d records are of writes that left within a packet", inside, len(flights))
-}
-
-// stalls sends a file to a port by TLS without blocking, in calls of all sizes. A call that the socket does not take is made again with what
-// was to be sent next behind it, as asyncio does. It prints how many were.
-const stalls = `
-import random, select, socket, ssl, sys
-random.seed(5)
-data, stalled, at, end = open(sys.argv[2], 'rb').read(), 0, 0, 0
-raw = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
-raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-context = ssl._create_unverified_context()
-conn = context.wrap_socket(raw)
-conn.setblocking(False)
-while at < len(data):
-    end = min(len(data), max(at, end) + random.choice((20, 300, 3000, 15000)))
-    while at < end:
-        try:
-            at += conn.send(data[at:end])
-        except ssl.SSLWantWriteError:
-            stalled += 1
-            select.select([], [conn], [])
-            if random.random() < 0.5 and end - at < 15500: # a record has 16 KB
-                end = min(len(data), end + random.choice((50, 500)))
-conn.setblocking(True)
-conn.recv(1) # the other end has read all
-print(stalled)
-`
-
-// Calls that stall are made again by their program: what was captured of them is neither lost nor taken twice.
-func TestFramesOfCallsThatStall(t *testing.T) {
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		t.Skip("no python3 here")
-	}
-	r := startEdges(t, Options{Sizes: DefaultSizes()})
-	so, err := exec.Command(python, "-c", "import _ssl; print(_ssl.__file__)").Output()
-	if err != nil {
-		t.Skipf("python3 has no OpenSSL: %v", err)
-	}
-	lib, points := libssl(t, strings.TrimSpace(string(so)))
-	p := probe(t, r, lib, points...)
-	stream, body := frames(mrand.New(mrand.NewPCG(7, 8)), 2<<20, 14) //nolint:gosec // no secret
-	file := filepath.Join(t.TempDir(), "stream")
-	if err := os.WriteFile(file, stream, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	port := ln.Addr().(*net.TCPAddr).Port
-	read := make(chan error, 1)
-	go func() { read <- readSlowly(ln, len(stream)) }()
-	out, err := exec.Command(python, "-c", stalls, strconv.Itoa(port), file).Output()
-	if err := errors.Join(err, <-read); err != nil {
-		t.Fatal(err)
-	}
-	framesCaptured(t, r, uint16(port), stream, body) //nolint:gosec // a port
-	stalled, err := strconv.Atoi(strings.TrimSpace(string(out)))
-	if err != nil || stalled < 20 {
-		t.Errorf("%s calls stalled: too few to show anything", out)
-	}
-	t.Logf("%d calls stalled, of %+v", stalled, p.Calls())
-}
-
-// readSlowly reads size bytes of the next connection with a small window, and closes it.
-func readSlowly(ln net.Listener, size int) error {
-	conn, err := ln.Accept()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	c := conn.(*tls.Conn)
-	if err := errors.Join(c.NetConn().(*net.TCPConn).SetReadBuffer(1<<14), c.SetDeadline(time.Now().Add(30*time.Second))); err != nil {
-		return err
-	}
-	buf := make([]byte, 50)
-	for size > 0 && err == nil {
-		var n int
-		n, err = c.Read(buf)
-		size -= n
-		runtime.Gosched()
-	}
-	return err
 }
 
 // An OpenSSL program as client: probes on its library by symbol.

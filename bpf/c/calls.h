@@ -97,8 +97,13 @@ static __noinline int plain_wrote(const struct wrote *w)
 		return 0;
 	}
 	if (opaque && f->seq == start) {
-		if (f->flags & FLIGHT_PLAIN || !record_fits(f, t->num)) {
+		if (f->flags & FLIGHT_PLAIN || !(t->before ? record_within(f, t->num) : record_fits(f, t->num))) {
 			t->other = 1; /* a handshake's */
+			if (t->before) { /* in a call that is made again: what follows may be any part of it */
+				t->state = THREAD_WROTE;
+				t->len = 0;
+				lose(LOSS_PLAIN_TIE);
+			}
 			return 0;
 		}
 		part = record_first(f) > wire;
@@ -174,6 +179,8 @@ static __noinline int plain_reads(struct flight *f, u64 sk)
 {
 	struct thread *t = thread_find((u32)bpf_get_current_pid_tgid());
 
+	if ((!t || t->state != THREAD_READS) && *(volatile u32 *)&mw_control.tls & TLS_GO)
+		t = goroutine_find();
 	if (!t || t->state != THREAD_READS)
 		return 0;
 	t->sk = sk;

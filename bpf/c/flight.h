@@ -44,6 +44,7 @@ enum loss {
 	LOSS_PLAIN_TIE,	     /* plaintext of which the write, or its record, was not seen */
 	LOSS_PLAIN_THREADS,  /* a thread in a TLS library lost its place to another one */
 	LOSS_GO,	     /* a request of Go's net/http: in whose goroutine it was made could not be noted, or not tied to it */
+	LOSS_MPTCP,	     /* a connection of an MPTCP socket, once: nothing of it is recorded */
 	LOSS_MAX,
 };
 
@@ -55,7 +56,7 @@ enum flight_flag {
 	FLIGHT_OPAQUE = 1 << 4,	 /* first bytes are a TLS record */
 	FLIGHT_HEAD_END = 1 << 5, /* the captured bytes end with an empty line, or HEAD_BYTES are full */
 	FLIGHT_RESET = 1 << 6,	 /* the connection was reset while this was its latest flight */
-	FLIGHT_CLOSE = 1 << 8,	 /* no message: the sending socket is closed */
+	FLIGHT_CLOSE = 1 << 8,	 /* no message: the sending socket is closed, or it talks to one of MPTCP */
 	FLIGHT_RECV_IPV6 = 1 << 7, /* the receiving socket is an IPv6 one */
 	FLIGHT_DROPPED = 1 << 10, /* drop_reason is this flight's */
 	FLIGHT_DEEP = 1 << 9,	 /* full depth: it began at a netfilter hook, and every device stamps it */
@@ -254,6 +255,16 @@ static __always_inline u32 task_netns(void)
 static __always_inline u64 sock_id(const struct sock *sk)
 {
 	return (u64)sk - (u64)section(&mw_control);
+}
+
+/* Whether a TCP socket is MPTCP's, below the one that its program has: what that writes and reads is not seen here. One that a listener with
+ * MPTCP accepted of a client without is a socket as others are, and the program's own.
+ */
+static __always_inline int is_mptcp(const struct sock *sk)
+{
+	const struct tcp_sock *tp = CAST(sk, struct tcp_sock);
+
+	return bpf_core_field_exists(tp->is_mptcp) && tp->is_mptcp;
 }
 
 /* Signed distance between sequence numbers, right across the wrap. */

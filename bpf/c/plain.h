@@ -86,6 +86,8 @@ struct stalled {
 	u32 pad;
 };
 
+#define RECORD_BYTES 16384 /* of plaintext in a record, at most (RFC 8446 §5.1) */
+
 #define STALLED 512 /* connections that stall at the same time; one that loses its place has its next plaintext not tied, counted */
 
 /* hash(object) → its call that stalled. Overwritten. */

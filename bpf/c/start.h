@@ -17,9 +17,12 @@ enum start {
 	START_CONT,	    /* more of a head that is not complete, unless the first bytes look like a message */
 };
 
-/* A fresh state for sk, in place of its own, a free or the less recently used one. */
-static __noinline struct socket *socket_make(u64 sk, u32 next)
+/* A fresh state for sock, in place of its own, a free or the less recently used one. With one of MPTCP no flight ever starts, as no program is
+ * seen to read from it.
+ */
+static __noinline struct socket *socket_make(const struct sock *sock, u32 next)
 {
+	u64 sk = sock_id(sock);
 	struct socket_set *set = sockets_of(socket_hash(sk));
 	struct socket *s = socket_first(sk);
 
@@ -46,6 +49,11 @@ static __noinline struct socket *socket_make(u64 sk, u32 next)
 	s->pieces = 0;
 	s->pending = 0;
 	s->turned = TURNED_NEW;
+	if (unlikely(is_mptcp(sock))) {
+		s->turned = 0;
+		if (!excluded(sock->__sk_common.skc_net.net->ns.inum))
+			lose(LOSS_MPTCP);
+	}
 	return s;
 }
 
@@ -96,9 +104,14 @@ static __noinline enum start start_other(struct sock *sk, const struct packet *p
 	struct socket *s = o->s;
 	struct flight *prev;
 
+	if (unlikely(is_mptcp(sk))) {
+		if (!s)
+			socket_make(sk, p->seq);
+		return START_NO;
+	}
 	if (p->syn) {
 		if (!s)
-			o->s = s = socket_make(sock_id(sk), p->seq + 1);
+			o->s = s = socket_make(sk, p->seq + 1);
 		return s->out_id && s->out_seq == p->seq ? START_NO : START_YES; /* no: sent again */
 	}
 	if (!s || (p->seq != s->next && socket_stale(s))) {
@@ -106,7 +119,7 @@ static __noinline enum start start_other(struct sock *sk, const struct packet *p
 
 		if (tp->snd_nxt != p->seq)
 			return START_NO;
-		o->s = socket_make(sock_id(sk), tp->write_seq);
+		o->s = socket_make(sk, tp->write_seq);
 		if (!tp->packets_out)
 			return START_YES;
 		lose(LOSS_UNKNOWN_SOCKET);

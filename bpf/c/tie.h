@@ -50,6 +50,14 @@ static __noinline int record_fits(const struct flight *f, u32 num)
 	return (r[0] == RECORD_APPLICATION && length_fits(record_length(r), num)) || length_fits(f->plain_len, num);
 }
 
+/* Whether it can be of any part of them: in a call that is made again with more, a record may have been made before that was added. */
+static __always_inline int record_within(const struct flight *f, u32 num)
+{
+	const u8 *r = (const u8 *)section(mw_heads) + (f->head_pos & (HEADS_SIZE - 1));
+
+	return f->head_len >= RECORD_HEADER && r[0] == RECORD_APPLICATION && record_length(r) <= num + RECORD_OVERHEAD_MAX;
+}
+
 /* Bytes of the record that a flight begins with. */
 static __always_inline u32 record_first(const struct flight *f)
 {

@@ -251,6 +251,7 @@ func TestSameIDInTurn(t *testing.T) {
 func TestPipelined(t *testing.T) {
 	w := newWorld(t)
 	c := w.conn(1, 2)
+	c.opens(0)
 	c.say(0, get("/1", id1)+get("/2", id2)) // in one write
 	a, ab := c.flight(1, ok(201, ""))
 	b, bb := c.flight(1, ok(202, ""))
@@ -263,6 +264,7 @@ func TestPipelined(t *testing.T) {
 func TestPipelinedWhileAnswered(t *testing.T) {
 	w := newWorld(t)
 	c := w.conn(1, 2)
+	c.opens(0)
 	c.ask("/1", "")
 	c.ask("/2", "")
 	c.answer(201)
@@ -374,6 +376,7 @@ func TestMissingFlights(t *testing.T) {
 	t.Run("request among pipelined ones", func(t *testing.T) {
 		w := newWorld(t)
 		c := w.conn(1, 2)
+		c.opens(0)
 		a, ab := c.flight(0, get("/1", ""))
 		c.flight(0, get("/2", "")) // lost
 		b, bb := c.flight(0, get("/3", ""))

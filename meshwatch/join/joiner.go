@@ -102,6 +102,7 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want Want) {
 	if flags&bpf.FlagSYN != 0 {
 		s := &l.dirs[d]
 		s.last, s.end, s.seen = uint32(f.Id), f.Seq+1, true //nolint:gosec // low half, as Flight.Prev
+		s.upto, s.counted = s.end, true
 		l.opener = d + 1
 		j.begins(f)
 		if j.cfg.Began != nil {
@@ -182,9 +183,11 @@ func (j *Joiner) close(l *Leg, side uint8, f *bpf.Flight) {
 	if h, ok := j.halves[f.SendSk]; ok && h.leg == l { // else it is another connection's by now
 		delete(j.halves, f.SendSk)
 	}
-	l.closed |= 1 << side
+	if l.closed |= 1 << side; !l.ends[1-side].known {
+		l.closed = bothClosed // nobody finds the leg any more
+	}
 	// what the other end wrote may still be on its way to us, unless this end can no longer read it
-	if why == "reset" || l.closed == bothClosed || !l.ends[1-side].known {
+	if why == "reset" || l.closed == bothClosed {
 		j.fail(l, why)
 	}
 }
@@ -269,6 +272,7 @@ func (j *Joiner) supersede(s *stream) {
 	}
 	if m := s.cur; m != nil {
 		m.current = false
+		s.count(m)
 		if m.exchange == nil && !slices.Contains(m.leg.early, m) { // it never said what it is, or answers nothing
 			j.freeMessage(m)
 		}

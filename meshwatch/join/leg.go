@@ -14,6 +14,11 @@ type Leg struct {
 	held        []held
 	answered    uint32 // end of the latest response, if hasAnswered
 	hasAnswered bool
+	asked       uint32 // what the latest request acknowledged, if hasAsked
+	hasAsked    bool
+	skipped     bool       // bytes before one that is early were not seen
+	pipelines   bool       // a request was sent before there was an answer to the one before
+	doubt       uint8      // requests in a row that must wait for their answer until they have one for sure, see doubts
 	multi       *multiplex // it speaks HTTP/2
 	begun       bool       // a flight of it was consumed
 	opener      uint8      // 1 + the direction of its SYN, 0: that was not seen
@@ -43,6 +48,8 @@ type stream struct {
 	end     uint32   // sequence consumed so far
 	seen    bool
 	gapped  bool   // a flight is missing before the next message
+	counted bool   // of the latest message, the length is known:
+	upto    uint32 // sequence after it
 	plain   bool   // it is TLS, of which plaintext was seen
 	opaque  uint8  // flights of it without, up to oneWay
 	rest    bool   // the body of a message that was given up goes on:
@@ -169,8 +176,21 @@ func (j *Joiner) ready(l *Leg, d uint8, f *bpf.Flight) bool {
 	if l.upgraded || l.multi != nil { // not requests and responses any more, or streams, which have ids
 		return true
 	}
+	if !o.seen {
+		return !l.holds(1-d, f.Ack)
+	}
 	// one more than the data: a FIN is acknowledged too
-	return !o.seen || f.Ack == 0 || !before(o.end+1, f.Ack)
+	return f.Ack == 0 || !before(o.end+1, f.Ack)
+}
+
+// holds says whether a flight of a direction is held that begins before a sequence number.
+func (l *Leg) holds(d uint8, seq uint32) bool {
+	for i := range l.held {
+		if h := &l.held[i]; h.dir == d && before(h.f.Seq, seq) {
+			return true
+		}
+	}
+	return false
 }
 
 // awaits says whether the flight before f on its socket is still to come: one that is not older than what was there when
@@ -192,6 +212,21 @@ func (s *stream) consumed(f *bpf.Flight) {
 		s.end = f.End
 	}
 	s.seen = true
+}
+
+// count notes where the message after m begins, if m says how long it is and is no TLS.
+func (s *stream) count(m *Message) {
+	s.upto, s.counted = m.Seq+uint32(m.length), m.fixed && !m.plain //nolint:gosec // modulo 2^32, as sequence numbers
+}
+
+// skips says whether something between m and the message before it was not seen: a flight, or bytes of one that was captured in part.
+func (s *stream) skips(m *Message) bool {
+	gapped := s.gapped
+	s.gapped = false
+	if s.counted && !m.plain {
+		return before(s.upto, m.Seq)
+	}
+	return gapped
 }
 
 func (j *Joiner) hold(l *Leg, d uint8, f *bpf.Flight, b []byte) {
@@ -254,15 +289,19 @@ func (j *Joiner) gap(l *Leg, d uint8, f *bpf.Flight) {
 	}
 	if o.seen && f.Ack != 0 && before(o.end+1, f.Ack) {
 		o.end = f.Ack
-		j.overtaken(l, o)
+		j.overtaken(l, o, s.counted && s.upto == f.Seq)
 	}
 }
 
 // overtaken gives up the requests of a stream that went on unseen. Unless that was the rest of the latest one, it was a request, so
-// what comes next may answer that one: the responses to those that were seen may have been missed.
-func (j *Joiner) overtaken(l *Leg, s *stream) {
+// what comes next may answer that one: the responses to those that were seen may have been missed. It has not if nothing lies between that
+// and the response before: then it was asked while another one was open.
+func (j *Joiner) overtaken(l *Leg, s *stream, next bool) {
 	if m := s.cur; m != nil && (m.lacks() || !m.fixed && m.ends == endsUnseen) {
 		return
+	}
+	if next && len(l.queue) > 0 && &l.dirs[l.queue[0].Client] == s {
+		l.pipelines = true
 	}
 	for len(l.queue) > 0 && &l.dirs[l.queue[0].Client] == s {
 		j.unanswered(l, "behind-a-gap")

@@ -149,6 +149,7 @@ func (j *Joiner) freeMessage(m *Message) {
 	if m.current {
 		s := &m.leg.dirs[m.dir]
 		s.cur = nil
+		s.count(m)
 		s.rest = m.lacks()
 		s.restEnd = m.End + uint32(m.length-m.sent) //nolint:gosec // modulo 2^32, as sequence numbers
 	}
@@ -261,6 +262,9 @@ var lastChunk = []byte("\r\n0\r\n\r\n")
 func (j *Joiner) fixBody(m *Message, request method) {
 	if n, known := j.head(m).MessageLen(methodNames[request]); known {
 		m.length, m.fixed = uint64(n), true //nolint:gosec // not negative
+		if !m.plain && m.length < m.sent {  // others in its flight, also such as the recorder took for more of it
+			m.cut(m.length)
+		}
 	}
 }
 

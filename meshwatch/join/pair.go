@@ -6,15 +6,7 @@ import "time"
 func (j *Joiner) request(m *Message) {
 	l, x := m.leg, j.newExchange(m)
 	j.Stats.Requests++
-	s := &l.dirs[m.dir]
-	if s.gapped {
-		// sure again once everything asked before was answered before this was sent
-		s.gapped = false
-		x.unsure = len(l.queue) > 0
-	}
-	if n := len(l.queue); n > 0 && l.queue[n-1].unsure && l.queue[n-1].Req.Ack == m.Ack {
-		x.unsure = true
-	}
+	x.unsure = j.doubtful(m)
 	if pid := m.RecvPid; pid != 0 {
 		j.servers[pid] = j.now
 	}
@@ -29,11 +21,67 @@ func (j *Joiner) request(m *Message) {
 	j.shelve(x)
 	for len(l.early) > 0 {
 		r := l.early[0]
-		if !j.pair(r) {
+		if !j.pair(r, l.skipped) {
 			break
 		}
 		l.early = l.early[1:]
 	}
+}
+
+// How many requests in a row must have been sent after the answer to the one before, until it is believed that none is under way of which
+// nobody knows: one that is answered first, so that each response is another's.
+const (
+	proofs    = 4
+	proofsAll = 32 // on a connection whose client is known to pipeline
+)
+
+// doubts notes that requests may be under way that were not seen: the responses to those that follow cannot be told.
+func (l *Leg) doubts() {
+	if l.doubt = proofs; l.pipelines {
+		l.doubt = proofsAll
+	}
+}
+
+// doubtsAll notes that it may have been so before, or that some were answered unseen.
+func (l *Leg) doubtsAll() {
+	l.doubts()
+	for _, x := range l.queue {
+		x.unsure = true
+	}
+}
+
+// doubtful says whether the response to a request that is new cannot be told from those to others. What is missing before it may be another
+// request; of a client that asks one after the other that is answered if it has had more than the answers that were seen.
+func (j *Joiner) doubtful(m *Message) bool {
+	l := m.leg
+	s := &l.dirs[m.dir]
+	missed, together := s.skips(m), l.hasAsked && !before(l.asked, m.Ack)
+	if o := &l.dirs[1-m.dir]; !o.seen && !o.counted && !m.plain { // what it sends begins here
+		o.upto, o.counted = m.Ack, true
+	}
+	l.asked, l.hasAsked = m.Ack, true
+	l.pipelines = l.pipelines || together
+	switch {
+	case together && l.opener == 0 && !l.hasAnswered:
+		l.doubtsAll()
+	case together && (missed || l.doubt > 0), missed && (l.pipelines || !l.waited(m)):
+		l.doubts()
+	case l.doubt > 0:
+		if l.doubt--; l.doubt == 0 {
+			for len(l.queue) > 0 {
+				j.unanswered(l, "behind-a-gap")
+			}
+		}
+	}
+	return l.doubt > 0
+}
+
+// waited says whether a request was sent after an answer that belongs to none of those that were seen.
+func (l *Leg) waited(m *Message) bool {
+	if l.hasAnswered {
+		return before(l.answered, m.Ack)
+	}
+	return len(l.early) > 0 && before(l.early[0].Seq, m.Ack)
 }
 
 // measure gives away the times of a message that is of an exchange, unless nobody has read it yet.
@@ -58,20 +106,23 @@ func methodFor(l *Leg, m *Message) method {
 func (j *Joiner) response(m *Message) {
 	j.Stats.Responses++
 	l := m.leg
-	if s := &l.dirs[m.dir]; s.gapped {
-		s.gapped = false
-		for i, x := range l.queue { // pipelined ones: which of them was answered by what is missing?
-			x.unsure = i > 0 && l.queue[i-1].Req.Ack == x.Req.Ack ||
-				i+1 < len(l.queue) && l.queue[i+1].Req.Ack == x.Req.Ack
-		}
+	s := &l.dirs[m.dir]
+	skipped := s.skips(m)
+	switch {
+	case !l.pipelines:
+	case skipped:
+		l.doubtsAll() // which of them was answered by what is missing?
+	case !s.counted && l.hasAnswered && before(l.answered, m.Seq):
+		l.answered = m.Seq // all of it was of the one before, also what was sent since that was looked at
 	}
 	if j.head(m).Interim {
 		l.answered, l.hasAnswered = m.End, true
 		return // the real one follows; cur stays, its flights are not of the response
 	}
-	if j.pair(m) {
+	if skipped = skipped && s.counted; j.pair(m, skipped) {
 		return
 	}
+	l.skipped = skipped || l.skipped && len(l.early) > 0
 	l.early = append(l.early, m)
 	if len(l.early) > maxPipelined {
 		j.unpaired(l.early[0])
@@ -80,15 +131,19 @@ func (j *Joiner) response(m *Message) {
 	}
 }
 
-// pair finds the request that a response answers by order and by what both ends had acknowledged. It returns false when
-// no request is there yet.
-func (j *Joiner) pair(m *Message) bool {
+// pair finds the request that a response answers by order and by what both ends had acknowledged. skipped: bytes before it were not seen. It
+// returns false when no request is there yet.
+func (j *Joiner) pair(m *Message, skipped bool) bool {
 	l := m.leg
 	// A request that was sent after data beyond the response before it had come in proves that the one before it was
 	// answered: by a response that we missed.
 	for len(l.queue) > 1 {
 		next := l.queue[1].Req.Ack
 		if !before(l.answeredUpto(), next) || before(m.Seq, next) {
+			break
+		}
+		if l.pipelines {
+			l.doubtsAll()
 			break
 		}
 		j.unanswered(l, "response-not-seen")
@@ -104,13 +159,19 @@ func (j *Joiner) pair(m *Message) bool {
 		j.freeMessage(m)
 		return true
 	}
-	if before(m.Seq, x.Req.Ack) || !before(x.Req.Seq, m.Ack) {
-		j.unpaired(m) // sent before this request was: its own was never seen
+	if late := !before(x.Req.Seq, m.Ack) || x.Req.RecvPid != 0 && m.StartNs < x.Req.RecvNs; late || before(m.Seq, x.Req.Ack) {
+		if late && !before(m.Seq, x.Req.Ack) { // which did not wait for it
+			l.pipelines = true
+			l.doubtsAll()
+		}
+		l.answered, l.hasAnswered = m.End, true
+		j.unpaired(m) // sent before this request was, or was read: its own was never seen
 		j.freeMessage(m)
 		return true
 	}
-	if x.unsure {
+	if x.unsure || skipped && before(x.Req.Ack, m.Seq) && before(l.answeredUpto(), m.Seq) { // the latter: what is missing answers it
 		j.lost.unsure.Add(1)
+		l.answered, l.hasAnswered = m.End, true
 		j.unanswered(l, "behind-a-gap")
 		j.freeMessage(m)
 		return true

@@ -64,6 +64,7 @@ func TestTLSBodies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			c := w.conn(1, 2)
+			c.opens(0)
 			c.handshake()
 			c.encrypt(0, get("/a", "")+get("/b", ""))
 			for _, a := range answers {

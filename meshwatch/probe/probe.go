@@ -160,7 +160,7 @@ func (m *Manager) settle(b *binary, now time.Time) {
 		return
 	}
 	m.want(b, &b.writes, true, now, tlsfind.Write, tlsfind.WriteEx, tlsfind.GoWrite)
-	m.want(b, &b.reads, m.wanted(b.Pids), now, tlsfind.Read, tlsfind.ReadEx)
+	m.want(b, &b.reads, m.wanted(b.Pids), now, tlsfind.Read, tlsfind.ReadEx, tlsfind.GoRead, tlsfind.GoReadEnd)
 }
 
 // want puts probes of some kinds on, or takes them off. Single-stepped ones are on for a share of the time.
@@ -220,6 +220,7 @@ func (m *Manager) with(b *binary, attach func(path string) error) (problem strin
 // programs are the recorder's, for the finder's kinds.
 var programs = map[tlsfind.Kind]bpf.TLSKind{
 	tlsfind.Write: bpf.TLSWrite, tlsfind.WriteEx: bpf.TLSWriteEx, tlsfind.GoWrite: bpf.TLSGoWrite, tlsfind.Read: bpf.TLSRead, tlsfind.ReadEx: bpf.TLSReadEx,
+	tlsfind.GoRead: bpf.TLSGoRead, tlsfind.GoReadEnd: bpf.TLSGoReadEnd,
 }
 
 // wanted says whether somebody wants the reads of one of these processes.

@@ -23,6 +23,8 @@ const (
 	GoWrite                 // func (*tls.Conn) Write([]byte) (int, error), by Go's ABIInternal
 	Read                    // int SSL_read(SSL *, void *, int), where it begins
 	ReadEx                  // int SSL_read_ex(SSL *, void *, size_t, size_t *), where it begins
+	GoRead                  // func (*tls.Conn) Read([]byte) (int, error), likewise, where it begins
+	GoReadEnd               // one of its RET
 	GoRoundTrip             // func (*http.persistConn) roundTrip(*transportRequest) (*Response, error), by Go's ABIInternal
 	GoConnWrite             // func (http.persistConnWriter) Write([]byte) (int, error), likewise
 )

@@ -125,7 +125,7 @@ func TestOpenSSL(t *testing.T) {
 
 const goTLS = `package main
 import ("crypto/tls"; "os"; CGO)
-func main() { c, _ := tls.Dial("tcp", os.Args[1], nil); c.Write([]byte("x")) }`
+func main() { c, _ := tls.Dial("tcp", os.Args[1], nil); c.Write([]byte("x")); c.Read(make([]byte, 9)) }`
 
 // Go programs, however they are linked and stripped. Where the function really is, its symbol tells, which the stripped one has not.
 func TestGo(t *testing.T) {
@@ -153,7 +153,10 @@ func TestGo(t *testing.T) {
 				t.Fatal(err)
 			}
 			at := goSymbol(t, path, goFunction)
-			if p := whole.Points[0]; len(whole.Points) != 1 || p.Kind != GoWrite || p.Stepped || p.Offset <= at || p.Offset > at+32 {
+			if len(whole.Points) < 3 || whole.Points[1].Kind != GoRead || whole.Points[2].Kind != GoReadEnd {
+				t.Errorf("%+v: reads are not found", whole.Points)
+			}
+			if p := whole.Points[0]; p.Kind != GoWrite || p.Stepped || p.Offset <= at || p.Offset > at+32 {
 				t.Errorf("%+v, want one just behind %#x", whole.Points, at)
 			}
 			if out, err := exec.Command("strip", "-s", path).CombinedOutput(); err != nil {

@@ -8,8 +8,11 @@ import (
 	"io"
 )
 
-// goFunction is what a Go program writes plaintext with.
-const goFunction = "crypto/tls.(*Conn).Write"
+// What a Go program writes and reads plaintext with.
+const (
+	goFunction = "crypto/tls.(*Conn).Write"
+	goReads    = "crypto/tls.(*Conn).Read"
+)
 
 // pcHeader is the beginning of .gopclntab from Go 1.20 on (runtime/symtab.go, pcHeader).
 type pcHeader struct {
@@ -43,7 +46,7 @@ func byPclntab(b *binaryFile) (*Library, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := t.functions(append([]string{goFunction}, httpFunctions[:]...)...)
+	found, err := t.functions(append([]string{goFunction, goReads}, httpFunctions[:]...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +58,7 @@ func byPclntab(b *binaryFile) (*Library, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Library{Name: "Go crypto/tls", How: "pclntab", Points: []Point{p}}
+	l := &Library{Name: "Go crypto/tls", How: "pclntab", Points: append([]Point{p}, found.reads()...)}
 	l.HTTP, l.HTTPErr = found.http()
 	return l, nil
 }
@@ -87,13 +90,14 @@ func (b *binaryFile) goTable() (*goTable, error) {
 type goFunctions struct {
 	*goTable
 	entries map[string]uint32
+	ends    map[string]uint32 // where the next function begins
 	named   map[string]bool
 }
 
 // functions looks for some by name, in one pass. The table has for each function its entry and where more is told of it: the entry again,
 // and the name.
 func (t *goTable) functions(names ...string) (*goFunctions, error) {
-	out := &goFunctions{t, map[string]uint32{}, map[string]bool{}}
+	out := &goFunctions{t, map[string]uint32{}, map[string]uint32{}, map[string]bool{}}
 	byName := map[uint32]string{}
 	for _, name := range names {
 		at, err := t.findName(name)
@@ -119,6 +123,9 @@ func (t *goTable) functions(names ...string) (*goFunctions, error) {
 		}
 		if name := byName[binary.LittleEndian.Uint32(f[4:])]; name != "" && binary.LittleEndian.Uint32(f[:]) == entry {
 			out.entries[name] = entry
+			if len(table) >= 12 {
+				out.ends[name] = binary.LittleEndian.Uint32(table[8:])
+			}
 		}
 	}
 	return out, nil
@@ -148,6 +155,40 @@ func (f *goFunctions) address(name string) (uint64, error) {
 	}
 	return f.b.goAddress(&f.pcHeader, f.s.Addr, name, entry)
 }
+
+// mostCode is more than the function that reads has: 1 KB.
+const mostCode = 16 << 10
+
+// reads are where plaintext is read: where the function begins, and each RET of it. None, unless all of it is understood.
+func (f *goFunctions) reads() []Point {
+	addr, err := f.address(goReads)
+	size := uint64(f.ends[goReads] - f.entries[goReads])
+	if err != nil || size == 0 || size > mostCode {
+		return nil
+	}
+	begin, err := f.b.point(GoRead, goReads, addr, goArguments)
+	code, codeErr := f.b.bytes(addr, size)
+	if err != nil || codeErr != nil || uint64(len(code)) != size {
+		return nil
+	}
+	points := []Point{begin}
+	for at := 0; at < len(code); {
+		i, err := decode(code[at:])
+		if err != nil {
+			return nil
+		}
+		if off, ok := f.b.offset(addr + uint64(at)); ok && i.opcode == opRet && !i.vector { //nolint:gosec // not negative
+			points = append(points, Point{Kind: GoReadEnd, Symbol: goReads, Offset: off, Stepped: true})
+		}
+		at += i.length
+	}
+	if len(points) == 1 {
+		return nil
+	}
+	return points
+}
+
+const opRet = 0xc3
 
 // search finds bytes between two offsets, a part at a time; -1: they are not there.
 func search(r io.ReaderAt, from, to uint64, want []byte) (int64, error) {

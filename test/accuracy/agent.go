@@ -121,9 +121,13 @@ func (a *agent) waitReady(ctx context.Context, o lab.Options) error {
 	}
 }
 
-// probed says whether OpenSSL and the sidecars have probes.
+// probed says whether OpenSSL and the sidecars have probes, and what speaks TLS in the oddities: this program, and an app.
 func probed(s *control.Status, o lab.Options) bool {
-	for _, name := range []string{"libssl", string(o.Sidecar)} {
+	names := []string{"libssl", string(o.Sidecar)}
+	if o.Records && !o.GRPC {
+		names = append(names, "accuracy", "/app")
+	}
+	for _, name := range names {
 		if name != string(lab.SidecarHAProxy) && !slices.ContainsFunc(s.TLS, func(b probe.Binary) bool { return b.Writes && strings.Contains(b.Path, name) }) {
 			return false
 		}

@@ -134,7 +134,7 @@ func (a *asked) measure(ctx context.Context, scenario string, res *result.Result
 		}
 	}
 	switch scenario {
-	case oddities:
+	case oddities, oddTLS:
 		return r.measureOddities(ctx, res)
 	case inCluster:
 		return r.measureCluster(ctx, res)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -59,20 +60,21 @@ func (r *runner) measureOddities(ctx context.Context, res *result.Result) (rows 
 	if err != nil {
 		return nil, err
 	}
+	suffix := strings.ReplaceAll(strings.TrimPrefix(r.scenario, oddities), "-", "_")
 	for _, o := range results {
 		rows = append(rows, o)
 		if !o.ignored && o.Requests > 0 {
-			res.Bar("complete_"+o.Name, 100*float64(o.Right)/float64(o.Requests), "%", result.Higher, barComplete)
+			res.Bar("complete_"+o.Name+suffix, 100*float64(o.Right)/float64(o.Requests), "%", result.Higher, barComplete)
 		}
-		res.Bar("wrong_joins_"+o.Name, float64(o.Wrong), "", result.Lower, barWrong)
+		res.Bar("wrong_joins_"+o.Name+suffix, float64(o.Wrong), "", result.Lower, barWrong)
 	}
 	again, err := r.restart(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("restart the agent: %w", err)
 	}
-	res.Bar("complete_restart", again.Percent, "%", result.Higher, barComplete)
-	res.Bar("wrong_joins_restart", float64(again.Wrong), "", result.Lower, barWrong)
-	res.Bar("resume_restart", again.Resumed.Seconds(), "s", result.Lower, barResume)
+	res.Bar("complete_restart"+suffix, again.Percent, "%", result.Higher, barComplete)
+	res.Bar("wrong_joins_restart"+suffix, float64(again.Wrong), "", result.Lower, barWrong)
+	res.Bar("resume_restart"+suffix, again.Resumed.Seconds(), "s", result.Lower, barResume)
 	return append(rows, again), printOddities(os.Stdout, results, again)
 }
 
@@ -82,7 +84,11 @@ func (r *runner) oddities(ctx context.Context) (_ []*oddResult, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.Down()) }()
-	if _, err := l.AddPod(ctx, "odd"); err != nil {
+	app := lab.AppPlain
+	if l.Options.TLS {
+		app = lab.AppTLS
+	}
+	if _, err := l.AddApp(ctx, "odd", app); err != nil {
 		return nil, err
 	}
 	all := talkers(ctx, l)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -163,6 +164,9 @@ func samePort(t *talker) error {
 		}
 		if err := t.get(conn); err != nil {
 			return err
+		}
+		if secure, ok := conn.(*tls.Conn); ok {
+			conn = secure.NetConn() // closed without TLS's last word
 		}
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			err = tcp.SetLinger(0)

@@ -14,6 +14,7 @@ import (
 const (
 	cleartext = "cleartext" // without TLS: keep-alive alone, as in every version
 	oddities  = "oddities"  // see odd.go
+	oddTLS    = "oddities-mtls"
 )
 
 // scenarios are what a mesh speaks.
@@ -25,6 +26,7 @@ func scenarios() map[string]lab.Options {
 		"grpc":        {Sidecar: lab.SidecarEnvoy, TLS: true, GRPC: true, Records: true},
 		"haproxy-tls": {Sidecar: lab.SidecarHAProxy, TLS: true, Threads: 4},
 		oddities:      {Records: true},
+		oddTLS:        {Sidecar: lab.SidecarEnvoy, TLS: true, Records: true},
 		inCluster:     {},
 
 		"no-ids":                {Sidecar: lab.SidecarEnvoy, Anonymous: true},

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +36,7 @@ type talker struct {
 // talkers are two for each oddity.
 func talkers(ctx context.Context, l *lab.Lab) (all []*talker) {
 	odd, _ := l.Pod("odd")
+	_, gateway, _ := strings.Cut(l.GatewayURL(), "://")
 	ip := odd.V4
 	if l.Options.IPv6 {
 		ip = odd.V6
@@ -45,7 +47,7 @@ func talkers(ctx context.Context, l *lab.Lab) (all []*talker) {
 			legs          int
 		}{
 			{"", netip.AddrPortFrom(ip, 8080).String(), 1},
-			{"_mesh", strings.TrimPrefix(l.GatewayURL(), "http://"), 3}, // to the gateway, the sidecar, the app, which calls nobody
+			{"_mesh", gateway, 3}, // to the gateway, the sidecar, the app, which calls nobody
 		} {
 			all = append(all, &talker{ctx: ctx, lab: l, oddity: o, name: o.name + way.name, address: way.address, legs: way.legs, asked: map[string]int{}})
 		}
@@ -62,7 +64,7 @@ func (t *talker) close() {
 // target is a new one.
 func (t *talker) target() string { return fmt.Sprintf("/%s-%d", t.name, len(t.asked)) }
 
-// dial connects, until close at the latest.
+// dial connects, by TLS where the lab speaks it, until close at the latest.
 func (t *talker) dial(d *net.Dialer) (net.Conn, error) {
 	client, _ := t.lab.Pod("client")
 	var conn net.Conn
@@ -72,6 +74,12 @@ func (t *talker) dial(d *net.Dialer) (net.Conn, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", t.address, err)
+	}
+	if config := t.lab.ClientTLS(); config != nil {
+		if config.ServerName, _, err = net.SplitHostPort(t.address); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+		conn = tls.Client(conn, config)
 	}
 	t.open = append(t.open, conn)
 	return conn, conn.SetDeadline(time.Now().Add(time.Minute))

@@ -21,7 +21,7 @@ import (
 // needs Options.GRPC. What the call came to is in the record.
 func (l *Lab) Call(ctx context.Context, method, truth string, n int) (record.Record, error) {
 	security := insecure.NewCredentials()
-	if config := l.clientTLS(); config != nil {
+	if config := l.ClientTLS(); config != nil {
 		security = credentials.NewTLS(config)
 	}
 	conn, err := grpc.NewClient("passthrough:///"+l.gatewayAddress(), grpc.WithTransportCredentials(security),

@@ -25,8 +25,8 @@ func (l *Lab) CAFile() string { return l.path("conf", "ca.pem") }
 // signer is the file with that certificate and its key.
 func (l *Lab) signer() string { return l.path("conf", "signer.pem") }
 
-// clientTLS is what the client trusts; nil: the mesh speaks clear text.
-func (l *Lab) clientTLS() *tls.Config {
+// ClientTLS is what the client trusts, a new one; nil: the mesh speaks clear text.
+func (l *Lab) ClientTLS() *tls.Config {
 	if !l.Options.TLS {
 		return nil
 	}

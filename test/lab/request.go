@@ -46,7 +46,7 @@ func (l *Lab) Client() *http.Client {
 		MaxIdleConnsPerHost: 64,
 		IdleConnTimeout:     time.Minute,
 		DisableCompression:  true,
-		TLSClientConfig:     l.clientTLS(),
+		TLSClientConfig:     l.ClientTLS(),
 	}}
 }
 

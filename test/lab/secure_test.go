@@ -130,7 +130,7 @@ func testNeedsCertificate(t *testing.T, l *Lab) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	config := l.clientTLS()
+	config := l.ClientTLS()
 	config.ServerName = l.meshAddr(p).String()
 	secured := tls.Client(conn, config)
 	// It reads before it writes anything: on a connection that was refused meanwhile a write breaks, and says nothing of the reason.
