@@ -64,14 +64,34 @@ func (s *shelves) put(p *place, x *Exchange, pid uint32, asks bool) bool {
 	if asks {
 		p.in = &at.asks
 	}
-	behind := p.in.last
-	for asks && behind != nil && behind.x.Req.StartNs > x.Req.StartNs {
-		behind = behind.prev
-	}
-	p.in.add(p, behind)
+	p.in.add(p, p.in.last)
 	s.n++
 	return true
 }
+
+// goBack moves the last place of a chain to where it is in order of a time. False: that is too far back.
+func (p *place) goBack(when func(*Exchange) uint64) bool {
+	behind, at := p.prev, when(p.x)
+	if behind == nil || when(behind.x) <= at {
+		return true
+	}
+	for n := 0; behind != nil && when(behind.x) > at; behind = behind.prev {
+		if n++; n > farBack {
+			return false
+		}
+	}
+	p.in.remove(p)
+	p.in.add(p, behind)
+	return true
+}
+
+// farBack bounds how far it is looked back in a chain for the place of what came late, and for what it may have to do with. What came later
+// than that is not weighed, see tooLate.
+const farBack = 64
+
+// sent and answers are what chains are in order of.
+func sent(x *Exchange) uint64    { return x.Req.StartNs }
+func answers(x *Exchange) uint64 { return x.Resp.StartNs }
 
 // drop takes a place back.
 func (s *shelves) drop(p *place) {
@@ -88,19 +108,19 @@ func (s *shelves) drop(p *place) {
 	}
 }
 
-// finish moves what was answered to those that were, in the order in which they were.
-func (p *place) finish() {
+// isOver moves what was answered to those that were, in the order in which they were.
+func (j *Joiner) isOver(x *Exchange) {
+	p := &x.asServer
 	at := p.on
-	if at == nil || p.in != &at.in || p.x.Resp == nil {
+	if at == nil || p.in != &at.in || x.Resp == nil {
 		return
 	}
 	p.in.remove(p)
-	behind := at.over.last
-	for behind != nil && behind.x.Resp.StartNs > p.x.Resp.StartNs {
-		behind = behind.prev
-	}
 	p.in = &at.over
-	p.in.add(p, behind)
+	p.in.add(p, p.in.last)
+	if !p.goBack(answers) {
+		j.tooLate(at.key.pid, x.Req.RecvNs, answers(p.prev.x))
+	}
 }
 
 // add puts a place behind another one of the chain, nil: first.
@@ -154,6 +174,9 @@ func (j *Joiner) shelve(x *Exchange) {
 		}
 	case j.shelves.put(&x.asClient, x, pid, true):
 		x.rivals = int32(x.asClient.on.in.n) //nolint:gosec // at most mostPlaces
+		if !x.asClient.goBack(sent) {
+			j.tooLate(pid, x.Req.StartNs, sent(x.asClient.prev.x))
+		}
 		j.note(eventAsks, x, pid, x.Req.Flight.Thread(), x.Req.StartNs)
 	default:
 		j.lost.indexFull.Add(1)
@@ -162,11 +185,23 @@ func (j *Joiner) shelve(x *Exchange) {
 
 // cameLate notes x among those that may have caused what was answered before x came to us.
 func (j *Joiner) cameLate(x *Exchange) {
-	for p := x.asServer.on.asks.last; p != nil && p.x.Req.StartNs >= x.Req.RecvNs; p = p.prev {
+	n := 0
+	asks := &x.asServer.on.asks
+	for p := asks.last; p != nil && p.x.Req.StartNs >= x.Req.RecvNs; p = p.prev {
+		if n++; n > farBack {
+			j.tooLate(x.ServerPid(), x.Req.RecvNs, sent(asks.last.x))
+			return
+		}
 		if p.x.considered && p.x.sought < mostFits && !j.mayBe(p.x, x) {
 			p.x.giveUp()
 		}
 	}
+}
+
+// tooLate notes that an exchange came to us so late that others were weighed without it, or stand where they are not found: of what was asked
+// from its time until then nothing is decided by leaving others out.
+func (j *Joiner) tooLate(pid uint32, from, to uint64) {
+	j.process(pid).late.add(from, to)
 }
 
 // unshelve takes them back.

@@ -95,7 +95,7 @@ func (j *Joiner) finish(x *Exchange) {
 	j.shelve(x)
 	j.consider(x)
 	j.heed(x)
-	x.asServer.finish()
+	j.isOver(x)
 	j.over(x)
 	if x.Resp == nil {
 		j.missed(x.Req.StartNs, j.now, x.Req.SendPid, x.Req.RecvPid)

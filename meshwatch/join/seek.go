@@ -90,7 +90,7 @@ func (j *Joiner) seek(x *Exchange) bool {
 		return n > 1 && j.byModel(x)
 	}
 	y := j.found[0]
-	if j.contested(x, y) || j.mayLack(x, y) {
+	if j.contested(x, y) || j.mayLack(x, y) || j.isLate(x) {
 		return false
 	}
 	return j.claim(x, y, journey.Relay{Method: journey.MethodContent, Confidence: contentAlone, Candidates: all})
@@ -100,6 +100,12 @@ func (j *Joiner) seek(x *Exchange) bool {
 func (j *Joiner) mayLack(x, y *Exchange) bool {
 	p := j.processes[x.ClientPid()]
 	return (x.rivals > 1 || len(x.may) > 1) && p != nil && p.gaps.touch(y.Req.StartNs-min(y.Req.StartNs, unsettled), x.until()+unsettled)
+}
+
+// isLate says whether something that may have to do with an exchange came too late to be weighed.
+func (j *Joiner) isLate(x *Exchange) bool {
+	p := j.processes[x.ClientPid()]
+	return p != nil && p.late.touch(x.Req.StartNs, x.until())
 }
 
 // unsettled is for how long what was missed may mislead, in ns: others are left out by joins that are wrong, or by responses that are paired

@@ -1,6 +1,8 @@
 package join
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/meshwatch/meshwatch/bpf"
@@ -16,6 +18,7 @@ type workerKey struct{ pid, tid uint32 }
 type worker struct {
 	proc    *process
 	events  []event // not looked at yet
+	mixed   bool    // they are not in order
 	done    uint64  // ns: everything before was
 	classes map[classKey]*class
 	pools   map[poolKey]*pool
@@ -31,6 +34,7 @@ type process struct {
 	tests          uint64
 	order, streams order // see line
 	gaps           spans // when something was missed of what it was asked, or asked
+	late           spans // of what came too late to be weighed
 	app            threads
 	used           uint64
 }
@@ -185,12 +189,10 @@ func (j *Joiner) happens(w *worker, e event) {
 		j.lost.workerFull.Add(1)
 		return
 	}
-	n := len(w.events)
-	w.events = append(w.events, e)
-	for ; n > 0 && w.events[n-1].at > e.at; n-- { // nearly in order
-		w.events[n] = w.events[n-1]
+	if n := len(w.events); n > 0 && w.events[n-1].at > e.at {
+		w.mixed = true
 	}
-	w.events[n] = e
+	w.events = append(w.events, e)
 }
 
 func (j *Joiner) newWorker(pid, tid uint32) *worker {
@@ -202,6 +204,10 @@ func (j *Joiner) newWorker(pid, tid uint32) *worker {
 // work looks at what workers did up to some time before now.
 func (j *Joiner) work(upto uint64) {
 	for _, w := range j.workers {
+		if w.mixed {
+			slices.SortStableFunc(w.events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+			w.mixed = false
+		}
 		n := 0
 		for n < len(w.events) && w.events[n].at <= upto {
 			n++

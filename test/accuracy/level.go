@@ -43,6 +43,7 @@ type runner struct {
 	options  lab.Options
 	depth    string
 	duration time.Duration
+	rate     float64
 	dump     string // directory for what is not complete, "": none
 }
 
@@ -78,7 +79,7 @@ func (r *runner) run(ctx context.Context, load string, connections int) (_ *leve
 		}
 	}
 	out := &level{Scenario: r.scenario, Churn: o.Churn, Connections: connections, Workers: cmp.Or(o.Threads, labWorkers)}
-	if err := errors.Join(out.load(ctx, l, a, r.duration), a.stop()); err != nil {
+	if err := errors.Join(out.load(ctx, l, a, r), a.stop()); err != nil {
 		return nil, err
 	}
 	t, err := readTruth(expect(l, r.depth), out.Load.Run, l.AccessLog, r.scenario == cleartext && !o.Churn)
@@ -99,12 +100,12 @@ func (r *runner) run(ctx context.Context, load string, connections int) (_ *leve
 }
 
 // load sends the load between two looks at what the agent has lost.
-func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, d time.Duration) error {
+func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, r *runner) error {
 	before, err := a.ask.Status(ctx)
 	if err != nil {
 		return err
 	}
-	out.Load, err = out.send(ctx, l, d)
+	out.Load, err = out.send(ctx, l, r)
 	if err = errors.Join(err, ctx.Err()); err != nil {
 		return err
 	}
@@ -123,13 +124,17 @@ const labWorkers = 2
 // perConnection is how many of gRPC's calls share a connection.
 const perConnection = 16
 
-func (out *level) send(ctx context.Context, l *lab.Lab, d time.Duration) (lab.LoadResult, error) {
+func (out *level) send(ctx context.Context, l *lab.Lab, r *runner) (lab.LoadResult, error) {
 	if l.Options.GRPC {
 		return l.RPC(ctx, lab.Load{
-			Connections: max(1, out.Connections/perConnection), Streams: out.Connections, Duration: d, Churn: out.Churn, Methods: callMethods(),
+			Connections: max(1, out.Connections/perConnection), Streams: out.Connections, Duration: r.duration, Churn: out.Churn, Methods: callMethods(),
 		})
 	}
-	return l.Wrk(ctx, lab.Load{Connections: out.Connections, Duration: d, Truth: true, Varied: varied(out.Scenario), Drain: out.Scenario != cleartext || out.Churn, Churn: out.Churn})
+	var path string
+	if r.rate > 0 {
+		path = fmt.Sprintf("/?up.sleep=%s", time.Duration(float64(out.Connections)/r.rate*float64(time.Second)).Round(100*time.Microsecond))
+	}
+	return l.Wrk(ctx, lab.Load{Path: path, Connections: out.Connections, Duration: r.duration, Truth: true, Varied: varied(out.Scenario), Drain: out.Scenario != cleartext || out.Churn, Churn: out.Churn})
 }
 
 // sound says what makes the figures worthless.

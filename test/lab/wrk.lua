@@ -12,13 +12,14 @@ function init(args)
   local run = args[1]
   if not run or run == "" then return end
   local varied = args[3] == "true"
-  local path, count, prefix = wrk.path, 0, run .. "-" .. number .. "-"
+  local count, prefix = 0, run .. "-" .. number .. "-"
+  local path, query = wrk.path:match("^([^?]*)(.*)$")
   local headers = { ["x-truth-id"] = "" }
   if args[2] == "true" then headers["Connection"] = "close" end
   request = function()
     count = count + 1
     headers["x-truth-id"] = prefix .. count
-    return wrk.format("GET", varied and path .. math.random(1000) or path, headers)
+    return wrk.format("GET", varied and path .. math.random(1000) .. query or wrk.path, headers)
   end
   if args[4] then stop_after(tonumber(args[4])) end
 end
