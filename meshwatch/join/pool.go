@@ -309,8 +309,8 @@ func (p *process) poolOf(x *Exchange) *record {
 
 // ofOrder is the cause of x by the order of reading, nil: that does not say.
 func (p *process) ofOrder(x *Exchange) *Exchange {
-	y := x.inOrder.of()
-	if y == nil || x.inOrder.shaky || p.orderOf(x).doubt.touch(y.Req.RecvNs, x.Req.StartNs) || !inTime(x, y) {
+	y, o := x.inOrder.of(), p.orderOf(x)
+	if y == nil || x.inOrder.shaky || o.doubt.touch(y.Req.RecvNs, x.Req.StartNs) || p.isOpening(o, x.Req.StartNs) || !inTime(x, y) {
 		return nil
 	}
 	return y
@@ -320,8 +320,18 @@ func (p *process) ofOrder(x *Exchange) *Exchange {
 // are taken in the order of reading: streams are opened one after the other.
 func (p *process) keepsOrder(x, y *Exchange) bool {
 	r := p.orderOf(x)
-	return r.in >= leastInStep && r.out < y.Req.RecvNs && (r.proven() || r == &p.streams && r.wrong == 0 && p.pool.proven())
+	if r.in < leastInStep || r.out >= y.Req.RecvNs {
+		return false
+	}
+	if r.alone.proven() && (!x.inOrder.choice || r.wrong == 0 && r.chosen >= leastChosen) {
+		return true
+	}
+	return r.proven() || r == &p.streams && r.wrong == 0 && p.pool.proven()
 }
+
+// leastChosen is how many exchanges with others waiting must not have contradicted the order, where none was tested. Of two that change places
+// one is answered before what it is taken for, whichever is answered first: each time.
+const leastChosen = 64
 
 // leastInStep is how many exchanges must not have contradicted the order since one did: one that is out of step does so half of the time.
 const leastInStep = 32
@@ -343,8 +353,12 @@ func (j *Joiner) learn(x *Exchange) {
 	if z := x.ofPool(); z != nil && x.inPool.choice {
 		p.poolOf(x).test(z == y)
 	}
-	if z := p.ofOrder(x); z != nil && x.inOrder.choice {
-		p.orderOf(x).test(z == y)
+	if z := p.ofOrder(x); z != nil {
+		if o := p.orderOf(x); x.inOrder.choice {
+			o.test(z == y)
+		} else if x.rivals > 1 {
+			o.alone.test(z == y)
+		}
 	}
 	p.thread.test(sameThread(x, y))
 	if p.tests++; p.tests < 4*leastTests || p.tests%testsEach == 0 {

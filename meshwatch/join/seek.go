@@ -86,12 +86,12 @@ func (j *Joiner) seek(x *Exchange) bool {
 	}
 	n, all := j.weigh(x)
 	x.sought = int32(n) //nolint:gosec // at most mostFits
-	if n != 1 {
-		return n > 1 && j.byModel(x)
+	if n == 0 {
+		return false
 	}
 	y := j.found[0]
-	if j.contested(x, y) || j.mayLack(x, y) || j.isLate(x) {
-		return false
+	if n > 1 || j.contested(x, y) || j.mayLack(x, y) || j.isLate(x) {
+		return j.byModel(x)
 	}
 	return j.claim(x, y, journey.Relay{Method: journey.MethodContent, Confidence: contentAlone, Candidates: all})
 }

@@ -32,9 +32,10 @@ type process struct {
 	thread         record // who reads a request hands it on
 	lines, answers record // heads are handed on with the lines that they must be handed on with, and no others of that kind
 	tests          uint64
-	order, streams order // see line
-	gaps           spans // when something was missed of what it was asked, or asked
-	late           spans // of what came too late to be weighed
+	order, streams order    // see line
+	gaps           spans    // when something was missed of what it was asked, or asked
+	late           spans    // of what came too late to be weighed
+	opening        []uint64 // ns: when connections were begun that no request was seen on
 	app            threads
 	used           uint64
 }
@@ -55,15 +56,25 @@ func (p *process) opens(x *Exchange) {
 	from := to - min(to, openingTakes)
 	if x.Connect != nil {
 		from = x.Connect.StartNs
+		p.opening = slices.DeleteFunc(p.opening, func(at uint64) bool { return at == from })
 	}
 	p.orderOf(x).doubt.add(from, to)
 }
 
-// begins notes that a process opens a connection, for a request that waits for it: longer than one may be weighed. Those that wait for a
-// connection of HTTP/2 do so in order.
+// isOpening says whether at a time a connection was being opened, for a request that waits for it, and that was not seen yet. Those that
+// wait for a connection of HTTP/2 do so in order.
+func (p *process) isOpening(o *order, at uint64) bool {
+	return o == &p.order && slices.ContainsFunc(p.opening, func(began uint64) bool { return began <= at && at-began < openingTakes })
+}
+
+// begins notes that a process opens a connection.
 func (j *Joiner) begins(f *bpf.Flight) {
 	if p := j.processes[f.SendPid]; p != nil {
-		p.order.doubt.add(f.StartNs, f.StartNs+openingTakes)
+		n := 0
+		for n < len(p.opening) && (len(p.opening) == mostWaiting || p.opening[n]+2*openingTakes < f.StartNs) {
+			n++
+		}
+		p.opening = append(slices.Delete(p.opening, 0, n), f.StartNs)
 	}
 	if w := j.workers[workerKey{f.SendPid, f.Thread()}]; w != nil {
 		j.happens(w, event{at: f.StartNs, kind: eventOpens, to: poolKey{f.SendPaddr, f.SendPeer}})
@@ -115,8 +126,10 @@ const openingTakes = uint64(300 * time.Millisecond)
 // order is what is known of an order of handing on.
 type order struct {
 	record
-	in  uint32 // exchanges that did not contradict it since out
-	out uint64 // ns: when one did
+	alone  record // of those which the worker had read alone, and not handed on yet
+	in     uint32 // exchanges that did not contradict it since out
+	chosen uint32 // of them, those where others were waiting
+	out    uint64 // ns: when one did
 
 	doubt spans // when something may have overtaken
 }
@@ -125,9 +138,11 @@ type order struct {
 func (o *order) step(x *Exchange, agrees bool) {
 	switch {
 	case !agrees:
-		o.in, o.out = 0, max(o.out, x.Resp.RecvNs)
+		o.in, o.chosen, o.out = 0, 0, max(o.out, x.Resp.RecvNs)
 	case x.inOrder.y != nil:
-		o.in++
+		if o.in++; x.inOrder.choice {
+			o.chosen++
+		}
 	}
 }
 
@@ -281,7 +296,7 @@ func (w *worker) asks(x *Exchange, late bool) {
 	switch {
 	case l != nil && x.inOrder.y == nil, x.vague: // some line still has what it was asked for
 		o.doubt.add(x.Req.StartNs, x.until())
-		o.in, o.out = 0, max(o.out, x.Req.StartNs)
+		o.in, o.chosen, o.out = 0, 0, max(o.out, x.Req.StartNs)
 	case !sure:
 		o.doubt.add(x.Req.StartNs, max(w.done, x.Req.StartNs))
 	}

@@ -44,6 +44,7 @@ type runner struct {
 	depth    string
 	duration time.Duration
 	rate     float64
+	warmUp   time.Duration
 	dump     string // directory for what is not complete, "": none
 }
 
@@ -101,6 +102,11 @@ func (r *runner) run(ctx context.Context, load string, connections int) (_ *leve
 
 // load sends the load between two looks at what the agent has lost.
 func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, r *runner) error {
+	if r.warmUp > 0 && !l.Options.GRPC {
+		if _, err := l.Wrk(ctx, out.request(r, r.warmUp)); err != nil {
+			return err
+		}
+	}
 	before, err := a.ask.Status(ctx)
 	if err != nil {
 		return err
@@ -130,11 +136,16 @@ func (out *level) send(ctx context.Context, l *lab.Lab, r *runner) (lab.LoadResu
 			Connections: max(1, out.Connections/perConnection), Streams: out.Connections, Duration: r.duration, Churn: out.Churn, Methods: callMethods(),
 		})
 	}
+	return l.Wrk(ctx, out.request(r, r.duration))
+}
+
+// request is wrk's load.
+func (out *level) request(r *runner, d time.Duration) lab.Load {
 	var path string
 	if r.rate > 0 {
 		path = fmt.Sprintf("/?up.sleep=%s", time.Duration(float64(out.Connections)/r.rate*float64(time.Second)).Round(100*time.Microsecond))
 	}
-	return l.Wrk(ctx, lab.Load{Path: path, Connections: out.Connections, Duration: r.duration, Truth: true, Varied: varied(out.Scenario), Drain: out.Scenario != cleartext || out.Churn, Churn: out.Churn})
+	return lab.Load{Path: path, Connections: out.Connections, Duration: d, Truth: true, Varied: varied(out.Scenario), Drain: out.Scenario != cleartext || out.Churn, Churn: out.Churn}
 }
 
 // sound says what makes the figures worthless.
