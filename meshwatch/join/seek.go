@@ -128,9 +128,9 @@ func (j *Joiner) holds() {
 }
 
 // isHopeless says whether waiting for more will not bring an exchange its cause: that has come, among too many, and no model that may yet
-// be proven says which it is.
+// be proven says which it is. An id may come with what its client answers.
 func (x *Exchange) isHopeless() bool {
-	return x.sought >= mostFits && (x.inPool.y == nil || x.inPool.shaky)
+	return !x.hasID && x.sought >= mostFits && (x.inPool.y == nil || x.inPool.shaky)
 }
 
 // fewAsk is how many may ask for the same before it is cheaper to ask the models than to weigh all of them.
