@@ -281,7 +281,8 @@ func (j *Joiner) byModel(x *Exchange) bool {
 	if p == nil {
 		return false
 	}
-	if y := x.ofPool(); y != nil && p.poolOf(x).proven() && fits(x, y) {
+	// who waits stands in a line, in which each takes the place of one that was missed
+	if y := x.ofPool(); y != nil && p.poolOf(x).proven() && fits(x, y) && !(x.inPool.waited && p.gaps.touch(y.Req.RecvNs-min(y.Req.RecvNs, unsettled), x.until())) {
 		return j.claim(x, y, journey.Relay{Method: journey.MethodPool, Confidence: poolConfidence, Candidates: max(1, int(x.rivals))})
 	}
 	if y := p.ofOrder(x); y != nil && p.keepsOrder(x, y) && fits(x, y) {
