@@ -15,6 +15,9 @@ import (
 
 const truthHeader = "x-truth-id"
 
+// takesTime has the backend answer late: many requests are under way at a time, and the agent gets CPU beside other tests.
+const takesTime = "up.sleep=40ms"
+
 // An app in Go hands no id on. What it asks is joined with what it was asked by the goroutine, or by one that this has started, with many
 // requests under way: all of them, and none with another one's. What is true, a header says that joining does not look at.
 func TestGoApp(t *testing.T) {
@@ -29,8 +32,12 @@ func TestGoApp(t *testing.T) {
 			if opts.TLS {
 				a.probed("libssl.so", string(opts.Sidecar))
 			}
-			t.Run("itself", func(t *testing.T) { a.in(t).joinsByGoroutine(l, lab.Load{Path: "/direct", Varied: true}, 1) })
-			t.Run("children", func(t *testing.T) { a.in(t).joinsByGoroutine(l, lab.Load{Path: "/?call=backend,backend&mode=par"}, 2) })
+			t.Run("itself", func(t *testing.T) {
+				a.in(t).joinsByGoroutine(l, lab.Load{Path: "/direct?" + takesTime, Varied: true}, 1)
+			})
+			t.Run("children", func(t *testing.T) {
+				a.in(t).joinsByGoroutine(l, lab.Load{Path: "/?call=backend,backend&mode=par&" + takesTime}, 2)
+			})
 			a.logLosses()
 		})
 	}
