@@ -16,6 +16,9 @@ const (
 	// restFactor bounds the share of one CPU that re-reading one namespace can take to about 2 %: what took d to read is
 	// left alone for 50 d. Reading a pod's links takes about 100 µs, so this only slows nodes with tens of thousands of rules.
 	restFactor = 50
+	// mostRest is how long that is at most: where the agent gets no CPU, reading takes long and costs nothing, and the rules that make a pod
+	// a sidecar's may come right after it.
+	mostRest = 10 * time.Second
 )
 
 // Counts are what the reading met. Gauges are of the last look, the others grow.
@@ -58,7 +61,7 @@ func (d *due) mark(now time.Time) {
 }
 
 func (d *due) done(start, end time.Time) {
-	d.dirty, d.rested = false, end.Add(restFactor*end.Sub(start))
+	d.dirty, d.rested = false, end.Add(min(restFactor*end.Sub(start), mostRest))
 }
 
 // tracker holds what is known of all namespaces. One goroutine owns it.
