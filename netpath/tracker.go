@@ -16,9 +16,6 @@ const (
 	// restFactor bounds the share of one CPU that re-reading one namespace can take to about 2 %: what took d to read is
 	// left alone for 50 d. Reading a pod's links takes about 100 µs, so this only slows nodes with tens of thousands of rules.
 	restFactor = 50
-	// mostRest is how long that is at most: where the agent gets no CPU, reading takes long and costs nothing, and the rules that make a pod
-	// a sidecar's may come right after it.
-	mostRest = 10 * time.Second
 )
 
 // Counts are what the reading met. Gauges are of the last look, the others grow.
@@ -41,6 +38,7 @@ type entry struct {
 	signature string           // of legacy iptables
 	links     due
 	rules     due
+	unread    bool // they could not be read: they are asked for again, though their number has not changed since
 	recheck   bool // ask for the legacy signature
 	sub       *subscription
 }
@@ -61,7 +59,7 @@ func (d *due) mark(now time.Time) {
 }
 
 func (d *due) done(start, end time.Time) {
-	d.dirty, d.rested = false, end.Add(min(restFactor*end.Sub(start), mostRest))
+	d.dirty, d.rested = false, end.Add(restFactor*end.Sub(start))
 }
 
 // tracker holds what is known of all namespaces. One goroutine owns it.
@@ -240,6 +238,10 @@ func (t *tracker) readRules(e *entry) {
 	})
 	e.rules.done(start, time.Now())
 	t.counts.RuleScans++
+	if e.unread = err != nil; errors.Is(err, ErrGone) { // or those by whom it is entered are, and others are in it
+		t.counts.Vanished++
+		return
+	}
 	f.Problem = t.problem(err)
 	next := *e.ns
 	next.Filter = f

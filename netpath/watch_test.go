@@ -180,3 +180,33 @@ func TestCloseClosesEverything(t *testing.T) {
 		t.Errorf("second close: %v", err)
 	}
 }
+
+// Rules that could not be read, since the process by which their namespace was entered had just gone, are read once there is another one.
+func TestRulesAreReadAgain(t *testing.T) {
+	privileged(t, "ip", "iptables-nft")
+	leaks.None(t)
+	makeNetns(t, "pod")
+	run(t, "ip netns exec {pod} iptables-nft -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 15001")
+	s, _, err := Scan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := *s.Named(netnsName("pod"))
+	gone := there
+	gone.Mounts, gone.Pids, gone.Filter = nil, nil, Filter{}
+	e := &entry{ns: &gone, nsids: map[int32]uint32{}}
+	tr := &tracker{entries: map[uint32]*entry{there.Inum: e}}
+	tr.readRules(e)
+	if e.ns.Redirects() || tr.counts.Vanished != 1 {
+		t.Fatalf("read what nobody can enter: %+v, %+v", e.ns.Filter, tr.counts)
+	}
+	back := *e.ns
+	back.Mounts = there.Mounts
+	e.ns = &back
+	w := &Watcher{tracker: tr}
+	now := time.Now()
+	w.askRules(now)
+	if w.read(now.Add(time.Minute)); !e.ns.Redirects() || e.unread {
+		t.Errorf("they are not read again: %+v", e.ns.Filter)
+	}
+}
