@@ -49,7 +49,7 @@ func (s *shelves) put(p *place, x *Exchange, pid uint32, asks bool) bool {
 	if s.n == mostPlaces {
 		return false
 	}
-	key := shelfKey{pid, x.target ^ x.host*31}
+	key := shelfKey{pid, x.what()}
 	at := s.all[key]
 	if at == nil {
 		if n := len(s.free); n > 0 {
@@ -208,7 +208,7 @@ func (j *Joiner) tooLate(pid uint32, from, to uint64) {
 func (j *Joiner) unshelve(x *Exchange) {
 	j.shelves.drop(&x.asServer)
 	j.shelves.drop(&x.asClient)
-	j.over(x)
+	j.served(x)
 }
 
 // claim says that y caused x, and puts the two into one group. False: it cannot be, or the group would be too large. Whoever claims

@@ -55,7 +55,7 @@ type Exchange struct {
 	pool         *pool     // of its client's worker
 	inPool       guess     // its cause by that pool's connections
 	inOrder      guess     // and by the order of reading
-	byThread     guess     // and by the thread of its client, an app
+	byThread     ref       // and by the thread of its client, an app
 	maker        *Exchange // and by its goroutine, see goroutine.go; nil: not known
 	madeSure     float64
 	heeded       [2]*heeded    // where what its proxies say of it is looked for, see heed

@@ -96,13 +96,12 @@ func (j *Joiner) finish(x *Exchange) {
 	j.consider(x)
 	j.heed(x)
 	j.isOver(x)
-	j.over(x)
-	if x.Resp == nil {
-		j.missed(x.Req.StartNs, j.now, x.Req.SendPid, x.Req.RecvPid)
-	}
+	j.served(x)
 	if r := x.Resp; r != nil {
 		j.note(eventAnswered, x, r.SendPid, r.Flight.Thread(), r.StartNs)
 		j.note(eventFree, x, r.RecvPid, r.Flight.RecvTid, max(r.RecvNs, r.RecvEndNs))
+	} else {
+		j.missed(x.Req.StartNs, j.now, x.Req.SendPid, x.Req.RecvPid)
 	}
 	if x.group == nil {
 		j.join(j.newGroup(), x)
@@ -122,7 +121,12 @@ func (j *Joiner) enqueue(g *group) {
 	if g.open > 0 || g.queued {
 		return
 	}
-	g.queued, g.due = true, g.last+uint64(j.cfg.Linger)
+	j.lookAt(g, g.last+uint64(j.cfg.Linger))
+}
+
+// lookAt has flush look at a group when it is due.
+func (j *Joiner) lookAt(g *group, due uint64) {
+	g.queued, g.due = true, due
 	j.quiet = append(j.quiet, g)
 }
 
@@ -142,8 +146,8 @@ func (j *Joiner) flush(all bool) {
 		default:
 			g.linking, g.asking = true, true
 			if j.awaitsWord(g) && len(g.xs) > 0 && !all {
-				g.linking, g.queued, g.due = false, true, j.now+uint64(max(j.cfg.Linger, j.cfg.Hear/hearings))
-				j.quiet = append(j.quiet, g)
+				g.linking = false
+				j.lookAt(g, j.now+uint64(max(j.cfg.Linger, j.cfg.Hear/hearings)))
 				continue
 			}
 			j.due = append(j.due, g)
@@ -182,12 +186,9 @@ func (j *Joiner) settled(g *group, all bool) {
 		j.enqueue(g)
 		return
 	}
-	if g.stale {
-		j.relate(g)
-	}
+	j.relate(g)
 	if quiet := j.now - g.last; !all && (quiet < uint64(j.cfg.Parents) && j.waits(g) || quiet < patience*uint64(j.cfg.Parents) && j.awaited(g)) {
-		g.queued, g.due = true, j.now+uint64(j.cfg.Linger)
-		j.quiet = append(j.quiet, g)
+		j.lookAt(g, j.now+uint64(j.cfg.Linger))
 		return
 	}
 	j.give(g)

@@ -28,7 +28,7 @@ func (l *line) asked(y *Exchange) {
 	for ; n > 0 && l.waiting[n-1].of() != nil && l.waiting[n-1].y.Req.RecvNs > y.Req.RecvNs; n-- { // it came late
 		l.waiting[n] = l.waiting[n-1]
 	}
-	l.waiting[n] = guess{y: y, serial: y.serial}
+	l.waiting[n] = guess{ref: refTo(y)}
 	l.open++
 }
 
@@ -97,25 +97,26 @@ func (l *line) answered(y *Exchange) bool {
 	return l.open <= 0
 }
 
-// ref is an exchange that may be gone: then its serial is another one.
+// ref is an exchange that may be given out, and be another one then: with another serial.
 type ref struct {
 	y      *Exchange
 	serial uint64
 }
 
-// guess is who may have caused an exchange, says a model.
-type guess struct {
-	y      *Exchange
-	serial uint64 // of y: it may have been given out
-	choice bool   // there were others
-	shaky  bool   // some of what it rests on came late
-	waited bool   // it had to wait for a connection
-}
+func refTo(y *Exchange) ref { return ref{y, y.serial} }
 
 // of returns the exchange, nil: none, or it is gone.
-func (g *guess) of() *Exchange {
-	if g.y == nil || g.y.serial != g.serial {
+func (r ref) of() *Exchange {
+	if r.y == nil || r.y.serial != r.serial {
 		return nil
 	}
-	return g.y
+	return r.y
+}
+
+// guess is who may have caused an exchange, says a model.
+type guess struct {
+	ref
+	choice bool // there were others
+	shaky  bool // some of what it rests on came late
+	waited bool // it had to wait for a connection
 }

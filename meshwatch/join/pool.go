@@ -48,6 +48,9 @@ type upstream struct {
 	streams streams
 }
 
+// forget leaves what no model has to do with.
+func (u *upstream) forget() { *u = upstream{used: u.used, streams: u.streams} }
+
 func (w *worker) class(y *Exchange) *class {
 	f := y.Req.Flight
 	key := classKey{f.SendPaddr, f.SendPeer, y.host}
@@ -92,10 +95,10 @@ func (c *class) asked(y *Exchange, late bool) {
 		if l.closed != 0 {
 			continue
 		}
-		l.take(guess{y: y, serial: y.serial, choice: n > 0, shaky: p.unknown > 0})
+		l.take(guess{ref: refTo(y), choice: n > 0, shaky: p.unknown > 0})
 		return
 	}
-	y.unknown, p.latest = true, guess{y: y, serial: y.serial}
+	y.unknown, p.latest = true, guess{ref: refTo(y)}
 	p.unknown++
 }
 
@@ -223,7 +226,7 @@ func (c *class) answered(y *Exchange) {
 	if l := y.lane; l != nil && c.pool != nil {
 		y.lane = nil
 		if l.up.taken && l.up.next.of() == y {
-			l.up = upstream{used: l.up.used, streams: l.up.streams}
+			l.up.forget()
 			c.pool.fail(y.Resp.StartNs)
 		}
 	}
@@ -251,18 +254,15 @@ func (p *pool) forget(l *Leg) {
 		return
 	}
 	l.up.known = false
-	for i, m := range p.idle {
-		if m == l {
-			p.idle = append(p.idle[:i], p.idle[i+1:]...)
-			return
-		}
+	if i := slices.Index(p.idle, l); i >= 0 {
+		p.idle = slices.Delete(p.idle, i, i+1)
 	}
 }
 
 // fail begins anew: the model was wrong.
 func (p *pool) fail(at uint64) {
 	for _, l := range p.idle {
-		l.up = upstream{used: l.up.used, streams: l.up.streams}
+		l.up.forget()
 	}
 	for _, g := range p.waiting {
 		if y := g.of(); y != nil {
@@ -364,7 +364,7 @@ func (j *Joiner) learn(x *Exchange) {
 	p.thread.test(sameThread(x, y))
 	if p.tests++; p.tests < 4*leastTests || p.tests%testsEach == 0 {
 		p.lines.test(j.sameLines(x, y))
-		if x.Resp != nil && y.Resp != nil {
+		if y.Resp != nil {
 			p.answers.test(j.sameAnswers(x, y))
 		}
 	}

@@ -12,9 +12,7 @@ import (
 
 // link relates a group, and looks for the causes of what its heads say nothing of. True: it found one.
 func (j *Joiner) link(g *group) (found bool) {
-	if g.stale {
-		j.relate(g)
-	}
+	j.relate(g)
 	g.asking = false
 	for i := 0; i < len(g.xs); i++ { // they may become more
 		if x := g.xs[i]; x.parent == nil {
@@ -28,6 +26,9 @@ func (j *Joiner) link(g *group) (found bool) {
 // relate finds for every exchange of a group the one that caused it: the exchange that the same process had received and
 // not answered when it sent this one. What was claimed stays.
 func (j *Joiner) relate(g *group) {
+	if !g.stale {
+		return
+	}
 	g.stale = false
 	slices.SortFunc(g.xs, func(a, b *Exchange) int { return int(int64(a.Req.StartNs - b.Req.StartNs)) }) //nolint:gosec // a difference
 	for _, x := range g.xs {
@@ -47,7 +48,7 @@ func (j *Joiner) relate(g *group) {
 		}
 		j.found = j.found[:0]
 		for _, y := range g.xs {
-			if y != x && y.ServerPid() == pid && y.holds(x.Req.StartNs) && sameRequest(x, y) && !leavesPod(x, y) {
+			if headsSay(x, y, pid) {
 				j.found = append(j.found, y)
 			}
 		}
@@ -107,6 +108,11 @@ func leavesPod(x, y *Exchange) bool {
 		to = netip.AddrFrom4([4]byte(out.SendPaddr[:4]))
 	}
 	return out.SendPaddr != in.RecvAddr && !to.IsLoopback()
+}
+
+// headsSay says whether y may have caused x, which this process asked, and heads say so.
+func headsSay(x, y *Exchange, pid uint32) bool {
+	return y != x && y.ServerPid() == pid && y.holds(x.Req.StartNs) && sameRequest(x, y) && !leavesPod(x, y)
 }
 
 // sameRequest says whether the heads themselves say that two exchanges belong to one request.

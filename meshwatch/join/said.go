@@ -28,7 +28,7 @@ func (j *Joiner) awaitsWord(g *group) bool {
 	if len(j.words.speakers) == 0 {
 		return false
 	}
-	j.relateHeads(g)
+	j.relate(g) // what heads say comes first
 	waits := false
 	for i := 0; i < len(g.xs); i++ { // it grows
 		x := g.xs[i]
@@ -43,13 +43,6 @@ func (j *Joiner) awaitsWord(g *group) bool {
 		}
 	}
 	return waits && j.now-g.last < uint64(j.cfg.Hear)
-}
-
-// relateHeads makes the joins that heads say: they come first.
-func (j *Joiner) relateHeads(g *group) {
-	if g.stale {
-		j.relate(g)
-	}
 }
 
 // wordOfCaller looks what x's client said of why it asked, and says whether it spoke of it.
@@ -120,7 +113,7 @@ func (j *Joiner) consequenceOf(w *word) {
 		if x.parent != nil || !w.sent(x) {
 			continue
 		}
-		j.relateHeads(x.group)
+		j.relate(x.group)
 		if x.parent != nil {
 			continue
 		}
@@ -136,9 +129,7 @@ func (j *Joiner) causeBy(w *word, x *Exchange) *Exchange {
 	switch {
 	case y == nil || y == x, y.Req.RecvNs > x.Req.StartNs, x.Req.StartNs > y.Resp.StartNs:
 		return nil
-	case x.hasID && y.hasID && x.id != y.id, x.TraceID != y.TraceID && x.TraceID != [16]byte{} && y.TraceID != [16]byte{}:
-		return nil
-	case leavesPod(x, y):
+	case headsContradict(x, y), leavesPod(x, y):
 		return nil
 	}
 	return y

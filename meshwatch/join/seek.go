@@ -1,6 +1,7 @@
 package join
 
 import (
+	"slices"
 	"time"
 
 	"github.com/meshwatch/meshwatch/meshwatch/head"
@@ -37,6 +38,9 @@ func (j *Joiner) consider(x *Exchange) {
 	}
 }
 
+// mostLooks bounds what is looked at for that.
+const mostLooks = 256
+
 // mayBe notes y among those that may have caused x, if heads and times allow it. False: they are too many.
 func (j *Joiner) mayBe(x, y *Exchange) bool {
 	if !allows(x, y) {
@@ -45,7 +49,7 @@ func (j *Joiner) mayBe(x, y *Exchange) bool {
 	if len(x.may) == mostFits {
 		return false
 	}
-	x.may = append(x.may, ref{y, y.serial})
+	x.may = append(x.may, refTo(y))
 	return true
 }
 
@@ -58,12 +62,7 @@ func (j *Joiner) isRelated(x *Exchange) bool {
 		return false
 	}
 	pid := x.ClientPid()
-	for _, y := range x.group.xs {
-		if y != x && y.ServerPid() == pid && y.holds(x.Req.StartNs) && sameRequest(x, y) && !leavesPod(x, y) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(x.group.xs, func(y *Exchange) bool { return headsSay(x, y, pid) })
 }
 
 // seek looks for the cause of an exchange whose head does not say it, among all that its process was asked.
@@ -90,22 +89,21 @@ func (j *Joiner) seek(x *Exchange) bool {
 		return false
 	}
 	y := j.found[0]
-	if n > 1 || j.contested(x, y) || j.mayLack(x, y) || j.isLate(x) {
+	if n > 1 || j.contested(x, y) || j.mayLack(x, y) {
 		return j.byModel(x)
 	}
 	return j.claim(x, y, journey.Relay{Method: journey.MethodContent, Confidence: contentAlone, Candidates: all})
 }
 
-// mayLack says whether the true cause may be one that was missed: something of the process was, and others ask for the same.
+// mayLack says whether the true cause may be one that came too late to be weighed, or was missed: something of the process was, and others
+// ask for the same.
 func (j *Joiner) mayLack(x, y *Exchange) bool {
 	p := j.processes[x.ClientPid()]
-	return (x.rivals > 1 || len(x.may) > 1) && p != nil && p.gaps.touch(y.Req.StartNs-min(y.Req.StartNs, unsettled), x.until()+unsettled)
-}
-
-// isLate says whether something that may have to do with an exchange came too late to be weighed.
-func (j *Joiner) isLate(x *Exchange) bool {
-	p := j.processes[x.ClientPid()]
-	return p != nil && p.late.touch(x.Req.StartNs, x.until())
+	if p == nil {
+		return false
+	}
+	return p.late.touch(x.Req.StartNs, x.until()) ||
+		(x.rivals > 1 || len(x.may) > 1) && p.gaps.touch(y.Req.StartNs-min(y.Req.StartNs, unsettled), x.until()+unsettled)
 }
 
 // unsettled is for how long what was missed may mislead, in ns: others are left out by joins that are wrong, or by responses that are paired
@@ -147,8 +145,8 @@ const mostFits = 32
 func (j *Joiner) weigh(x *Exchange) (n, all int) {
 	j.found = j.found[:0]
 	for _, r := range x.may {
-		if r.y.serial == r.serial && fits(x, r.y) {
-			j.found = append(j.found, r.y)
+		if y := r.of(); y != nil && fits(x, y) {
+			j.found = append(j.found, y)
 		}
 	}
 	all = len(j.found)
@@ -201,9 +199,6 @@ func (j *Joiner) keptLines(m *Message, known *uint64) uint64 {
 	return *known
 }
 
-// mostLooks bounds what is looked at for that.
-const mostLooks = 256
-
 // contested says whether another exchange has no other cause than y either: then one of the two has lost its own. Those that may are
 // near x: what a process asks stands in the order of its asking.
 func (j *Joiner) contested(x, y *Exchange) bool {
@@ -238,11 +233,13 @@ func fits(x, y *Exchange) bool {
 
 // allows is what of that no other join changes.
 func allows(x, y *Exchange) bool {
-	if !inTime(x, y) || x.hasID && y.hasID && x.id != y.id {
-		return false
-	}
+	return inTime(x, y) && !headsContradict(x, y)
+}
+
+// headsContradict says whether two exchanges carry ids of different requests.
+func headsContradict(x, y *Exchange) bool {
 	none := [16]byte{}
-	return x.TraceID == y.TraceID || x.TraceID == none || y.TraceID == none
+	return x.hasID && y.hasID && x.id != y.id || x.TraceID != y.TraceID && x.TraceID != none && y.TraceID != none
 }
 
 // inTime is what of that no id decides.

@@ -5,9 +5,9 @@ import "github.com/meshwatch/meshwatch/meshwatch/journey"
 // threads are what is known of a process that is no proxy, which may do anything: that it asks for something else, or the same, proves
 // nothing. But where a thread reads a request, answers it and does nothing else meanwhile, that thread tells what was asked for it.
 type threads struct {
-	open                  int32            // requests that it was asked and has not answered
-	seen, alone, overlaps uint32           // exchanges served; those that one thread read and answered; those it read before it had answered another
-	at                    map[uint32]guess // thread → what it has read last
+	open                  int32          // requests that it was asked and has not answered
+	seen, alone, overlaps uint32         // exchanges served; those that one thread read and answered; those it read before it had answered another
+	at                    map[uint32]ref // thread → what it has read last
 	last                  map[uint32]uint64
 }
 
@@ -28,10 +28,10 @@ func (p *process) reads(x *Exchange) {
 	x.counted = true
 	t.open++
 	if t.at == nil || len(t.at) >= mostThreads {
-		t.at = map[uint32]guess{}
+		t.at = map[uint32]ref{}
 	}
 	if tid := x.Req.Flight.RecvTid; tid != 0 {
-		t.at[tid] = guess{y: x, serial: x.serial}
+		t.at[tid] = refTo(x)
 	}
 }
 
@@ -45,8 +45,8 @@ func (p *process) asks(x *Exchange) {
 	}
 }
 
-// over notes that an app has answered, or never will.
-func (j *Joiner) over(x *Exchange) {
+// served notes that an app has answered, or never will.
+func (j *Joiner) served(x *Exchange) {
 	if !x.counted {
 		return
 	}

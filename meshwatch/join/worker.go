@@ -159,11 +159,10 @@ type record struct{ right, wrong uint64 }
 
 // event is something that a worker did.
 type event struct {
-	at     uint64 // ns
-	x      *Exchange
-	serial uint64 // of x: it may be given out before
-	kind   eventKind
-	to     poolKey // eventOpens
+	at   uint64 // ns
+	of   ref    // not of eventOpens
+	kind eventKind
+	to   poolKey // of eventOpens
 }
 
 type eventKind uint8
@@ -193,7 +192,7 @@ func (j *Joiner) note(kind eventKind, x *Exchange, pid, tid uint32, at uint64) {
 	if w == nil {
 		w = j.newWorker(pid, tid)
 	}
-	j.happens(w, event{at: at, x: x, serial: x.serial, kind: kind})
+	j.happens(w, event{at: at, of: refTo(x), kind: kind})
 }
 
 // happens adds to what a worker did.
@@ -228,7 +227,7 @@ func (j *Joiner) work(upto uint64) {
 			n++
 		}
 		for i := range w.events[:n] {
-			if e := &w.events[i]; e.x == nil || e.x.serial == e.serial {
+			if e := &w.events[i]; e.kind == eventOpens || e.of.of() != nil {
 				w.do(e)
 			}
 		}
@@ -242,7 +241,7 @@ func (w *worker) do(e *event) {
 	if late && e.kind == eventAsked { // whatever it has to do with was decided without it
 		w.proc.inDoubt(e.at, w.done)
 	}
-	switch x := e.x; e.kind {
+	switch x := e.of.y; e.kind {
 	case eventAsked:
 		c := w.class(x)
 		w.line(x, c).asked(x)
