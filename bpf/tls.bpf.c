@@ -4,73 +4,10 @@
 /* Plaintext where TLS libraries take it and give it (uprobe.multi, Linux 6.6): SSL_write and SSL_read and their _ex forms of OpenSSL and
  * BoringSSL, and crypto/tls's (*Conn).Write and Read of Go. x86-64: arguments are where its ABI, or Go's, has them.
  */
-#include "c/frames.h"
+#include "c/stall.h"
 
 /* In the namespaces that are left out of TLS probing nothing is copied: a bit for the low 14 bits of each one's inode number. */
 u64 mw_tls_off[(1 << 14) / 64] SHARED(mw_tls_off) = {};
-
-/* How much of a write is worth copying: a head, or HTTP/2's frames. object is the connection's; 0: it is a read. */
-static __always_inline u32 plain_wanted(u64 object, const u8 *buf, struct write *w)
-{
-	u32 kind = kind_of(w->first), begins;
-	struct object *o;
-
-	if (!object)
-		return kind == FLIGHT_FRAMES ? FRAMES_BYTES : HEAD_BYTES;
-	begins = kind == FLIGHT_FRAMES && connection_begins(buf, w->num, w->first);
-	o = object_at(object);
-	if (o->object != object || begins) {
-		if (kind != FLIGHT_FRAMES)
-			return HEAD_BYTES;
-		o->object = object;
-		o->rest = 0;
-		o->have = 0;
-		o->start = 0;
-		o->known = begins;
-		w->of = o;
-		w->at = (u32)w->first == PREFACE_START ? PREFACE : 0;
-		return FRAMES_BYTES;
-	}
-	if (kind == FLIGHT_HTTP && !o->rest) { /* used again by another connection */
-		o->object = 0;
-		return HEAD_BYTES;
-	}
-	w->of = o;
-	return frames_wanted(w);
-}
-
-/* Copies len bytes of plaintext into `heads`. 0: they cannot be read. */
-static __always_inline u32 plain_copy(const void *buf, u32 len, u32 *pos)
-{
-	if (len - 1 >= FRAMES_BYTES) /* for the verifier */
-		return 0;
-	if (bpf_probe_read_user(claim_head(len, pos), len, buf)) {
-		lose(LOSS_PLAIN_COPY);
-		return 0;
-	}
-	return len;
-}
-
-/* Copies what is worth it of a write, or of a read. How many bytes, and where, or 0. */
-static __always_inline u32 plain_capture(u64 object, const void *buf, struct write *w, u32 *pos)
-{
-	u32 len = plain_wanted(object, buf, w);
-
-	len = plain_copy(buf, len < w->num ? len : w->num, pos);
-	w->pos = *pos;
-	w->copied = len;
-	frames_follow(w);
-	return len;
-}
-
-static __always_inline int first_bytes(u64 *first, const void *buf, u32 num)
-{
-	*first = 0;
-	if (!bpf_probe_read_user(first, num < 8 ? num & 7 : 8, buf))
-		return 1;
-	lose(LOSS_PLAIN_COPY);
-	return 0;
-}
 
 static __always_inline int thread_busy(const struct thread *t)
 {
@@ -131,93 +68,6 @@ static __always_inline int process_excluded(void)
 static __always_inline u32 begins_with(u64 first)
 {
 	return (u32)first ^ (u32)(first >> 32) * 0x9e3779b1;
-}
-
-/* The thread makes another call. Has the latest one not written all, then it will be made again. Not by Go, which waits within a call; and
- * not if something was written that was not tied: that was it.
- */
-static __noinline int plain_stalls(struct thread *t)
-{
-	struct stalled *k = stalled_at(t->object);
-
-	if (t->state != THREAD_WRITES && (t->state != THREAD_WROTE || !t->blocked))
-		return 0;
-	if (t->go || t->other) {
-		lose(LOSS_PLAIN_TIE);
-		return 0;
-	}
-	if (k->object && k->object != t->object)
-		lose(LOSS_PLAIN_TIE);
-	k->sk = t->sk;
-	k->first = t->first;
-	k->left = t->left;
-	k->more_num = k->more_len = 0;
-	k->len = t->len;
-	k->num = t->before + t->num;
-	k->tied = t->state == THREAD_WROTE || t->before;
-	if (t->state == THREAD_WRITES && t->before) {
-		k->num = t->before;
-		k->more_num = t->num;
-		k->more_len = t->len;
-	} else if (t->state == THREAD_WRITES && t->more_len) {
-		k->more_num = t->more_num;
-		k->more_len = t->more_len;
-	}
-	k->object = t->object;
-	return 0;
-}
-
-/* What is known of a call that is made again; 0: this one is not. */
-static __always_inline struct stalled *plain_again(u64 object, u64 num, u32 first)
-{
-	struct stalled *k = stalled_at(object);
-
-	if (k->object != object)
-		return 0;
-	if (k->first == first && k->num + k->more_num <= num)
-		return k;
-	k->object = 0;
-	lose(LOSS_PLAIN_TIE);
-	return 0;
-}
-
-/* A call is made again: the library writes what is left of what the first one had, and then what later ones had more. Captures both, or the
- * latter where the former is tied. How many bytes, or 0. Of more than one record, only the first was made when the call stalled: what later
- * ones had more begins within a record, of which nobody knows which it is. So it is left out, unless nothing is tied: then it is all one write.
- */
-static __noinline u32 plain_more(struct thread *t, struct stalled *k, const void *buf, struct write *w, u32 *pos)
-{
-	u32 had = k->num + k->more_num, more_num = w->num - k->num, more_len = k->more_len, len;
-	struct write more = {.num = w->num - had};
-	u64 object = k->object;
-
-	k->object = 0;
-	t->sk = k->sk;
-	t->left = k->left;
-	if (more.num && first_bytes(&more.first, buf + had, more.num)) {
-		len = plain_capture(object, buf + had, &more, pos);
-		if (len)
-			more_len = k->more_num + len;
-	}
-	if (k->more_num && more_len) /* with what was captured before */
-		more_len = plain_copy(buf + k->num, more_len < FRAMES_BYTES ? more_len : FRAMES_BYTES, pos);
-	if (k->tied) {
-		t->before = k->num;
-		w->num = more_num;
-		if (k->num <= RECORD_BYTES || !more_num)
-			return more_len;
-		lose(LOSS_PLAIN_TIE);
-		return 0;
-	}
-	if (k->num > RECORD_BYTES) {
-		len = k->len < k->num ? k->len : k->num + more_len;
-		return plain_copy(buf, len < FRAMES_BYTES ? len : FRAMES_BYTES, pos);
-	}
-	t->more_num = more_num;
-	t->more_pos = *pos;
-	t->more_len = more_len;
-	w->num = k->num;
-	return plain_copy(buf, k->len, pos);
 }
 
 /* A library is given num bytes of plaintext by this thread, or by a goroutine of Go. */

@@ -24,7 +24,7 @@ func (j *Joiner) link(g *group) (found bool) {
 }
 
 // relate finds for every exchange of a group the one that caused it: the exchange that the same process had received and
-// not answered when it sent this one. What was claimed stays.
+// not answered when it sent this one. What was claimed stays, and all does if nothing came since the last time.
 func (j *Joiner) relate(g *group) {
 	if !g.stale {
 		return

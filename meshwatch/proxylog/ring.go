@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/meshwatch/meshwatch/meshwatch/journey"
@@ -55,8 +54,7 @@ func (s *Server) serveRing(address string) error {
 
 // ring takes what comes on a connection, until it or the server ends.
 func (s *Server) ring(ctx context.Context, c net.Conn) {
-	var once sync.Once
-	end := func() { once.Do(func() { _ = c.Close() }) }
+	end := func() { _ = c.Close() } // again does no harm
 	defer context.AfterFunc(ctx, end)()
 	defer end()
 	defer wait(ctx, slowDown) // who comes again and again does so as often
