@@ -429,6 +429,7 @@ func TestSocketReuse(t *testing.T) {
 	w.end([]string{"1-2 /1 socket-reused", "1-2 /2 200"})
 }
 
+// An app may do anything: that it asks for the same is no evidence.
 func TestNoIDIsNotJoined(t *testing.T) {
 	w := newWorld(t)
 	in, out := w.conn(1, 2), w.conn(2, 3)

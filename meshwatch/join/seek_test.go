@@ -2,10 +2,24 @@ package join
 
 import "testing"
 
+// twoRelays is a sidecar, two connections of its app to it, and two of its own to the same host.
+func twoRelays(t *testing.T) (w *world, a, b, out, far *conn) {
+	t.Helper()
+	w = newWorld(t)
+	return w, w.conn(1, 101), w.conn(1, 101), w.conn(101, 102), w.conn(101, 102)
+}
+
+// askAlike has both connections of the app ask for the same, and the sidecar hand it on.
+func askAlike(a, b, out, far *conn) {
+	a.ask("/", "")
+	b.ask("/", "")
+	out.ask("/", id1)
+	far.ask("/", id2)
+}
+
 // An app's request has no id; what its sidecar makes of it has one.
 func TestFirstLegByContent(t *testing.T) {
-	w := newWorld(t)
-	a, b, out, far := w.conn(1, 101), w.conn(1, 101), w.conn(101, 102), w.conn(101, 102)
+	w, a, b, out, far := twoRelays(t)
 	a.ask("/a", "")
 	b.ask("/b", "")
 	far.ask("/b", id2)
@@ -19,12 +33,8 @@ func TestFirstLegByContent(t *testing.T) {
 
 // Two that ask for the same at the same time: nothing here tells them apart.
 func TestSameContentAtOnceIsNotGuessed(t *testing.T) {
-	w := newWorld(t)
-	a, b, out, far := w.conn(1, 101), w.conn(1, 101), w.conn(101, 102), w.conn(101, 102)
-	a.ask("/", "")
-	b.ask("/", "")
-	out.ask("/", id1)
-	far.ask("/", id2)
+	w, a, b, out, far := twoRelays(t)
+	askAlike(a, b, out, far)
 	out.answer(200)
 	far.answer(200)
 	a.answer(200)
@@ -34,12 +44,8 @@ func TestSameContentAtOnceIsNotGuessed(t *testing.T) {
 
 // One of two is decided by when it was answered, and with that the other one.
 func TestLeavingOutDecides(t *testing.T) {
-	w := newWorld(t)
-	a, b, out, far := w.conn(1, 101), w.conn(1, 101), w.conn(101, 102), w.conn(101, 102)
-	a.ask("/", "")
-	b.ask("/", "")
-	out.ask("/", id1)
-	far.ask("/", id2)
+	w, a, b, out, far := twoRelays(t)
+	askAlike(a, b, out, far)
 	far.answer(200)
 	b.answer(200) // before out was answered
 	out.answer(200)
@@ -60,17 +66,6 @@ func TestContestedIsNotGuessed(t *testing.T) {
 	w.end([]string{"101-102 / 200; no-parent", "101-102 / 200; no-parent", "1-101 / 200"}, "relay/no-parent 2")
 }
 
-// An app may do anything: that it asks for the same is no evidence.
-func TestContentOfAppsIsNoEvidence(t *testing.T) {
-	w := newWorld(t)
-	in, out := w.conn(1, 2), w.conn(2, 3)
-	in.ask("/", "")
-	out.ask("/", "")
-	out.answer(200)
-	in.answer(200)
-	w.end([]string{"2-3 / 200; no-id", "1-2 / 200"}, "relay/no-id 1")
-}
-
 // Groups that were joined go on as one: what carries the id of one of them later is of both.
 func TestJoinedGroupsGoOn(t *testing.T) {
 	w := newWorld(t)
@@ -87,8 +82,7 @@ func TestJoinedGroupsGoOn(t *testing.T) {
 
 // What came late to us may still be the cause of what was answered before it came: neither is guessed.
 func TestLateCauseIsWeighed(t *testing.T) {
-	w := newWorld(t)
-	a, b, out, far := w.conn(1, 101), w.conn(1, 101), w.conn(101, 102), w.conn(101, 102)
+	w, a, b, out, far := twoRelays(t)
 	a.ask("/", "")
 	late, text := b.flight(0, get("/", ""))
 	out.ask("/", id1)

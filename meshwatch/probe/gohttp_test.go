@@ -74,9 +74,9 @@ func eventually(t *testing.T, m *Manager, path, what string, ok func(*HTTP) bool
 	t.Fatalf("%s: no: %s", what, last)
 }
 
-// A Go program that runs gets its probes, though it has no symbols, and each of its requests its goroutine.
-func TestNetHTTP(t *testing.T) {
-	privileged(t)
+// record loads the recorder, which records until the test ends.
+func record(t *testing.T) *bpf.Recorder {
+	t.Helper()
 	r, err := bpf.Load(bpf.Options{Sizes: bpf.DefaultSizes()})
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +90,13 @@ func TestNetHTTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Ring().Enable(true)
+	return r
+}
+
+// A Go program that runs gets its probes, though it has no symbols, and each of its requests its goroutine.
+func TestNetHTTP(t *testing.T) {
+	privileged(t)
+	r := record(t)
 	m := manage(t, r)
 	path := program(t)
 	works, waits := startProgram(t, path), startProgram(t, path)

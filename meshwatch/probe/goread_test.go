@@ -30,19 +30,7 @@ func TestGoReads(t *testing.T) {
 	if _, err := os.Stat("/usr/bin/curl"); err != nil {
 		t.Skip("no curl here")
 	}
-	r, err := bpf.Load(bpf.Options{Sizes: bpf.DefaultSizes()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := r.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := r.Attach(); err != nil {
-		t.Fatal(err)
-	}
-	r.Ring().Enable(true)
+	r := record(t)
 	readsProbed(t, r)
 	port := serveTLS(t)
 	const clients, requests = 4, 5

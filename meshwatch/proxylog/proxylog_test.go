@@ -303,9 +303,9 @@ func TestMessageTooLong(t *testing.T) {
 	next(t, s)
 }
 
-func TestTooManyConnections(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "als")
-	s, set := listen(t, Options{Envoy: []string{path}})
+// crowd opens more connections than one process may have, sees that the last are refused and counted, and ends all.
+func crowd(t *testing.T, path string, set *loss.Set) {
+	t.Helper()
 	var open []net.Conn
 	for range mostOfPeer + 5 {
 		c, err := net.Dial("unix", path)
@@ -318,6 +318,12 @@ func TestTooManyConnections(t *testing.T) {
 	for _, c := range open {
 		_ = c.Close()
 	}
+}
+
+func TestTooManyConnections(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "als")
+	s, set := listen(t, Options{Envoy: []string{path}})
+	crowd(t, path, set)
 	stream := dial(t, "unix://"+path) // tries again until those that ended are gone
 	if err := stream.Send(message(entryOf(time.Now()))); err != nil {
 		t.Fatal(err)

@@ -110,18 +110,7 @@ func TestRingFlood(t *testing.T) {
 func TestTooManyRings(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ring")
 	s, set := listen(t, Options{Rings: []string{path}})
-	var open []net.Conn
-	for range mostOfPeer + 5 {
-		c, err := net.Dial("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		open = append(open, c)
-	}
-	counted(t, set, "too-many-connections", 5)
-	for _, c := range open {
-		_ = c.Close()
-	}
+	crowd(t, path, set)
 	line := lineOf(time.Now())
 	for deadline := time.Now().Add(within); len(s.out) == 0; {
 		c, err := net.Dial("unix", path) // refused until those that ended are gone
