@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/meshwatch/meshwatch/test/cputime"
 )
 
 // BenchmarkIdleWatcher is what watching costs while nothing happens: CPU of the whole test process, in ms per second, with 100
@@ -35,10 +37,10 @@ func BenchmarkIdleWatcher(b *testing.B) {
 	defer w.Close() //nolint:errcheck // tested elsewhere
 	b.ReportMetric(float64(time.Since(start).Milliseconds()), "ms-to-start")
 	waitPolls(b, w, 4) // until links have settled
-	before, polls, at := cpuTime(b), w.Counts().Polls, time.Now()
+	before, polls, at := cputime.Used(b), w.Counts().Polls, time.Now()
 	b.ResetTimer()
 	waitPolls(b, w, polls+uint64(b.N)) //nolint:gosec // positive
-	ms := float64((cpuTime(b) - before).Microseconds()) / 1000
+	ms := float64((cputime.Used(b) - before).Microseconds()) / 1000
 	b.ReportMetric(ms/time.Since(at).Seconds(), "cpu-ms/s")
 	b.ReportMetric(float64(len(w.State().Namespaces)), "namespaces")
 }
@@ -51,15 +53,6 @@ func waitPolls(b *testing.B, w *Watcher, polls uint64) {
 	for w.Counts().Polls < polls {
 		<-tick.C
 	}
-}
-
-func cpuTime(b *testing.B) time.Duration {
-	b.Helper()
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkReadProcesses is one look at all processes.

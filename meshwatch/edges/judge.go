@@ -156,7 +156,8 @@ func excluded(e *topology.Entry, direction string, addr netip.Addr, port uint16)
 		return name + " " + list
 	}
 	if direction == "Outbound" {
-		for name, out := range map[string]bool{"excludeOutboundIPRanges": true, "includeOutboundIPRanges": false} {
+		for _, name := range []string{"excludeOutboundIPRanges", "includeOutboundIPRanges"} {
+			out := strings.HasPrefix(name, "exclude")
 			if list := e.Excludes[name]; list != "" && list != "*" && within(list, addr) == out {
 				return name + " " + list
 			}

@@ -2,12 +2,12 @@ package join
 
 import (
 	"testing"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	"github.com/meshwatch/meshwatch/bpf"
 	"github.com/meshwatch/meshwatch/meshwatch/head"
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
+	"github.com/meshwatch/meshwatch/test/cputime"
 )
 
 // BenchmarkRelate is what all of joining costs a flight, with 1,000 requests in flight at a sidecar of two workers that carry no id:
@@ -31,10 +31,10 @@ func BenchmarkRelate(b *testing.B) {
 			s.run()
 			b.ReportAllocs()
 			flights, relays := 0, uint64(0)
-			var with, without int64 // ns
+			var with, without time.Duration
 			for b.Loop() {
-				n, took := s.bench(true, c.prep)
-				_, base := s.bench(false, nil)
+				n, took := s.bench(b, true, c.prep)
+				_, base := s.bench(b, false, nil)
 				relays, with, without = relays+n, with+took, without+base
 				flights += len(s.flights) / 2
 			}
@@ -45,26 +45,17 @@ func BenchmarkRelate(b *testing.B) {
 	}
 }
 
-// bench joins all, and says how many relays there were in the second half of it, when memory has been allocated, and what CPU time that took, in ns.
-func (s *simulation) bench(proxy bool, prep func(*Joiner)) (relays uint64, took int64) {
+// bench joins all, and says how many relays there were in the second half of it, when memory has been allocated, and what CPU time that took.
+func (s *simulation) bench(b *testing.B, proxy bool, prep func(*Joiner)) (relays uint64, took time.Duration) {
 	cfg := DefaultConfig(head.New(head.Config{}))
 	cfg.SelfID, cfg.Proxy = 1<<31, func(pid uint32) bool { return proxy && pid == simProxy }
 	j := New(cfg, &loss.Set{}, func(*Tree) {})
 	if prep != nil {
 		prep(j)
 	}
-	var began int64
-	s.replay(j, func() { relays, began = j.Stats.Relays, cpuTime() })
-	return j.Stats.Relays - relays, cpuTime() - began
-}
-
-// cpuTime is what this process has used, in ns.
-func cpuTime() int64 {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return u.Utime.Nano() + u.Stime.Nano()
+	var began time.Duration
+	s.replay(j, func() { relays, began = j.Stats.Relays, cputime.Used(b) })
+	return j.Stats.Relays - relays, cputime.Used(b) - began
 }
 
 // The index is bounded: what comes when it is full is counted, and joined by ids only.

@@ -102,7 +102,7 @@ func (r *runner) run(ctx context.Context, load string, connections int) (_ *leve
 
 // load sends the load between two looks at what the agent has lost.
 func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, r *runner) error {
-	if r.warmUp > 0 && !l.Options.GRPC {
+	if r.warmUp > 0 {
 		if _, err := l.Wrk(ctx, out.request(r, r.warmUp)); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -37,5 +38,15 @@ func TestArguments(t *testing.T) {
 	}
 	if _, err := numbers("16,no"); err == nil {
 		t.Error("numbers took one that is none")
+	}
+	for _, wrong := range [][]string{
+		{"--rate", "-1"}, {"--warm-up", "-1s"}, {"--scenario", "no-ids,grpc", "--rate", "1000"}, {"--scenario", all, "--warm-up", "1s"},
+	} {
+		if _, err := parse(wrong); err == nil || !strings.Contains(err.Error(), "--rate, --warm-up: ") {
+			t.Errorf("%v: error %v", wrong, err)
+		}
+	}
+	if a, err := parse([]string{"--scenario", "no-ids,mtls", "--rate", "1000"}); err != nil || a.runner.rate != 1000 {
+		t.Errorf("%+v, %v", a, err)
 	}
 }

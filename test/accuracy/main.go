@@ -56,8 +56,8 @@ func parse(args []string) (*asked, error) {
 	var a asked
 	connections := flags.String("connections", "16,64,256", "numbers of connections, separated by commas")
 	flags.DurationVar(&a.runner.duration, "duration", 10*time.Second, "length of the load at each number of connections")
-	flags.Float64Var(&a.runner.rate, "rate", 0, "the backend takes its time, so that the connections together send at most this many requests a second; 0: as fast as there are answers. Not for gRPC")
-	flags.DurationVar(&a.runner.warmUp, "warm-up", 0, "length of a load of the same kind before, which is not scored: the agent learns how the proxies work. Not for gRPC")
+	flags.Float64Var(&a.runner.rate, "rate", 0, "the backend takes its time, so that the connections together send at most this many requests a second; 0: as fast as there are answers")
+	flags.DurationVar(&a.runner.warmUp, "warm-up", 0, "length of a load of the same kind before, which is not scored: the agent learns how the proxies work")
 	scenario := flags.String("scenario", cleartext, "what the mesh speaks, separated by commas, or all: "+strings.Join(scenarioNames(), ", "))
 	flags.StringVar(&a.loads, "loads", "", "keep-alive, churn (a connection for each request) or both (default; cleartext: keep-alive)")
 	sidecar := flags.String("sidecar", "", "envoy or haproxy, in cleartext and oddities (default envoy where it is installed)")
@@ -73,8 +73,10 @@ func parse(args []string) (*asked, error) {
 		a.scenarios = scenarioNames()
 	}
 	var err error
-	a.counts, err = numbers(*connections)
-	return &a, err
+	if a.counts, err = numbers(*connections); err != nil {
+		return nil, err
+	}
+	return &a, a.runner.paced(a.scenarios)
 }
 
 func run(ctx context.Context, args []string) (err error) {

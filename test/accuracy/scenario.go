@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -77,6 +78,22 @@ func options(scenario string, asked lab.Options) (lab.Options, error) {
 	}
 	o.IPv6, o.AccessLogs = asked.IPv6, true
 	return o, nil
+}
+
+// paced refuses a pace that a scenario cannot be given.
+func (r *runner) paced(scenarios []string) error {
+	if r.rate < 0 || r.warmUp < 0 {
+		return errors.New("--rate, --warm-up: they cannot be negative")
+	}
+	if r.rate == 0 && r.warmUp == 0 {
+		return nil
+	}
+	for _, scenario := range scenarios {
+		if slices.Contains([]string{"grpc", oddities, oddTLS, inCluster}, scenario) {
+			return fmt.Errorf("--rate, --warm-up: the scenario %s has a load of its own: leave it out", scenario)
+		}
+	}
+	return nil
 }
 
 // callMethods are what gRPC's load calls in turn.

@@ -197,8 +197,10 @@ func testChurn(t *testing.T, l *Lab) {
 				connections[a.DownstreamRemote] = true
 			}
 		}
-		if want := l.Options.Churn || pod == "gateway"; (len(connections) == int(r.Requests)) != want {
-			t.Errorf("%s: %d connections for %d requests", listener, len(connections), r.Requests)
+		// Known by their ports, of which the kernel may take one again: it reads where it was, connects, and says where it is, so
+		// that who is preempted in between turns it back.
+		if want := l.Options.Churn || pod == "gateway"; (len(connections) > int(r.Requests)*9/10) != want {
+			t.Errorf("%s: %d ports for %d requests", listener, len(connections), r.Requests)
 		}
 	}
 }

@@ -15,8 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/meshwatch/meshwatch/test/scaletest"
 	"github.com/meshwatch/meshwatch/topology"
-	"github.com/meshwatch/meshwatch/topology/scaletest"
 )
 
 const (

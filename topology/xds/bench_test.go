@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"github.com/meshwatch/meshwatch/topology/scaletest"
+	"github.com/meshwatch/meshwatch/test/scaletest"
 )
 
 // benchPod is a workload as istiod tells of it, behind one of a tenth as many services; another turn gives it another address.

@@ -11,9 +11,10 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/meshwatch/meshwatch/test/cputime"
 )
 
 // Sizes are of the meshes that are measured, in workloads.
@@ -56,14 +57,14 @@ type Follower interface {
 // Measure starts the server and reports what it costs to follow it.
 func Measure(b *testing.B, n int, follow func(address string) Follower) {
 	address, in := serve(b, n)
-	before, cpu, begun := heap(), cpuTime(b), time.Now()
+	before, cpu, begun := heap(), cputime.Used(b), time.Now()
 	f := follow(address)
 	f.AwaitReady()
 	b.ReportMetric(time.Since(begun).Seconds(), "s-to-ready")
-	b.ReportMetric((cpuTime(b) - cpu).Seconds(), "cpu-s-to-ready")
+	b.ReportMetric((cputime.Used(b) - cpu).Seconds(), "cpu-s-to-ready")
 	full := heap()
 	b.ReportMetric(float64(full-before)/1e6, "MB")
-	from, changes := cpuTime(b), f.Changes()
+	from, changes := cputime.Used(b), f.Changes()
 	if _, err := fmt.Fprintln(in); err != nil {
 		b.Fatal(err)
 	}
@@ -71,7 +72,7 @@ func Measure(b *testing.B, n int, follow func(address string) Follower) {
 	for end := time.Now().Add(churning); time.Now().Before(end); time.Sleep(step) {
 		f.Passed(step)
 	}
-	b.ReportMetric((cpuTime(b)-from).Seconds()/churning.Seconds(), "cores-at-100-changes/s")
+	b.ReportMetric((cputime.Used(b)-from).Seconds()/churning.Seconds(), "cores-at-100-changes/s")
 	b.ReportMetric(float64(f.Changes()-changes)/churning.Seconds(), "changes/s")
 	b.ReportMetric(float64(heap()-before)/1e6, "MB-after")
 	b.ReportMetric(resident(b), "MB-resident-at-most")
@@ -127,12 +128,4 @@ func resident(b *testing.B) float64 {
 		b.Fatal(err)
 	}
 	return kb / 1e3
-}
-
-func cpuTime(b *testing.B) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
