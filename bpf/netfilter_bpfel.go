@@ -111,9 +111,10 @@ const (
 	netfilterLossLOSS_PLAIN_COPY     netfilterLoss = 11
 	netfilterLossLOSS_PLAIN_TIE      netfilterLoss = 12
 	netfilterLossLOSS_PLAIN_THREADS  netfilterLoss = 13
-	netfilterLossLOSS_GO             netfilterLoss = 14
-	netfilterLossLOSS_MPTCP          netfilterLoss = 15
-	netfilterLossLOSS_MAX            netfilterLoss = 16
+	netfilterLossLOSS_PLAIN_OBJECTS  netfilterLoss = 14
+	netfilterLossLOSS_GO             netfilterLoss = 15
+	netfilterLossLOSS_MPTCP          netfilterLoss = 16
+	netfilterLossLOSS_MAX            netfilterLoss = 17
 )
 
 type netfilterStamp struct {

@@ -49,7 +49,7 @@ const (
 	threadsSize = 1024 * 4 * 64 // THREAD_SETS of struct thread_set in c/plain.h
 	parkedSize  = 2048 * 40     // PARKED of struct parked in c/tie.h
 	stalledSize = 512 * 40      // STALLED of struct stalled
-	objectsSize = 8192 * 24     // OBJECTS of struct object
+	objectsSize = 2048 * 4 * 24 // OBJECT_SETS of struct object_set
 	tlsSize     = tlsBinaries * 16
 	goSets      = 128 * 8   // GO_SETS of struct go_set in c/gohttp.h
 	tripsSize   = 2048 * 24 // TRIP_SETS of struct trip_set

@@ -24,6 +24,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // certificate is one for 127.0.0.1, which nobody signed.
@@ -166,20 +167,47 @@ func TestGoTLS(t *testing.T) {
 func tlsPair(t *testing.T, r *Recorder) (c, s *tls.Conn, port uint16) {
 	t.Helper()
 	probe(t, r, "/proc/self/exe", goWrite(t))
+	c = tls.Client(&later{}, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // nobody signed it
+	s, port = connect(t, c)
+	return c, s, port
+}
+
+// later is a connection that is made later.
+type later struct{ net.Conn }
+
+// connect makes a client's connection, with windows of some packets.
+func connect(t *testing.T, c *tls.Conn) (s *tls.Conn, port uint16) {
+	t.Helper()
 	client, server, port := pair(t, "tcp", "127.0.0.1:0")
-	for _, conn := range []net.Conn{client, server} { // a window of some packets
+	for _, conn := range []net.Conn{client, server} {
 		if err := errors.Join(conn.(*net.TCPConn).SetReadBuffer(1<<14), conn.(*net.TCPConn).SetWriteBuffer(1<<17)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	c = tls.Client(client, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // nobody signed it
+	c.NetConn().(*later).Conn = client
 	s = tls.Server(server, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
 	done := make(chan error, 1)
 	go func() { done <- s.Handshake() }()
 	if err := errors.Join(c.Handshake(), <-done); err != nil {
 		t.Fatal(err)
 	}
-	return c, s, port
+	return s, port
+}
+
+// samePlace are n connections, to be made, whose objects have the same hash.
+func samePlace(t *testing.T, n int) []*tls.Conn {
+	t.Helper()
+	by := map[uint32][]*tls.Conn{}
+	for range 1 << 16 {
+		c := tls.Client(&later{}, &tls.Config{InsecureSkipVerify: true})                   //nolint:gosec // nobody signed it
+		object := uint64(uintptr(unsafe.Pointer(c))) ^ uint64(os.Getpid())<<47             //nolint:gosec // as object_of
+		place := (uint32(object>>4) ^ uint32(object>>40)) * 0x9e3779b1 >> 16 & (1<<13 - 1) //nolint:gosec // as object_hash
+		if by[place] = append(by[place], c); len(by[place]) == n {
+			return by[place]
+		}
+	}
+	t.Fatalf("no %d objects have the same hash", n)
+	return nil
 }
 
 // frames are HTTP/2, at least size bytes of it. body says of each byte that it is of a body.
@@ -250,12 +278,18 @@ func TestFramesOverTLS(t *testing.T) {
 	}
 }
 
-// Writes that wait for the window leave together, behind the end of one of which a part has left: no packet begins with most of them.
+// Writes that wait for the window leave together, behind the end of one of which a part has left: no packet begins with most of them. All
+// are captured, while another connection whose object has the same hash writes, too.
 func TestFramesThatWait(t *testing.T) {
 	r := startEdges(t, Options{Sizes: DefaultSizes()})
-	c, s, port := tlsPair(t, r)
+	probe(t, r, "/proc/self/exe", goWrite(t))
+	same := samePlace(t, 2)
+	c, other := same[0], same[1]
+	s, port := connect(t, c)
+	peer, _ := connect(t, other)
 	rnd := mrand.New(mrand.NewPCG(3, 4)) //nolint:gosec // no secret
 	stream, body := frames(rnd, 1<<20, 11)
+	say(t, other, peer, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 	wrote, told := 0, make(chan int, 1<<16)
 	done := make(chan error, 1)
 	go func() {
@@ -279,6 +313,7 @@ func TestFramesThatWait(t *testing.T) {
 		}
 		wrote += n
 		told <- wrote
+		say(t, other, peer, "\x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\x00\x01\x00")
 	}
 	close(told)
 	if err := <-done; err != nil {

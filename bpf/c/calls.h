@@ -111,7 +111,7 @@ static __noinline int plain_wrote(const struct wrote *w)
 		tied(t->binary);
 		t->blocked = part && !t->go;
 	} else {
-		told = object_at(t->object)->object == t->object && wire <= t->num + RECORD_HEADER + RECORD_OVERHEAD_MAX;
+		told = object_find(t->object) && wire <= t->num + RECORD_HEADER + RECORD_OVERHEAD_MAX;
 		if (!queued && !told) {
 			t->other = 1;
 			return 0;

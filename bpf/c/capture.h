@@ -3,6 +3,29 @@
 #pragma once
 #include "frames.h"
 
+static __always_inline u32 object_now(void)
+{
+	return bpf_ktime_get_ns() >> 24;
+}
+
+/* Makes the place its that was not used for longest. 0: another connection has just got it. */
+static __noinline struct object *object_take(u64 object)
+{
+	struct object_set *set = objects_of(object);
+	struct object *o = &set->o[0];
+	u32 now = object_now();
+	u64 before;
+
+#pragma clang loop unroll(full)
+	for (int i = 1; i < OBJECT_WAYS; i++)
+		if (now - set->o[i].used > now - o->used)
+			o = &set->o[i];
+	before = o->object;
+	if (before && now - o->used < 60000 / 16)
+		lose(LOSS_PLAIN_OBJECTS);
+	return __sync_val_compare_and_swap(&o->object, before, object) == before ? o : 0;
+}
+
 /* How much of a write is worth copying: a head, or HTTP/2's frames. object is the connection's; 0: it is a read. */
 static __always_inline u32 plain_wanted(u64 object, const u8 *buf, struct write *w)
 {
@@ -12,11 +35,15 @@ static __always_inline u32 plain_wanted(u64 object, const u8 *buf, struct write 
 	if (!object)
 		return kind == FLIGHT_FRAMES ? FRAMES_BYTES : HEAD_BYTES;
 	begins = kind == FLIGHT_FRAMES && connection_begins(buf, w->num, w->first);
-	o = object_at(object);
-	if (o->object != object || begins) {
+	o = object_find(object);
+	if (!o || begins) {
 		if (kind != FLIGHT_FRAMES)
 			return HEAD_BYTES;
-		o->object = object;
+		if (!o)
+			o = object_take(object);
+		if (!o)
+			return FRAMES_BYTES;
+		o->used = object_now();
 		o->rest = 0;
 		o->have = 0;
 		o->start = 0;
@@ -29,6 +56,7 @@ static __always_inline u32 plain_wanted(u64 object, const u8 *buf, struct write 
 		o->object = 0;
 		return HEAD_BYTES;
 	}
+	o->used = object_now();
 	w->of = o;
 	return frames_wanted(w);
 }

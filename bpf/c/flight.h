@@ -43,6 +43,7 @@ enum loss {
 	LOSS_PLAIN_COPY,     /* plaintext that a TLS library was given could not be read */
 	LOSS_PLAIN_TIE,	     /* plaintext of which the write, or its record, was not seen */
 	LOSS_PLAIN_THREADS,  /* a thread in a TLS library lost its place to another one */
+	LOSS_PLAIN_OBJECTS,  /* a connection of HTTP/2 over TLS, written to within the last minute, lost its place to another one */
 	LOSS_GO,	     /* a request of Go's net/http: in whose goroutine it was made could not be noted, or not tied to it */
 	LOSS_MPTCP,	     /* a connection of an MPTCP socket, once: nothing of it is recorded */
 	LOSS_MAX,

@@ -62,13 +62,21 @@ struct object {
 	u8 have;    /* bytes of that header that have come */
 	u8 known;   /* it is known where frames begin; else all is copied */
 	u8 body;    /* the rest is of a DATA frame */
-	u8 pad[5];
+	u8 pad;
+	u32 used;   /* when it was written to, in 16 ms */
 };
 
-#define OBJECTS 8192 /* connections at the same time; of one that loses its place all is copied that begins with a frame */
+/* Connections at the same time. One that loses its place has nothing told of writes that leave in the middle of a packet, and HPACK's table
+ * is lost with that: with one place for a hash that was so in one run of six with 50 connections.
+ */
+#define OBJECT_WAYS 4
+#define OBJECT_SETS 2048
+struct object_set {
+	struct object o[OBJECT_WAYS];
+};
 
-/* hash(object) → what is known of it. Overwritten. */
-struct object mw_objects[1] SHARED(mw_objects) = {};
+/* hash(object) → what is known of it. Nobody deletes; when a set is full the one that was not used for longest goes. */
+struct object_set mw_objects[1] SHARED(mw_objects) = {};
 
 /* A call that wrote nothing, or not all, as the socket took no more: libraries are called again then, with the same plaintext or more of
  * it, and write what the first call had, then what came with later ones.
@@ -119,9 +127,20 @@ static __always_inline u32 object_hash(u64 object)
 	return hash32((u32)(object >> 4) ^ (u32)(object >> 40)) >> 16;
 }
 
-static __always_inline struct object *object_at(u64 object)
+static __always_inline struct object_set *objects_of(u64 object)
 {
-	return (struct object *)section(mw_objects) + (object_hash(object) & (OBJECTS - 1));
+	return (struct object_set *)section(mw_objects) + (object_hash(object) & (OBJECT_SETS - 1));
+}
+
+static __always_inline struct object *object_find(u64 object)
+{
+	struct object_set *set = objects_of(object);
+
+#pragma clang loop unroll(full)
+	for (int i = 0; i < OBJECT_WAYS; i++)
+		if (set->o[i].object == object)
+			return &set->o[i];
+	return 0;
 }
 
 static __always_inline struct stalled *stalled_at(u64 object)
