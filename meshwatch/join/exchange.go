@@ -33,6 +33,8 @@ type Exchange struct {
 	candidates   int32
 	claimed      bool        // its parent was found beyond what heads say
 	vague        bool        // nobody knows what it asks for
+	handed       bool        // it was handed on, or a connection was opened for it, as far as models know
+	byOpening    bool        // inOrder is what its connection was opened for
 	waits        bool        // it is among what waits in a pool for a connection
 	unknown      bool        // or among what was handed on by one that is not known
 	counted      bool        // it is among what its server, an app, has open
@@ -54,7 +56,7 @@ type Exchange struct {
 	lane         *Leg      // by which its server hands it on, says the pool
 	pool         *pool     // of its client's worker
 	inPool       guess     // its cause by that pool's connections
-	inOrder      guess     // and by the order of reading
+	inOrder      guess     // and by the order of reading, or of opening connections
 	byThread     ref       // and by the thread of its client, an app
 	maker        *Exchange // and by its goroutine, see goroutine.go; nil: not known
 	madeSure     float64

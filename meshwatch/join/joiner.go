@@ -104,7 +104,7 @@ func (j *Joiner) Flight(f *bpf.Flight, b []byte) (want Want) {
 		s.last, s.end, s.seen = uint32(f.Id), f.Seq+1, true //nolint:gosec // low half, as Flight.Prev
 		s.upto, s.counted = s.end, true
 		l.opener = d + 1
-		j.begins(f)
+		j.begins(l, f)
 		if j.cfg.Began != nil {
 			j.cfg.Began(f, BytesUnknown, OpenedBySender)
 		}

@@ -23,13 +23,19 @@ func (w *worker) line(x *Exchange, c *class) *line {
 }
 
 func (l *line) asked(y *Exchange) {
-	n := len(l.waiting)
-	l.waiting = append(l.waiting, guess{})
-	for ; n > 0 && l.waiting[n-1].of() != nil && l.waiting[n-1].y.Req.RecvNs > y.Req.RecvNs; n-- { // it came late
-		l.waiting[n] = l.waiting[n-1]
-	}
-	l.waiting[n] = guess{ref: refTo(y)}
+	l.waiting = insert(l.waiting, guess{ref: refTo(y)}, func(g guess) *Exchange { return g.of() })
 	l.open++
+}
+
+// insert puts a request, of which some came late, among others in the order of reading.
+func insert[T any](in []T, one T, of func(T) *Exchange) []T {
+	n := len(in)
+	in = append(in, one)
+	for y := of(one); n > 0 && of(in[n-1]) != nil && of(in[n-1]).Req.RecvNs > y.Req.RecvNs; n-- {
+		in[n] = in[n-1]
+	}
+	in[n] = one
+	return in
 }
 
 // asks takes the one at a place of the line for what the worker asks.
@@ -41,21 +47,31 @@ func (l *line) asks(x *Exchange, at int, late bool) {
 	choice := len(l.waiting) > 1
 	x.inOrder = l.take(at)
 	x.inOrder.choice, x.inOrder.shaky = choice, late
+	if y := x.inOrder.of(); y != nil {
+		y.handed = true
+	}
 }
 
 // check says whether x may have been asked for what it was taken for: that was not answered before x was. Else something that the worker
 // asked was missed, so that each took the place of the one before; the line goes on by one, for what is asked from then on.
 func (l *line) check(x *Exchange) bool {
 	y := x.inOrder.of()
-	if y == nil || y.Resp == nil || y.Resp.StartNs >= x.Resp.RecvNs {
+	if !y.answeredBefore(x) {
 		return true
 	}
-	if x.Req.StartNs > l.moved && len(l.waiting) > 0 {
+	if x.byOpening {
+		y.class.skip(x)
+	} else if x.Req.StartNs > l.moved && len(l.waiting) > 0 {
 		l.take(0)
 		l.streams.lost(0)
 		l.moved = x.Resp.RecvNs
 	}
 	return false
+}
+
+// answeredBefore says whether y was answered before x, which it is taken for the cause of: it is not.
+func (y *Exchange) answeredBefore(x *Exchange) bool {
+	return y != nil && y.Resp != nil && y.Resp.StartNs < x.Resp.RecvNs
 }
 
 // take takes one out of the line.
@@ -87,14 +103,20 @@ const fewLines = 16
 // answered takes one out that was not handed on, or of which that was not seen. True: nothing is left.
 func (l *line) answered(y *Exchange) bool {
 	l.open--
-	for i := range l.waiting {
-		if l.waiting[i].of() == y {
-			l.take(i)
-			l.streams.lost(i)
-			break
-		}
+	y.handed = true
+	if i := l.drop(y); i >= 0 {
+		l.streams.lost(i)
 	}
 	return l.open <= 0
+}
+
+// drop takes a request out of the line; it returns its place, -1: it had none.
+func (l *line) drop(y *Exchange) int {
+	i := slices.IndexFunc(l.waiting, func(g guess) bool { return g.of() == y })
+	if i >= 0 {
+		l.take(i)
+	}
+	return i
 }
 
 // ref is an exchange that may be given out, and be another one then: with another serial.

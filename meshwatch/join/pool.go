@@ -30,6 +30,9 @@ type classKey struct {
 type class struct {
 	pool  *pool
 	multi bool
+
+	queue []ref  // what was read, and neither handed on nor given a connection that was opened for it
+	moved uint64 // ns: when it was last set right, see skip
 }
 
 // poolKey is an upstream host.
@@ -45,11 +48,13 @@ type upstream struct {
 	known bool // it is in pool.idle
 	used  bool // a request was seen on it
 
+	opened guess // the request that it was opened for, until one is seen on it
+
 	streams streams
 }
 
 // forget leaves what no model has to do with.
-func (u *upstream) forget() { *u = upstream{used: u.used, streams: u.streams} }
+func (u *upstream) forget() { *u = upstream{used: u.used, opened: u.opened, streams: u.streams} }
 
 func (w *worker) class(y *Exchange) *class {
 	f := y.Req.Flight
@@ -282,7 +287,7 @@ func (j *Joiner) byModel(x *Exchange) bool {
 		return false
 	}
 	// who waits stands in a line, in which each takes the place of one that was missed
-	if y := x.ofPool(); y != nil && p.poolOf(x).proven() && fits(x, y) && !(x.inPool.waited && p.gaps.touch(y.Req.RecvNs-min(y.Req.RecvNs, unsettled), x.until())) {
+	if y := x.ofPool(); y != nil && p.poolOf(x).proven() && fits(x, y) && p.waitsFor(x) && !(x.inPool.waited && p.gaps.touch(y.Req.RecvNs-min(y.Req.RecvNs, unsettled), x.until())) {
 		return j.claim(x, y, journey.Relay{Method: journey.MethodPool, Confidence: poolConfidence, Candidates: max(1, int(x.rivals))})
 	}
 	if y := p.ofOrder(x); y != nil && p.keepsOrder(x, y) && fits(x, y) {
@@ -310,8 +315,11 @@ func (p *process) poolOf(x *Exchange) *record {
 
 // ofOrder is the cause of x by the order of reading, nil: that does not say.
 func (p *process) ofOrder(x *Exchange) *Exchange {
-	y, o := x.inOrder.of(), p.orderOf(x)
-	if y == nil || x.inOrder.shaky || o.doubt.touch(y.Req.RecvNs, x.Req.StartNs) || p.isOpening(o, x.Req.StartNs) || !inTime(x, y) {
+	y, o, chosen := x.inOrder.of(), p.orderOf(x), x.Req.StartNs
+	if x.byOpening && x.Connect != nil {
+		chosen = x.Connect.StartNs
+	}
+	if y == nil || x.inOrder.shaky || o.doubt.touch(y.Req.RecvNs, chosen) || p.isOpening(o, x.Req.StartNs) || !inTime(x, y) {
 		return nil
 	}
 	return y
@@ -321,8 +329,11 @@ func (p *process) ofOrder(x *Exchange) *Exchange {
 // are taken in the order of reading: streams are opened one after the other.
 func (p *process) keepsOrder(x, y *Exchange) bool {
 	r := p.orderOf(x)
-	if r.in < leastInStep || r.out >= y.Req.RecvNs {
+	if r.in < leastInStep || r.out >= y.Req.RecvNs || r == &p.opened && !p.opensFor(x) {
 		return false
+	}
+	if r == &p.opened && r.wrong == 0 && r.alone.wrong == 0 && r.chosen >= leastOpened {
+		return true
 	}
 	if r.alone.proven() && (!x.inOrder.choice || r.wrong == 0 && r.chosen >= leastChosen) {
 		return true

@@ -63,7 +63,12 @@ func TestSimulatedProxies(t *testing.T) {
 		{"last free, 64", takesLast, 64, false, known(func(p *process) { p.pool, p.waits = proven, proven }), 0.85},
 		{"closes, 4", takesLast, 4, false, known(func(p *process) { p.waits = proven }), 0.95},
 		{"closes, 16", takesLast, 16, false, known(func(p *process) { p.waits = proven }), 0.9},
+		{"closes, 4, nothing known", takesLast, 4, false, nil, 0},
+		{"closes, 16, nothing known", takesLast, 16, false, nil, 0},
 		{"in order, 16", keepsOrder, 16, false, known(func(p *process) { p.order.record = proven }), 0.7},
+		{"closes in order, 4", keepsOrder, 4, false, nil, 0.9},
+		{"closes in order, 16", keepsOrder, 16, false, nil, 0.9},
+		{"closes in order, 64", keepsOrder, 64, false, nil, 0.8}, // until it is known
 		{"last free when written, 4", takesLastLate, 4, false, nil, 0},
 		{"last free when written, 16", takesLastLate, 16, false, nil, 0},
 		{"any free, 16", takesAnyFree, 16, false, nil, 0},

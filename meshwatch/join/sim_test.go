@@ -55,6 +55,7 @@ type simMessage struct {
 	conn   *simConn
 	number int
 	kind   simKind
+	of     *simMessage // of simOpened: for which the connection was opened
 }
 
 type simKind uint8
@@ -138,7 +139,7 @@ func (s *simulation) ask(c *simConn) {
 	}
 	s.left--
 	s.sent++
-	s.arrive(c.worker, s.write(c, 0, s.sent, s.request(s.sent)), simMessage{c, s.sent, simAsked})
+	s.arrive(c.worker, s.write(c, 0, s.sent, s.request(s.sent)), simMessage{conn: c, number: s.sent, kind: simAsked})
 }
 
 func (s *simulation) request(n int) string {
@@ -217,7 +218,11 @@ func (s *simulation) turn(w *simWorker) {
 			writes = append(writes, s.handBack(w, m))
 			writes = append(writes, s.free(w, m.conn))
 		case simOpened: // as Envoy does: what has waited goes out at once
-			s.free(w, m.conn)()
+			if m.of != nil {
+				s.askFor(w, *m.of, m.conn)
+			} else {
+				s.free(w, m.conn)()
+			}
 		}
 	}
 	if s.habit != keepsOrder {
@@ -240,20 +245,23 @@ func (s *simulation) handOn(w *simWorker, m simMessage) func() {
 	}
 	if s.habit == takesLast && len(w.idle) == 0 {
 		w.waits = append(w.waits, m)
-		s.opens(w)
+		s.opens(w, nil)
 		return func() {}
+	}
+	if s.habit == keepsOrder && len(w.idle) == 0 {
+		return func() { s.opens(w, &m) }
 	}
 	up := s.take(w)
 	return func() { s.askFor(w, m, up) }
 }
 
-// opens opens a connection, which takes its time.
-func (s *simulation) opens(w *simWorker) {
+// opens opens a connection, which takes its time, for one request, nil: for who waits longest then.
+func (s *simulation) opens(w *simWorker, only *simMessage) {
 	c := s.conn(w, false)
 	i := s.write(c, 0, 0, "")
 	s.after(uint64(20_000+s.rand.IntN(400_000)), func() {
 		s.read(i)
-		s.tell(w, simMessage{conn: c, kind: simOpened})
+		s.tell(w, simMessage{conn: c, kind: simOpened, of: only})
 	})
 }
 
@@ -292,7 +300,7 @@ func (s *simulation) askFor(w *simWorker, m simMessage, up *simConn) {
 	i := s.write(up, 0, m.number, s.request(m.number))
 	s.after(uint64(5000+s.rand.IntN(50_000)), func() { s.read(i) })
 	s.after(uint64(60_000+s.rand.ExpFloat64()*2e6), func() {
-		s.arrive(w, s.write(up, 1, m.number, ok(200, "")), simMessage{up, m.number, simAnswer})
+		s.arrive(w, s.write(up, 1, m.number, ok(200, "")), simMessage{conn: up, number: m.number, kind: simAnswer})
 	})
 }
 

@@ -33,6 +33,8 @@ type process struct {
 	lines, answers record // heads are handed on with the lines that they must be handed on with, and no others of that kind
 	tests          uint64
 	order, streams order    // see line
+	opened         order    // see opened.go
+	fresh          fresh
 	gaps           spans    // when something was missed of what it was asked, or asked
 	late           spans    // of what came too late to be weighed
 	opening        []uint64 // ns: when connections were begun that no request was seen on
@@ -68,7 +70,7 @@ func (p *process) isOpening(o *order, at uint64) bool {
 }
 
 // begins notes that a process opens a connection.
-func (j *Joiner) begins(f *bpf.Flight) {
+func (j *Joiner) begins(l *Leg, f *bpf.Flight) {
 	if p := j.processes[f.SendPid]; p != nil {
 		n := 0
 		for n < len(p.opening) && (len(p.opening) == mostWaiting || p.opening[n]+2*openingTakes < f.StartNs) {
@@ -77,7 +79,7 @@ func (j *Joiner) begins(f *bpf.Flight) {
 		p.opening = append(slices.Delete(p.opening, 0, n), f.StartNs)
 	}
 	if w := j.workers[workerKey{f.SendPid, f.Thread()}]; w != nil {
-		j.happens(w, event{at: f.StartNs, kind: eventOpens, to: poolKey{f.SendPaddr, f.SendPeer}})
+		j.happens(w, event{at: f.StartNs, kind: eventOpens, to: poolKey{f.SendPaddr, f.SendPeer}, leg: l})
 	}
 }
 
@@ -110,6 +112,7 @@ const missedFor = uint64(time.Second)
 func (p *process) inDoubt(from, to uint64) {
 	p.order.doubt.add(from, to)
 	p.streams.doubt.add(from, to)
+	p.opened.doubt.add(from, to)
 }
 
 // until is when an exchange's client had the response, as far as is known.
@@ -140,7 +143,7 @@ func (o *order) step(x *Exchange, agrees bool) {
 	case !agrees:
 		o.in, o.chosen, o.out = 0, 0, max(o.out, x.Resp.RecvNs)
 	case x.inOrder.y != nil:
-		if o.in++; x.inOrder.choice {
+		if o.in++; x.inOrder.choice || x.byOpening && x.rivals > 1 {
 			o.chosen++
 		}
 	}
@@ -148,8 +151,11 @@ func (o *order) step(x *Exchange, agrees bool) {
 
 // orderOf is the order that x is in.
 func (p *process) orderOf(x *Exchange) *order {
-	if x.Stream.ID != 0 {
+	switch {
+	case x.Stream.ID != 0:
 		return &p.streams
+	case x.byOpening:
+		return &p.opened
 	}
 	return &p.order
 }
@@ -163,6 +169,7 @@ type event struct {
 	of   ref    // not of eventOpens
 	kind eventKind
 	to   poolKey // of eventOpens
+	leg  *Leg    // of eventOpens
 }
 
 type eventKind uint8
@@ -245,6 +252,7 @@ func (w *worker) do(e *event) {
 	case eventAsked:
 		c := w.class(x)
 		w.line(x, c).asked(x)
+		c.reads(x)
 		c.asked(x, late)
 	case eventAsks:
 		w.asks(x, late)
@@ -257,11 +265,14 @@ func (w *worker) do(e *event) {
 		}
 	case eventFree:
 		if l := w.lines[x.what()]; l != nil {
+			w.proc.fresh.compare(x)
 			w.proc.orderOf(x).step(x, l.check(x))
 		}
 		w.poolOf(x).free(x, late)
 	case eventOpens:
-		w.poolAt(e.to).opens(e.at)
+		p := w.poolAt(e.to)
+		p.opens(e.at)
+		e.leg.up.opened = w.opensFor(p, late)
 	}
 }
 
@@ -286,12 +297,21 @@ func (w *worker) asks(x *Exchange, late bool) {
 			l.streams = &up.streams
 		}
 	}
+	o := w.proc.orderOf(x)
 	var c *class
 	if l != nil {
 		c = l.class
+	}
+	switch opened := up.opened; {
+	case isNew && x.Stream.ID == 0 && opened.of() != nil:
+		x.inOrder, x.byOpening = opened, true
+		if m := w.lines[opened.y.what()]; m != nil {
+			m.drop(opened.y)
+		}
+	case l != nil:
 		l.asks(x, at, !sure)
 	}
-	o := w.proc.orderOf(x)
+	up.opened = guess{}
 	switch {
 	case l != nil && x.inOrder.y == nil, x.vague: // some line still has what it was asked for
 		o.doubt.add(x.Req.StartNs, x.until())

@@ -1,0 +1,121 @@
+package join
+
+import "slices"
+
+// A proxy that has no connection for a request opens one, in the order in which it read those that need one. HAProxy hands on by it what it
+// opened it for; Envoy whoever waits longest when it can be used, see pool.
+
+// reads queues a request, in the order of reading, until it is handed on or a connection is opened for it.
+func (c *class) reads(y *Exchange) {
+	c.front()
+	c.queue = insert(c.queue, refTo(y), func(r ref) *Exchange { return r.of() })
+}
+
+// front is who was read first of those that are queued, nil: nobody.
+func (c *class) front() *Exchange {
+	n := 0
+	for n < len(c.queue) && !c.queue[n].isQueued() {
+		n++
+	}
+	c.queue = slices.Delete(c.queue, 0, n)
+	if len(c.queue) == 0 {
+		return nil
+	}
+	return c.queue[0].y
+}
+
+func (r ref) isQueued() bool { return r.of() != nil && !r.y.handed }
+
+// skip goes on by one, as something that the worker asked was missed: x was not asked for what its connection was opened for.
+func (c *class) skip(x *Exchange) {
+	if y := c.front(); y != nil && x.Req.StartNs > c.moved {
+		y.handed = true
+		c.moved = x.Resp.RecvNs
+	}
+}
+
+// opensFor says for which request a worker opens a connection to a pool.
+func (w *worker) opensFor(p *pool, late bool) (g guess) {
+	if len(w.classes) > fewLines {
+		return g
+	}
+	classes, certain := 0, true
+	for _, c := range w.classes {
+		elsewhere := c.pool != p
+		if elsewhere && c.pool != nil && !c.multi {
+			continue
+		}
+		y := c.front()
+		if y == nil {
+			continue
+		}
+		classes++
+		certain = certain && !elsewhere && !c.multi
+		g.choice = g.choice || classes > 1 || slices.ContainsFunc(c.queue[1:], ref.isQueued)
+		if g.y == nil || y.Req.RecvNs < g.y.Req.RecvNs {
+			g.ref = refTo(y)
+		}
+	}
+	g.shaky = late || classes > 1 && !certain
+	if g.y != nil {
+		g.y.handed = true
+	}
+	return g
+}
+
+// fresh is which request goes on by a fresh connection: that for which it was opened, or whichever waits longest. Of both it counts where
+// times contradicted it, and the other says otherwise.
+type fresh struct{ opened, waits uint64 }
+
+// otherwise returns what both say of x, if that is not the same.
+func otherwise(x *Exchange) (opened, waits *Exchange, differ bool) {
+	if !x.byOpening || !x.inPool.waited {
+		return nil, nil, false
+	}
+	opened, waits = x.inOrder.of(), x.inPool.of()
+	return opened, waits, opened != nil && waits != nil && opened != waits
+}
+
+// compare takes in an exchange that was answered.
+func (f *fresh) compare(x *Exchange) {
+	opened, waits, differ := otherwise(x)
+	if !differ {
+		return
+	}
+	if opened.answeredBefore(x) {
+		f.opened++
+	}
+	if waits.answeredBefore(x) {
+		f.waits++
+	}
+	if f.opened+f.waits > testsKept {
+		f.opened, f.waits = f.opened/2, f.waits/2
+	}
+}
+
+// decided says whether one was contradicted often, and the other next to never.
+func decided(this, other uint64) bool { return other >= leastContradicted && this*8 <= other }
+
+// leastContradicted is how often what is wrong must have been: of two requests that change places one is, each time.
+const leastContradicted = 4
+
+// waitsFor says whether, as far as x is one that waited, who waits longest goes on by its connection.
+func (p *process) waitsFor(x *Exchange) bool {
+	_, _, differ := otherwise(x)
+	return !differ || decided(p.fresh.waits, p.fresh.opened)
+}
+
+// opensFor says whether a connection such as that of x hands on what it was opened for.
+func (p *process) opensFor(x *Exchange) bool {
+	switch _, _, differ := otherwise(x); {
+	case decided(p.fresh.opened, p.fresh.waits):
+		return true
+	case differ, decided(p.fresh.waits, p.fresh.opened):
+		return false
+	}
+	return !p.pool.proven() && !p.waits.proven()
+}
+
+// leastOpened is how many exchanges, while the same was asked otherwise, must not have contradicted that connections are for what they were
+// opened for, where none was tested.
+const leastOpened = 1000
