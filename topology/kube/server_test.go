@@ -17,12 +17,15 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 
 	"github.com/meshwatch/meshwatch/topology"
 )
 
-// server is an API server as far as lists and watches go, in JSON: Istio's clients have no fakes.
+// server is an API server as far as lists and watches go: Istio's clients have no fakes. As a real one it tells of Kubernetes' own kinds in
+// protobuf, to who asks for that, else in JSON.
 type server struct {
 	http    *http.Server
 	address string
@@ -177,8 +180,57 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		version, kind := typeOf(path)
 		list := map[string]any{"kind": kind + "List", "apiVersion": version, "metadata": map[string]string{"resourceVersion": strconv.Itoa(s.rv)}, "items": values(s.objects[path])}
 		s.mu.Unlock()
+		if inProtobuf(r) {
+			b, err := json.Marshal(list)
+			if err != nil {
+				panic(err)
+			}
+			w.Header().Set("Content-Type", runtime.ContentTypeProtobuf)
+			_, _ = w.Write(protobufOf(b)) //nolint:errcheck // as above
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(list) //nolint:errcheck // as above
+	}
+}
+
+// inProtobuf says whether a request is to be answered in it.
+func inProtobuf(r *http.Request) bool {
+	version, _ := typeOf(r.URL.Path)
+	return strings.Contains(r.Header.Get("Accept"), runtime.ContentTypeProtobuf) && (version == "v1" || version == "discovery.k8s.io/v1")
+}
+
+func protobufSerializer() runtime.SerializerInfo {
+	info, ok := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
+	if !ok {
+		panic("Kubernetes' types have no protobuf")
+	}
+	return info
+}
+
+// protobufOf is an object, or a list, that is there in JSON.
+func protobufOf(text []byte) []byte {
+	o, kind, err := scheme.Codecs.UniversalDeserializer().Decode(text, nil, nil)
+	if err != nil {
+		panic(err)
+	}
+	b, err := runtime.Encode(scheme.Codecs.EncoderForVersion(protobufSerializer().Serializer, kind.GroupVersion()), o)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// tells returns what writes the events of a watch.
+func tells(w http.ResponseWriter, r *http.Request) (contentType string, tell func(event) error) {
+	if !inProtobuf(r) {
+		enc := json.NewEncoder(w)
+		return "application/json", func(e event) error { return enc.Encode(e) }
+	}
+	info := protobufSerializer()
+	frames := info.StreamSerializer.Framer.NewFrameWriter(w)
+	return runtime.ContentTypeProtobuf + ";stream=watch", func(e event) error {
+		return info.StreamSerializer.Serializer.Encode(&metav1.WatchEvent{Type: e.Type, Object: runtime.RawExtension{Raw: protobufOf(e.Object)}}, frames)
 	}
 }
 
@@ -196,11 +248,11 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request, path string) {
 		return
 	}
 	from, _ := strconv.Atoi(r.URL.Query().Get("resourceVersion")) //nolint:errcheck // then all
-	w.Header().Set("Content-Type", "application/json")
+	contentType, tell := tells(w, r)
+	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(http.StatusOK)
 	flush := w.(http.Flusher).Flush
 	flush()
-	enc := json.NewEncoder(w)
 	for {
 		s.mu.Lock()
 		changed, answer := s.changed, s.answers[path]
@@ -217,11 +269,12 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request, path string) {
 		case answer != 0:
 			return
 		case expired:
-			_ = enc.Encode(map[string]any{"type": "ERROR", "object": metav1.Status{Status: "Failure", Code: http.StatusGone, Reason: metav1.StatusReasonExpired}}) //nolint:errcheck // as above
+			gone := fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Status","status":"Failure","code":%d,"reason":%q}`, http.StatusGone, metav1.StatusReasonExpired)
+			_ = tell(event{Type: "ERROR", Object: gone}) //nolint:errcheck // as above
 			return
 		}
 		for _, e := range next {
-			_ = enc.Encode(e) //nolint:errcheck // as above
+			_ = tell(e) //nolint:errcheck // as above
 		}
 		flush()
 		select {
