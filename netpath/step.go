@@ -71,11 +71,12 @@ func (w *Watcher) unsubscribe(e *entry) error {
 
 // askRules marks namespaces whose rules are not those that were read. It asks a third of them at each poll.
 func (w *Watcher) askRules(now time.Time) {
+	w.asked++
 	for inum, e := range w.tracker.entries {
 		if e.unread {
 			e.rules.mark(now)
 		}
-		if e.sub != nil && (uint64(inum)+w.tracker.counts.Polls)%rotation == 0 {
+		if e.sub != nil && (inum+w.asked)%rotation == 0 {
 			if changed, err := e.sub.rulesChanged(); err == nil && changed {
 				e.rules.mark(now)
 			}

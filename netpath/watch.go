@@ -34,6 +34,7 @@ type Watcher struct {
 	interval time.Duration
 	handle   func(Change)
 	cursor   uint32 // namespace that was read last for no reason, see revisit
+	asked    uint32 // how often askRules was called
 
 	state  atomic.Pointer[State]
 	counts atomic.Pointer[Counts]
@@ -135,7 +136,9 @@ func (w *Watcher) run(ctx context.Context) error {
 			if err := w.poll(now, regular); err != nil {
 				return err
 			}
-			nextPoll = time.Now().Add(w.interval)
+			if regular { // however often mounts change, all else has its turn
+				nextPoll = time.Now().Add(w.interval)
+			}
 			continue
 		}
 		w.read(now)

@@ -1,10 +1,13 @@
 package netpath
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/meshwatch/meshwatch/test/leaks"
 )
@@ -208,5 +211,43 @@ func TestRulesAreReadAgain(t *testing.T) {
 	w.askRules(now)
 	if w.read(now.Add(time.Minute)); !e.ns.Redirects() || e.unread {
 		t.Errorf("they are not read again: %+v", e.ns.Filter)
+	}
+}
+
+// A node on which mounts change all the time, as where containers come and go, is looked at all the same.
+func TestRulesWhileMountsChange(t *testing.T) {
+	privileged(t, "ip", "iptables-nft")
+	leaks.None(t)
+	makeNode(t, "node")
+	_, r := startWatch(t, 0)
+	dir, stop, stopped := t.TempDir(), make(chan struct{}), make(chan error, 1)
+	go func() {
+		const often = DefaultInterval / 5
+		tick := time.NewTicker(often)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			case <-tick.C:
+				if err := errors.Join(unix.Mount(dir, dir, "", unix.MS_BIND, ""), unix.Unmount(dir, 0)); err != nil {
+					stopped <- err
+					return
+				}
+			}
+		}
+	}()
+	run(t, "ip netns exec {node} iptables-nft -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 15001")
+	took := r.until(t, "iptables-nft rule", func(cs []Change) bool {
+		n := last(cs).Named(netnsName("node"))
+		return n != nil && n.Redirects()
+	})
+	close(stop)
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if took > within {
+		t.Errorf("seen after %s, want %s", took, within)
 	}
 }

@@ -93,8 +93,9 @@ func (c *Cluster) awaitEdge(t *testing.T, a *Agent, wanted *wantedEdge, send fun
 		seen, err := a.Edges(t.Context())
 		return err == nil && slices.ContainsFunc(seen.Edges, func(e control.Edge) bool { return wanted.is(&e) })
 	}); err != nil {
-		text, lost := a.Ask(t.Context(), "status")
-		t.Errorf("%v: no edge %+v: %s %v", err, wanted, text, lost)
+		status, e1 := a.Ask(t.Context(), "status")
+		paths, e2 := a.Ask(t.Context(), "path")
+		t.Errorf("%v: no edge %+v: %s %s %v, %v", err, wanted, status, paths, e1, e2)
 	}
 }
 
