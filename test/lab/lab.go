@@ -49,8 +49,8 @@ type Options struct {
 	Threads    int     `json:"threads"`     // workers of each proxy, 0: 2
 	Detached   bool    `json:"detached"`    // processes outlive this one; else the kernel ends them with it
 
-	// Requests that gateway, sidecars and apps send on a connection, about: 0 any number, 1 one. Envoy, HAProxy with HTTP/2 and rpcapp
-	// count them; the Go app and HAProxy with HTTP/1.1 end a connection after each with this probability, so that some have many.
+	// N requests, about, are what gateway, sidecars and apps send on a connection: 0 any number, 1 one. Envoy, HAProxy with HTTP/2 and rpcapp
+	// count to N; the Go app and HAProxy with HTTP/1.1 end a connection after each with a probability of 1/N, so that some have many.
 	PerConnection int `json:"per_connection"`
 }
 

@@ -38,7 +38,7 @@ type Load struct {
 	Streams     int           // RPC only: calls under way at a time, over all connections; default Connections
 	Methods     []string      // RPC only: what is called in turn; default rpc.Echo
 
-	// Wrk only, with Truth, and RPC: requests on a connection, 0: any number. Wrk ends a connection after each with this probability.
+	// Wrk only, with Truth, and RPC: N requests on a connection, 0: any number. Wrk ends one after each with a probability of 1/N.
 	PerConnection int
 }
 
