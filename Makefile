@@ -9,7 +9,7 @@ KEEP ?=
 SIDECAR ?=
 # The measurement: BENCH are flags such as --only haproxy,bulk, see go run ./test/bench --help.
 # Accuracy: SCENARIO=cleartext|mtls|mtls-h2|grpc|haproxy-tls|oddities|oddities-mtls|no-ids…|all is what the mesh speaks (no-ids: apps hand on no ids), cluster a Kubernetes with Istio; ACCURACY
-# are flags such as --loads churn.
+# are flags such as --loads churn,mixed.
 SCENARIO ?=
 ACCURACY ?=
 # The cluster: NODES=1..3; OPTIONS are flags such as --tproxy, see go run ./test/cluster/cmd/cluster up --help.

@@ -23,7 +23,7 @@ import (
 // level is what was measured at one number of connections.
 type level struct {
 	Scenario    string         `json:"scenario"`
-	Churn       bool           `json:"churn"`
+	Kind        string         `json:"load_kind"`   // keep-alive, churn or mixed
 	Workers     int            `json:"workers"`     // of each proxy
 	Connections int            `json:"connections"` // of gRPC: calls under way at a time
 	Load        lab.LoadResult `json:"load"`
@@ -54,8 +54,8 @@ func (out *level) name() string {
 	if out.Scenario != cleartext {
 		name = out.Scenario + "_" + name
 	}
-	if out.Churn {
-		name += "_churn"
+	if out.Kind != keepAlive {
+		name += "_" + out.Kind
 	}
 	return name
 }
@@ -63,7 +63,7 @@ func (out *level) name() string {
 // run measures one level in a lab of its own.
 func (r *runner) run(ctx context.Context, load string, connections int) (_ *level, err error) {
 	o := r.options
-	o.Churn = load == churn
+	o.PerConnection = perConnection(load)
 	l, err := lab.Up(ctx, o)
 	if err != nil {
 		return nil, err
@@ -79,11 +79,11 @@ func (r *runner) run(ctx context.Context, load string, connections int) (_ *leve
 			return nil, err
 		}
 	}
-	out := &level{Scenario: r.scenario, Churn: o.Churn, Connections: connections, Workers: cmp.Or(o.Threads, labWorkers)}
+	out := &level{Scenario: r.scenario, Kind: load, Connections: connections, Workers: cmp.Or(o.Threads, labWorkers)}
 	if err := errors.Join(out.load(ctx, l, a, r), a.stop()); err != nil {
 		return nil, err
 	}
-	t, err := readTruth(expect(l, r.depth), out.Load.Run, l.AccessLog, r.scenario == cleartext && !o.Churn)
+	t, err := readTruth(expect(l, r.depth), out.Load.Run, l.AccessLog, !out.drained())
 	if err == nil && o.GRPC {
 		err = t.readCalls(l.Records)
 	}
@@ -127,13 +127,14 @@ func (out *level) load(ctx context.Context, l *lab.Lab, a *agent, r *runner) err
 // labWorkers are those of a proxy where lab.Options.Threads does not say.
 const labWorkers = 2
 
-// perConnection is how many of gRPC's calls share a connection.
-const perConnection = 16
+// sharing is how many of gRPC's calls share a connection at a time.
+const sharing = 16
 
 func (out *level) send(ctx context.Context, l *lab.Lab, r *runner) (lab.LoadResult, error) {
 	if l.Options.GRPC {
 		return l.RPC(ctx, lab.Load{
-			Connections: max(1, out.Connections/perConnection), Streams: out.Connections, Duration: r.duration, Churn: out.Churn, Methods: callMethods(),
+			Connections: max(1, out.Connections/sharing), Streams: out.Connections, Duration: r.duration, Methods: callMethods(),
+			PerConnection: perConnection(out.Kind),
 		})
 	}
 	return l.Wrk(ctx, out.request(r, r.duration))
@@ -145,14 +146,20 @@ func (out *level) request(r *runner, d time.Duration) lab.Load {
 	if r.rate > 0 {
 		path = fmt.Sprintf("/?up.sleep=%s", time.Duration(float64(out.Connections)/r.rate*float64(time.Second)).Round(100*time.Microsecond))
 	}
-	return lab.Load{Path: path, Connections: out.Connections, Duration: d, Truth: true, Varied: varied(out.Scenario), Drain: out.Scenario != cleartext || out.Churn, Churn: out.Churn}
+	return lab.Load{
+		Path: path, Connections: out.Connections, Duration: d, Truth: true, Varied: varied(out.Scenario), Drain: out.drained(),
+		PerConnection: perConnection(out.Kind),
+	}
 }
+
+// drained says whether wrk waits for all answers before it stops. In clear text it does not, as in every version.
+func (out *level) drained() bool { return out.Scenario != cleartext || out.Kind != keepAlive }
 
 // sound says what makes the figures worthless.
 func (out *level) sound() error {
 	const disagree = 0.001 // of the requests whose logs have no line or another port
 	least := 1000
-	if out.Churn {
+	if out.Kind != keepAlive {
 		least = 200 // a request with its handshakes takes ten times as long
 	}
 	n := out.Score.Requests[stateNames[logsDisagree]]

@@ -50,3 +50,27 @@ func TestArguments(t *testing.T) {
 		t.Errorf("%+v, %v", a, err)
 	}
 }
+
+// TestLoads: a scenario's loads, what each sends on a connection, and how its level is called.
+func TestLoads(t *testing.T) {
+	for _, c := range []struct {
+		list, scenario string
+		want           []string
+	}{
+		{"", cleartext, []string{keepAlive}}, {"", "mtls", []string{keepAlive, churn, mixed}}, {"", "no-ids", []string{keepAlive, churn, mixed}},
+		{"mixed,churn", cleartext, []string{mixed, churn}}, {"mixed,some", "mtls", nil},
+	} {
+		if got, err := loads(c.list, c.scenario); !cmp.Equal(c.want, got) || (err == nil) != (c.want != nil) {
+			t.Errorf("--loads %q of %s: %v, %v", c.list, c.scenario, got, err)
+		}
+	}
+	for kind, want := range map[string]struct {
+		perConnection int
+		name          string
+	}{keepAlive: {0, "mtls_16"}, churn: {1, "mtls_16_churn"}, mixed: {3, "mtls_16_mixed"}} {
+		l := level{Scenario: "mtls", Kind: kind, Connections: 16}
+		if sent := l.request(&runner{}, 0); sent.PerConnection != want.perConnection || l.name() != want.name {
+			t.Errorf("%s: %d requests on a connection, name %s", kind, sent.PerConnection, l.name())
+		}
+	}
+}

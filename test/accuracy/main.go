@@ -59,7 +59,7 @@ func parse(args []string) (*asked, error) {
 	flags.Float64Var(&a.runner.rate, "rate", 0, "the backend takes its time, so that the connections together send at most this many requests a second; 0: as fast as there are answers")
 	flags.DurationVar(&a.runner.warmUp, "warm-up", 0, "length of a load of the same kind before, which is not scored: the agent learns how the proxies work")
 	scenario := flags.String("scenario", cleartext, "what the mesh speaks, separated by commas, or all: "+strings.Join(scenarioNames(), ", "))
-	flags.StringVar(&a.loads, "loads", "", "keep-alive, churn (a connection for each request) or both (default; cleartext: keep-alive)")
+	flags.StringVar(&a.loads, "loads", "", "keep-alive, churn (a connection for each request), mixed (connections of about three), separated by commas (default all; cleartext: keep-alive)")
 	sidecar := flags.String("sidecar", "", "envoy or haproxy, in cleartext and oddities (default envoy where it is installed)")
 	flags.StringVar(&a.runner.depth, "depth", meshwatch.DepthAuto, "the agent's: edges, full or auto")
 	flags.BoolVar(&a.options.IPv6, "ipv6", false, "requests travel over IPv6")

@@ -115,7 +115,7 @@ func TestByCandidates(t *testing.T) {
 }
 
 func TestWriteTable(t *testing.T) {
-	rows := []any{&level{Scenario: "no-ids", Connections: 8, Workers: 2, Score: score{Relays: relaysOf(t, func(_ *world, list js) js { return list })}}, "another's"}
+	rows := []any{&level{Scenario: "no-ids", Kind: keepAlive, Connections: 8, Workers: 2, Score: score{Relays: relaysOf(t, func(_ *world, list js) js { return list })}}, "another's"}
 	name := filepath.Join(t.TempDir(), "page.md")
 	if err := os.WriteFile(name, []byte("before\n"+tableBegins+"old\n"+tableEnds+"after\n"), 0o600); err != nil {
 		t.Fatal(err)

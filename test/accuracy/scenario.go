@@ -105,7 +105,21 @@ func callMethods() []string {
 const (
 	keepAlive = "keep-alive"
 	churn     = "churn" // a connection for each request, on every leg
+	mixed     = "mixed" // connections that are closed after some requests, on every leg
 )
+
+func loadNames() []string { return []string{keepAlive, churn, mixed} }
+
+// perConnection is how many requests a load sends on a connection, about, as in lab.Load and lab.Options.
+func perConnection(load string) int {
+	switch load {
+	case churn:
+		return 1
+	case mixed:
+		return 3
+	}
+	return 0
+}
 
 // loads reads --loads.
 func loads(list, scenario string) ([]string, error) {
@@ -113,12 +127,12 @@ func loads(list, scenario string) ([]string, error) {
 		return []string{keepAlive}, nil
 	}
 	if list == "" {
-		return []string{keepAlive, churn}, nil
+		return loadNames(), nil
 	}
 	names := strings.Split(list, ",")
 	for _, name := range names {
-		if name != keepAlive && name != churn {
-			return nil, fmt.Errorf("--loads %q: %q is not %s or %s", list, name, keepAlive, churn)
+		if !slices.Contains(loadNames(), name) {
+			return nil, fmt.Errorf("--loads %q: %q is none of %s", list, name, strings.Join(loadNames(), ", "))
 		}
 	}
 	return names, nil

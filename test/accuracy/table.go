@@ -50,13 +50,9 @@ func table(rows []any) string {
 		if !ok {
 			continue
 		}
-		load := keepAlive
-		if l.Churn {
-			load = churn
-		}
 		sc := l.Score.Relays
 		right, wrong, apart := sc.of("sidecar out")
-		fmt.Fprintf(&b, "| %s | %s | %g | %d, %d, %d | %.2f %% | %.3f %% |", l.Scenario, load, float64(l.Connections)/float64(l.workers()),
+		fmt.Fprintf(&b, "| %s | %s | %g | %d, %d, %d | %.2f %% | %.3f %% |", l.Scenario, l.Kind, float64(l.Connections)/float64(l.workers()),
 			right, wrong, apart, percent(right+wrong, right+wrong+apart), percent(right, right+wrong))
 		var all [2]int
 		for _, kind := range []string{"gateway", "sidecar in", "app", "sidecar out"} {

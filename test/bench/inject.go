@@ -26,7 +26,7 @@ var injectStage = stage{120, 160 * time.Millisecond, 30 * time.Millisecond}
 // injected switches giving ids on and off inside one load whose connections are for one request each; recording stays on.
 func injected(ctx context.Context, b binaries, p plan, r *Report) (err error) {
 	b.agent.lines = "inject: missing\n"
-	w, err := newWorld(ctx, b, p, r, lab.Options{Sidecar: lab.SidecarEnvoy, Churn: true}, 0)
+	w, err := newWorld(ctx, b, p, r, lab.Options{Sidecar: lab.SidecarEnvoy, PerConnection: 1}, 0)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,8 @@ func (l *Lab) startApp(p Pod) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"-name", p.Name, "-port", fmt.Sprint(appPort), "-state", page, "-records", records, fmt.Sprintf("-churn=%t", l.Options.Churn), fmt.Sprintf("-anonymous=%t", l.Options.Anonymous)}
+	args := []string{"-name", p.Name, "-port", fmt.Sprint(appPort), "-state", page, "-records", records,
+		"-per-connection", fmt.Sprint(l.Options.PerConnection), fmt.Sprintf("-anonymous=%t", l.Options.Anonymous)}
 	if p.App == AppTLS {
 		args = append(args, "-certificate", l.certificate(p.Name))
 	}
@@ -63,7 +64,7 @@ func (l *Lab) serveApp(p Pod, path string, args ...string) error {
 
 // startRPC starts an app that speaks gRPC. It calls the first of the pod's upstreams.
 func (l *Lab) startRPC(p Pod, records string) error {
-	args := []string{"serve", "-port", fmt.Sprint(appPort), "-records", records, fmt.Sprintf("-churn=%t", l.Options.Churn)}
+	args := []string{"serve", "-port", fmt.Sprint(appPort), "-records", records, "-per-connection", fmt.Sprint(l.Options.PerConnection)}
 	if up := l.routes(p.Calls); len(up) > 0 {
 		args = append(args, "-upstream", fmt.Sprintf("%s:%d=%s", up[0].Host, up[0].Port, up[0].AddrPort()))
 	}

@@ -39,6 +39,9 @@ func (l *Lab) RPC(ctx context.Context, w Load) (LoadResult, error) {
 	if !l.Options.GRPC {
 		return LoadResult{}, errors.New("send load: Options.GRPC is off")
 	}
+	if err := w.check(); err != nil {
+		return LoadResult{}, err
+	}
 	w = w.withDefaults()
 	client, _ := l.Pod("client")
 	records, err := l.makeRecords(client)
@@ -48,7 +51,7 @@ func (l *Lab) RPC(ctx context.Context, w Load) (LoadResult, error) {
 	run := l.newRun()
 	args := []string{
 		"load", "-address", l.gatewayAddress(), "-connections", strconv.Itoa(w.Connections), "-calls", strconv.Itoa(or(w.Streams, w.Connections)),
-		"-duration", w.Duration.String(), fmt.Sprintf("-churn=%t", w.Churn), "-run", run, "-records", records,
+		"-duration", w.Duration.String(), "-per-connection", strconv.Itoa(w.PerConnection), "-run", run, "-records", records,
 	}
 	if len(w.Methods) > 0 {
 		args = append(args, "-methods", strings.Join(w.Methods, ","))

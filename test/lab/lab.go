@@ -44,11 +44,14 @@ type Options struct {
 	TLS        bool    `json:"tls"`         // mutual TLS 1.3 between gateway and sidecars, and TLS from the client to the gateway
 	HTTP2      bool    `json:"http2"`       // with TLS: Envoy sidecars speak HTTP/2 to each other
 	GRPC       bool    `json:"grpc"`        // with Envoy: the apps speak gRPC (package rpc), so every leg is HTTP/2
-	Churn      bool    `json:"churn"`       // gateway, sidecars and apps use a connection for one request only
 	Anonymous  bool    `json:"anonymous"`   // apps hand on neither request ids nor trace context; not with GRPC
 	Records    bool    `json:"records"`     // the apps say of every request what they did, see Records
 	Threads    int     `json:"threads"`     // workers of each proxy, 0: 2
 	Detached   bool    `json:"detached"`    // processes outlive this one; else the kernel ends them with it
+
+	// N requests, about, are what gateway, sidecars and apps send on a connection: 0 any number, 1 one. Envoy, HAProxy with HTTP/2 and rpcapp
+	// count to N; the Go app and HAProxy with HTTP/1.1 end a connection after each with a probability of 1/N, so that some have many.
+	PerConnection int `json:"per_connection"`
 }
 
 // check says which options do not go together.
@@ -58,6 +61,8 @@ func (o Options) check() error {
 		return fmt.Errorf("build a lab: HTTP/2 between sidecars needs TLS and Envoy, not sidecar %s with TLS %t", o.Sidecar, o.TLS)
 	case o.GRPC && o.Sidecar != SidecarEnvoy:
 		return fmt.Errorf("build a lab: gRPC needs Envoy, not sidecar %s", o.Sidecar)
+	case o.PerConnection < 0:
+		return fmt.Errorf("build a lab: a connection cannot have %d requests: say 0 for any number, or more", o.PerConnection)
 	}
 	return nil
 }

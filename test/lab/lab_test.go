@@ -228,3 +228,17 @@ func testFailures(t *testing.T, l *Lab) {
 		}
 	}
 }
+
+// TestPerConnection: a number of requests cannot be negative.
+func TestPerConnection(t *testing.T) {
+	const want = "-1 requests"
+	if err := (Options{PerConnection: -1}).check(); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("options: %v", err)
+	}
+	l := &Lab{Options: Options{GRPC: true}}
+	for name, send := range map[string]func(context.Context, Load) (LoadResult, error){"wrk": l.Wrk, "rpc": l.RPC} {
+		if _, err := send(t.Context(), Load{PerConnection: -1}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

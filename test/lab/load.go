@@ -35,9 +35,11 @@ type Load struct {
 	Truth       bool          // Wrk only: every request has an x-truth-id of its own, at the cost of some Lua
 	Varied      bool          // Wrk only, with Truth: 1,000 different targets under Path
 	Drain       bool          // Wrk only, with Truth: it pauses at the end until all is answered
-	Churn       bool          // Wrk only, with Truth, and RPC: a connection for each request
 	Streams     int           // RPC only: calls under way at a time, over all connections; default Connections
 	Methods     []string      // RPC only: what is called in turn; default rpc.Echo
+
+	// Wrk only, with Truth, and RPC: N requests on a connection, 0: any number. Wrk ends one after each with a probability of 1/N.
+	PerConnection int
 }
 
 // LoadResult is what the load generator measured.
@@ -64,6 +66,13 @@ func (r LoadResult) Rate() float64 {
 	return float64(r.Requests) / r.Duration.Seconds()
 }
 
+func (w Load) check() error {
+	if w.PerConnection < 0 {
+		return fmt.Errorf("send load: a connection cannot have %d requests: say 0 for any number, or more", w.PerConnection)
+	}
+	return nil
+}
+
 func (w Load) withDefaults() Load {
 	w.Connections = or(w.Connections, 16)
 	w.Threads = or(w.Threads, 1)
@@ -83,6 +92,9 @@ const drainTime = time.Second
 // Wrk sends as fast as it gets answers, from the client, until the duration is over. When ctx is done first it stops
 // wrk, and returns what wrk measured up to then.
 func (l *Lab) Wrk(ctx context.Context, w Load) (LoadResult, error) {
+	if err := w.check(); err != nil {
+		return LoadResult{}, err
+	}
 	w = w.withDefaults()
 	script := l.path("conf", "wrk.lua")
 	if err := os.WriteFile(script, wrkScript, 0o644); err != nil {
@@ -99,7 +111,7 @@ func (l *Lab) Wrk(ctx context.Context, w Load) (LoadResult, error) {
 	var run string
 	if w.Truth {
 		run = l.newRun()
-		args = append(args, "--", run, strconv.FormatBool(w.Churn), strconv.FormatBool(w.Varied))
+		args = append(args, "--", run, strconv.Itoa(w.PerConnection), strconv.FormatBool(w.Varied))
 		if w.Drain {
 			args = append(args, strconv.FormatInt(w.Duration.Milliseconds(), 10))
 		}

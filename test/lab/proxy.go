@@ -33,17 +33,24 @@ type proxyConf struct {
 	ServeTLS     bool   // of a gateway: clients speak TLS to it
 	HTTP2        bool   // sidecars speak it to each other
 	GRPC         bool   // and everybody else
-	Churn        bool   // a connection for each request
+
+	PerConnection int // requests on a connection, see Options
 }
 
 // protocol is what Envoy speaks to the hosts of a cluster.
-type protocol struct{ HTTP2, Churn bool }
+type protocol struct {
+	HTTP2         bool
+	PerConnection int
+}
 
 // ToPeers is what a sidecar speaks to other pods, ToApp to its own app.
-func (c proxyConf) ToPeers() protocol { return protocol{c.HTTP2 || c.GRPC, c.Churn} }
+func (c proxyConf) ToPeers() protocol { return protocol{c.HTTP2 || c.GRPC, c.PerConnection} }
 
 // ToApp is for templates, see ToPeers.
-func (c proxyConf) ToApp() protocol { return protocol{c.GRPC, c.Churn} }
+func (c proxyConf) ToApp() protocol { return protocol{c.GRPC, c.PerConnection} }
+
+// MaxReuse is for templates: how often HAProxy uses a connection again.
+func (c proxyConf) MaxReuse() int { return c.PerConnection - 1 }
 
 // ToALS is for templates, see ToPeers.
 func (c proxyConf) ToALS() protocol { return protocol{HTTP2: true} }
@@ -184,7 +191,7 @@ func (l *Lab) proxyConf(p Pod) proxyConf {
 		AppPort: appPort, GatewayPort: gatewayPort, OutboundPort: outboundPort, InboundPort: inboundPort,
 	}
 	c.ALS, c.Said = l.Options.ALS, l.Options.Said
-	c.HTTP2, c.GRPC, c.Churn = l.Options.HTTP2, l.Options.GRPC, l.Options.Churn
+	c.HTTP2, c.GRPC, c.PerConnection = l.Options.HTTP2, l.Options.GRPC, l.Options.PerConnection
 	if l.Options.TLS {
 		c.Certificate, c.CA, c.ServeTLS = l.certificate(p.Name), l.CAFile(), true
 	}

@@ -32,10 +32,13 @@ var secure = []struct {
 	{"envoy", Options{Sidecar: SidecarEnvoy, TLS: true}, map[string]string{"gateway": "", "frontend": "http/1.1", "backend": "http/1.1"}},
 	{"envoy http2", Options{Sidecar: SidecarEnvoy, TLS: true, HTTP2: true}, map[string]string{"gateway": "", "frontend": "http/1.1", "backend": "h2,http/1.1"}},
 	{"envoy http2 ipv6", Options{Sidecar: SidecarEnvoy, TLS: true, HTTP2: true, IPv6: true}, map[string]string{"backend": "h2,http/1.1"}},
-	{"envoy churn", Options{Sidecar: SidecarEnvoy, TLS: true, Churn: true}, map[string]string{"backend": "http/1.1"}},
+	{"envoy churn", Options{Sidecar: SidecarEnvoy, TLS: true, PerConnection: 1}, map[string]string{"backend": "http/1.1"}},
+	{"envoy mixed", Options{Sidecar: SidecarEnvoy, TLS: true, PerConnection: 3}, map[string]string{"backend": "http/1.1"}},
 	{"haproxy", Options{Sidecar: SidecarHAProxy, TLS: true, Threads: 4}, map[string]string{"gateway": "", "frontend": "http/1.1", "backend": "http/1.1"}},
+	{"haproxy mixed", Options{Sidecar: SidecarHAProxy, TLS: true, Threads: 4, PerConnection: 3}, map[string]string{"backend": "http/1.1"}},
 	{"haproxy ipv6", Options{Sidecar: SidecarHAProxy, TLS: true, Threads: 4, IPv6: true}, map[string]string{"backend": "http/1.1"}},
 	{"grpc", Options{Sidecar: SidecarEnvoy, TLS: true, GRPC: true}, map[string]string{"gateway": "h2", "frontend": "h2", "backend": "h2,http/1.1"}},
+	{"grpc mixed", Options{Sidecar: SidecarEnvoy, TLS: true, GRPC: true, PerConnection: 3}, map[string]string{"backend": "h2,http/1.1"}},
 }
 
 // TestSecure sends requests through every mesh that speaks TLS, and looks at the wire.
@@ -50,7 +53,7 @@ func TestSecure(t *testing.T) {
 			} else {
 				t.Run("one request", func(t *testing.T) { testOneRequest(t, l) })
 				t.Run("load", func(t *testing.T) { testLoad(t, l) })
-				t.Run("churn", func(t *testing.T) { testChurn(t, l) })
+				t.Run("connections", func(t *testing.T) { testConnections(t, l) })
 			}
 			t.Run("wire", func(t *testing.T) { testWire(t, l, c.alpn) })
 			t.Run("certificate", func(t *testing.T) { testNeedsCertificate(t, l) })
@@ -178,30 +181,55 @@ func answer(conn net.Conn) error {
 	return nil
 }
 
-// testChurn: every request has a connection to the gateway, and with Options.Churn to everybody else, and every one is answered.
-func testChurn(t *testing.T, l *Lab) {
-	r, err := l.Wrk(t.Context(), Load{Connections: 8, Duration: time.Second, Truth: true, Drain: true, Churn: true})
+// testConnections: requests have the connections that Options.PerConnection says, to the gateway one each where it says nothing, and
+// every one is answered.
+func testConnections(t *testing.T, l *Lab) {
+	toGateway := max(1, l.Options.PerConnection)
+	r, err := l.Wrk(t.Context(), Load{Connections: 8, Duration: time.Second, Truth: true, Drain: true, PerConnection: toGateway})
 	if err != nil || r.Requests == 0 || r.Failed+r.Broken > 0 || r.Duration < 900*time.Millisecond || r.Duration > 2*time.Second {
 		t.Fatalf("%+v, %v", r, err)
 	}
+	countConnections(t, l, r, toGateway)
+}
+
+// countConnections looks at a load in the access logs: each leg has as many connections as its client is to make.
+func countConnections(t *testing.T, l *Lab, r LoadResult, toGateway int) {
+	t.Helper()
 	lines := make(map[string]map[string]int)
 	eventually(t, "every request in every log, once", func() bool {
 		clear(lines)
 		return collect(t, l, r.Run+"-", lines) == int(r.Requests) && complete(lines)
 	})
+	// Known by their ports, of which the kernel may take one again: it reads where it was, connects, and says where it is, so that who
+	// is preempted in between turns it back.
+	count := func(leg string, ports map[AddrPort]bool, perConnection int) {
+		t.Helper()
+		n, least, most := len(ports), 0, int(r.Requests)*9/10
+		switch perConnection {
+		case 0: // not one each
+		case 1:
+			least, most = most, int(r.Requests)
+		default:
+			least = int(r.Requests) / 10
+		}
+		if n < least || n > most {
+			t.Errorf("%s: %d ports for %d requests, %d on a connection", leg, n, r.Requests, perConnection)
+		}
+	}
 	for _, listener := range []string{"gateway gateway", "frontend inbound", "frontend outbound", "backend inbound"} {
 		pod, name, _ := strings.Cut(listener, " ")
-		connections := map[AddrPort]bool{}
+		from, to := map[AddrPort]bool{}, map[AddrPort]bool{}
 		for a, err := range l.AccessLog(pod) {
 			if err == nil && a.Listener == name && strings.HasPrefix(a.TruthID, r.Run+"-") {
-				connections[a.DownstreamRemote] = true
+				from[a.DownstreamRemote], to[a.UpstreamLocal] = true, true
 			}
 		}
-		// Known by their ports, of which the kernel may take one again: it reads where it was, connects, and says where it is, so
-		// that who is preempted in between turns it back.
-		if want := l.Options.Churn || pod == "gateway"; (len(connections) > int(r.Requests)*9/10) != want {
-			t.Errorf("%s: %d ports for %d requests", listener, len(connections), r.Requests)
+		if pod == "gateway" {
+			count("to "+listener, from, toGateway)
+		} else {
+			count("to "+listener, from, l.Options.PerConnection)
 		}
+		count("from "+listener, to, l.Options.PerConnection)
 	}
 }
 
@@ -262,14 +290,15 @@ func records(t *testing.T, l *Lab, pod, truth string) (found []record.Record) {
 	return found
 }
 
-// testCallLoad: what the load says that it did is what both apps say, call by call, also with a connection for each call.
+// testCallLoad: what the load says that it did is what both apps say, call by call, whatever the calls on a connection.
 func testCallLoad(t *testing.T, l *Lab) {
-	for _, churn := range []bool{false, true} {
-		r, err := l.RPC(t.Context(), Load{Connections: 4, Streams: 16, Duration: time.Second, Churn: churn,
+	for _, perConnection := range []int{0, 1, 3} {
+		r, err := l.RPC(t.Context(), Load{Connections: 4, Streams: 16, Duration: time.Second, PerConnection: perConnection,
 			Methods: []string{rpc.Echo, rpc.Fail, rpc.Collect, rpc.Expand, rpc.Talk}})
 		if err != nil || r.Requests < 16 || r.Broken > 0 || r.P50 == 0 {
 			t.Fatalf("%+v, %v", r, err)
 		}
+		countConnections(t, l, r, perConnection)
 		said := records(t, l, "client", r.Run+"-")
 		if len(said) != int(r.Requests) {
 			t.Errorf("%d records of %d calls", len(said), r.Requests)
@@ -287,7 +316,7 @@ func testCallLoad(t *testing.T, l *Lab) {
 				got[i].RequestID = ""
 			}
 			if diff := cmp.Diff(sortByTruth(said), sortByTruth(got)); diff != "" {
-				t.Errorf("churn %t, %s (-client +%s):\n%s", churn, pod, pod, diff)
+				t.Errorf("%d calls on a connection, %s (-client +%s):\n%s", perConnection, pod, pod, diff)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 -- Prints the result as JSON. With a run name as argument, also gives every request an x-truth-id of its own:
--- RUN-THREAD-COUNTER. Without one no Lua runs while wrk sends. wrk ... -s wrk.lua URL -- [RUN [CHURN [VARIED [MS]]]]: CHURN true is a
--- connection for each request, VARIED true is one of 1,000 targets for each; after MS milliseconds no request begins.
+-- RUN-THREAD-COUNTER. Without one no Lua runs while wrk sends. wrk ... -s wrk.lua URL -- [RUN [N [VARIED [MS]]]]: a
+-- connection ends after each request with a probability of 1/N (0: never), VARIED true is one of 1,000 targets for each; after MS
+-- milliseconds no request begins.
 local threads = 0
 
 function setup(thread)
@@ -15,8 +16,9 @@ function init(args)
   local count, prefix = 0, run .. "-" .. number .. "-"
   local path, query = wrk.path:match("^([^?]*)(.*)$")
   local headers = { ["x-truth-id"] = "" }
-  if args[2] == "true" then headers["Connection"] = "close" end
+  local per_connection = tonumber(args[2] or 0)
   request = function()
+    if per_connection > 0 then headers["Connection"] = math.random(per_connection) == 1 and "close" or nil end
     count = count + 1
     headers["x-truth-id"] = prefix .. count
     return wrk.format("GET", varied and path .. math.random(1000) .. query or wrk.path, headers)

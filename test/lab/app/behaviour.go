@@ -18,6 +18,8 @@ type app struct {
 	client    *http.Client
 	calls     []string // upstreams called when the query names none
 	forwarded []string // headers handed on
+
+	perConnection int // a connection to an upstream ends after each request with a probability of one in this, 0: never
 }
 
 // query is what a request asks for, see the package's comment.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -48,8 +49,8 @@ func handOn(to, from http.Header, names []string) {
 	}
 }
 
-// newClient keeps every connection: under load the pool holds as many as there are requests at once. With churn it keeps none.
-func newClient(churn bool) *http.Client {
+// newClient keeps every connection: under load the pool holds as many as there are requests at once.
+func newClient() *http.Client {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	dialer.SetMultipathTCP(false)
 	return &http.Client{Transport: &http.Transport{
@@ -57,7 +58,6 @@ func newClient(churn bool) *http.Client {
 		MaxIdleConnsPerHost: 4096,
 		IdleConnTimeout:     5 * time.Minute,
 		DisableCompression:  true,
-		DisableKeepAlives:   churn,
 	}}
 }
 
@@ -76,6 +76,7 @@ func (a *app) call(r *http.Request, name string, q *query, into io.Writer) error
 	if q.forward {
 		req.Method, req.Body, req.ContentLength = r.Method, r.Body, r.ContentLength
 	}
+	req.Close = a.perConnection > 0 && rand.IntN(a.perConnection) == 0 //nolint:gosec // no secret
 	if !q.bare {
 		handOn(req.Header, r.Header, a.forwarded)
 	}

@@ -54,7 +54,7 @@ func run() error {
 	calls := flag.String("call", "", "upstreams called by default, separated by commas")
 	records := flag.String("records", "", "file that gets a record of every request, empty for none")
 	certificate := flag.String("certificate", "", "file with a certificate and its key: speak TLS; empty for clear text")
-	churn := flag.Bool("churn", false, "call upstreams on a connection for each request")
+	perConnection := flag.Int("per-connection", 0, "requests to an upstream on a connection, about: 0 any number, 1 one")
 	anonymous := flag.Bool("anonymous", false, "hand on neither request ids nor trace context")
 	ups := make(upstreams)
 	flag.Func("upstream", "NAME=HOST=ADDRESS:PORT of an upstream, repeatable", ups.add)
@@ -64,7 +64,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	app := &app{name: *name, page: page, upstreams: ups, client: newClient(*churn), calls: split(*calls), forwarded: forwarded}
+	app := &app{name: *name, page: page, upstreams: ups, client: newClient(), calls: split(*calls), forwarded: forwarded, perConnection: *perConnection}
 	if *anonymous {
 		app.forwarded = []string{"X-Truth-Id"}
 	}

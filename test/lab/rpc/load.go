@@ -16,13 +16,14 @@ import (
 // Load says what Send sends.
 type Load struct {
 	Dial        func() (*grpc.ClientConn, error)
-	Connections int // at least 1
+	Connections int // at a time, at least 1
 	Calls       int // under way at a time, over all connections
 	Methods     []string
 	Duration    time.Duration // no call begins after it; those under way are waited for
-	Churn       bool          // every call has a connection of its own
 	Run         string        // what truth ids begin with: RUN-CALLER-COUNTER
 	Records     *record.Writer
+
+	PerConnection int // calls, 0: any number
 }
 
 // Result is what the load measured.
@@ -40,24 +41,16 @@ const (
 
 // Send calls until the duration is over, or ctx is done.
 func Send(ctx context.Context, w Load) (Result, error) {
-	conns, err := w.dialAll()
-	defer func() {
-		for _, c := range conns {
-			_ = c.Close() // all calls are over
-		}
-	}()
-	if err != nil {
-		return Result{}, err
+	conns := make([]*Conn, w.Connections)
+	for i := range conns {
+		conns[i] = NewConn(w.Dial, w.PerConnection)
+		defer func() { _ = conns[i].Close() }() // all calls are over
 	}
 	begin := time.Now()
 	results, errs := make([]Result, w.Calls), make([]error, w.Calls)
 	var callers sync.WaitGroup
 	for i := range w.Calls {
-		var conn *grpc.ClientConn
-		if !w.Churn {
-			conn = conns[i%len(conns)]
-		}
-		callers.Go(func() { errs[i] = w.caller(ctx, i, begin.Add(w.Duration), conn, &results[i]) })
+		callers.Go(func() { errs[i] = w.caller(ctx, i, begin.Add(w.Duration), conns[i%len(conns)], &results[i]) })
 	}
 	callers.Wait()
 	out := Result{Duration: time.Since(begin)}
@@ -70,29 +63,12 @@ func Send(ctx context.Context, w Load) (Result, error) {
 	return out, errors.Join(errs...)
 }
 
-func (w *Load) dialAll() (conns []*grpc.ClientConn, err error) {
-	for range w.Connections {
-		if w.Churn {
-			return nil, nil
-		}
-		c, err := w.Dial()
-		if err != nil {
-			return conns, err
-		}
-		conns = append(conns, c)
-	}
-	return conns, nil
-}
-
 // caller makes one call after the other.
-func (w *Load) caller(ctx context.Context, number int, until time.Time, conn *grpc.ClientConn, out *Result) error {
+func (w *Load) caller(ctx context.Context, number int, until time.Time, conn *Conn, out *Result) error {
 	for n := 1; time.Now().Before(until) && ctx.Err() == nil; n++ {
 		method, truth := w.Methods[(number+n)%len(w.Methods)], fmt.Sprintf("%s-%d-%d", w.Run, number, n)
 		began := time.Now()
-		r, err := w.one(conn, method, truth, 1+(number+n)%maxMessages)
-		if err != nil {
-			return err
-		}
+		r := one(conn, method, truth, 1+(number+n)%maxMessages)
 		out.Latencies = append(out.Latencies, time.Since(began))
 		out.Calls++
 		if r.Error != "" {
@@ -106,18 +82,10 @@ func (w *Load) caller(ctx context.Context, number int, until time.Time, conn *gr
 }
 
 // one makes a call. One that has begun is not stopped with the load: it is waited for.
-func (w *Load) one(conn *grpc.ClientConn, method, truth string, messages int) (record.Record, error) {
+func one(conn *Conn, method, truth string, messages int) record.Record {
 	ctx, cancel := context.WithTimeout(context.Background(), longestCall)
 	defer cancel()
-	if w.Churn {
-		own, err := w.Dial()
-		if err != nil {
-			return record.Record{}, err
-		}
-		defer own.Close()
-		conn = own
-	}
-	return Call(ctx, conn, method, truth, messages), nil
+	return Call(ctx, conn, method, truth, messages)
 }
 
 // Summary is a result as programs read it. Times are in ns.

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -46,25 +47,81 @@ func anyStream() *grpc.StreamDesc {
 	return &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
 }
 
-// Churn has a connection for every stream, which ends with the stream's context.
-type Churn struct {
-	grpc.ClientConnInterface // for what is no stream
-	Dial                     func() (*grpc.ClientConn, error)
+// Conn is one connection at a time. Each has a number of streams, also at once, and ends with the context of its last.
+type Conn struct {
+	dial          func() (*grpc.ClientConn, error)
+	perConnection int // streams, 0: any number
+
+	mu  sync.Mutex
+	now *used // nil: the next stream connects
 }
 
-// NewStream connects and begins a stream.
-func (c Churn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	conn, err := c.Dial()
+// used is a connection. The mutex of its Conn guards it.
+type used struct {
+	*grpc.ClientConn
+	begun, ended int // streams
+}
+
+// NewConn connects when it must. perConnection is the number of streams of a connection, 0: any.
+func NewConn(dial func() (*grpc.ClientConn, error), perConnection int) *Conn {
+	return &Conn{dial: dial, perConnection: perConnection}
+}
+
+// NewStream begins a stream, which ends with its context.
+func (c *Conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	u, err := c.use()
 	if err != nil {
 		return nil, err
 	}
-	context.AfterFunc(ctx, func() { _ = conn.Close() })
-	return conn.NewStream(ctx, desc, method, opts...)
+	context.AfterFunc(ctx, func() { c.end(u) })
+	return u.NewStream(ctx, desc, method, opts...)
+}
+
+func (c *Conn) use() (*used, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.now == nil {
+		conn, err := c.dial()
+		if err != nil {
+			return nil, err
+		}
+		c.now = &used{ClientConn: conn}
+	}
+	u := c.now
+	if u.begun++; u.begun == c.perConnection {
+		c.now = nil
+	}
+	return u, nil
+}
+
+func (c *Conn) end(u *used) {
+	c.mu.Lock()
+	u.ended++
+	last := u.ended == c.perConnection
+	c.mu.Unlock()
+	if last {
+		_ = u.Close() // no stream is left that an error could be of
+	}
+}
+
+// Close closes the connection that is not used up. Its streams end.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.now == nil {
+		return nil
+	}
+	return c.now.Close()
+}
+
+// Streams begins streams: a grpc.ClientConn, or a Conn.
+type Streams interface {
+	NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error)
 }
 
 // Call makes one call and reads its end. A streaming one has n messages in each direction that streams. What the client saw is in the
 // record; its Error is empty also where the server answered with a status.
-func Call(ctx context.Context, conn grpc.ClientConnInterface, method, truth string, n int) record.Record {
+func Call(ctx context.Context, conn Streams, method, truth string, n int) record.Record {
 	r := record.Record{Target: method, TruthID: truth}
 	if err := call(metadata.AppendToOutgoingContext(ctx, TruthID, truth), conn, n, &r); err != nil {
 		s, said := status.FromError(err)
@@ -76,7 +133,7 @@ func Call(ctx context.Context, conn grpc.ClientConnInterface, method, truth stri
 	return r
 }
 
-func call(ctx context.Context, conn grpc.ClientConnInterface, n int, r *record.Record) error {
+func call(ctx context.Context, conn Streams, n int, r *record.Record) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := conn.NewStream(ctx, anyStream(), r.Target)

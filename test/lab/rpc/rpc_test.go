@@ -1,22 +1,26 @@
 package rpc
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/meshwatch/meshwatch/test/lab/record"
 )
 
 // start serves an app until the test ends, and returns a function that connects to it, and the file of its records.
-func start(t *testing.T, upstream grpc.ClientConnInterface) (dial func() (*grpc.ClientConn, error), records string) {
+func start(t *testing.T, upstream Streams) (dial func() (*grpc.ClientConn, error), records string) {
 	t.Helper()
 	w, records := writer(t)
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
@@ -58,6 +62,18 @@ func connect(t *testing.T, dial func() (*grpc.ClientConn, error)) *grpc.ClientCo
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn
+}
+
+// ended waits until a connection is closed.
+func ended(t *testing.T, conn *grpc.ClientConn) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for s := conn.GetState(); s != connectivity.Shutdown; s = conn.GetState() {
+		if !conn.WaitForStateChange(ctx, s) {
+			t.Fatalf("a connection is not closed: %s", s)
+		}
+	}
 }
 
 // byTruth reads a file's records. Two of one call are an error.
@@ -103,16 +119,37 @@ func TestCall(t *testing.T) {
 	}
 }
 
-// TestSend: a load's records are those of the app, call by call.
+// TestSend: a load's records are those of the app, call by call; it has the connections that it is to have, and ends them.
 func TestSend(t *testing.T) {
 	dial, atApp := start(t, nil)
-	for _, churn := range []bool{false, true} {
+	for _, perConnection := range []int{0, 1, 3} {
 		w, file := writer(t)
-		run := map[bool]string{false: "keep", true: "churn"}[churn]
-		r, err := Send(t.Context(), Load{Dial: dial, Connections: 2, Calls: 8, Methods: []string{Echo, Fail, Collect, Expand, Talk},
-			Duration: 200 * time.Millisecond, Churn: churn, Run: run, Records: w})
+		const connections = 2
+		var mu sync.Mutex
+		var dialed []*grpc.ClientConn
+		r, err := Send(t.Context(), Load{
+			Dial: func() (*grpc.ClientConn, error) {
+				conn, err := dial()
+				mu.Lock()
+				defer mu.Unlock()
+				dialed = append(dialed, conn)
+				return conn, err
+			},
+			Connections: connections, Calls: 8, Methods: []string{Echo, Fail, Collect, Expand, Talk}, Duration: 200 * time.Millisecond,
+			Run: fmt.Sprint("run", perConnection), Records: w, PerConnection: perConnection,
+		})
 		if err != nil || r.Calls < 8 || r.Broken > 0 || len(r.Latencies) != r.Calls || r.Summary().P50 == 0 {
 			t.Fatalf("%+v, %v", r.Summary(), err)
+		}
+		full := 0 // connections that had all the calls they can have
+		if perConnection > 0 {
+			full = r.Calls / perConnection
+		}
+		if n := len(dialed); n < full || n > full+connections {
+			t.Errorf("%d calls on a connection: %d connections for %d calls", perConnection, n, r.Calls)
+		}
+		for _, conn := range dialed {
+			ended(t, conn)
 		}
 		client, app := byTruth(t, file), byTruth(t, atApp)
 		if len(client) != r.Calls {

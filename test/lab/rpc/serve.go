@@ -18,7 +18,7 @@ import (
 
 // App serves the service: by itself, or by calling the same method of another app and handing on every message.
 type App struct {
-	Upstream grpc.ClientConnInterface // nil: it answers by itself
+	Upstream Streams // nil: it answers by itself
 	Records  *record.Writer
 }
 

@@ -43,7 +43,7 @@ func serve(ctx context.Context, args []string) error {
 	port := flags.Int("port", 8080, "port to listen on, IPv4 and IPv6")
 	upstream := flags.String("upstream", "", "HOST=ADDRESS:PORT of who is called, empty: nobody")
 	records := flags.String("records", "", "file that gets a record of every call")
-	churn := flags.Bool("churn", false, "call it on a connection for each call")
+	perConnection := flags.Int("per-connection", 0, "calls to it on a connection, 0: any number")
 	_ = flags.Parse(args) // it exits
 	w, err := record.Open(*records)
 	if err != nil {
@@ -53,15 +53,9 @@ func serve(ctx context.Context, args []string) error {
 	app := &rpc.App{Records: w}
 	if *upstream != "" {
 		host, address, _ := strings.Cut(*upstream, "=")
-		connect := func() (*grpc.ClientConn, error) { return dial(address, host, nil) }
-		conn, err := connect()
-		if err != nil {
-			return err
-		}
+		conn := rpc.NewConn(func() (*grpc.ClientConn, error) { return dial(address, host, nil) }, *perConnection)
 		defer conn.Close()
-		if app.Upstream = conn; *churn {
-			app.Upstream = rpc.Churn{ClientConnInterface: conn, Dial: connect}
-		}
+		app.Upstream = conn
 	}
 	var cfg net.ListenConfig
 	cfg.SetMultipathTCP(false)
@@ -106,7 +100,7 @@ func load(ctx context.Context, args []string) error {
 	flags.IntVar(&w.Connections, "connections", 1, "connections")
 	flags.IntVar(&w.Calls, "calls", 16, "calls under way at a time")
 	flags.DurationVar(&w.Duration, "duration", 10*time.Second, "how long calls begin")
-	flags.BoolVar(&w.Churn, "churn", false, "a connection for every call")
+	flags.IntVar(&w.PerConnection, "per-connection", 0, "calls on a connection, 0: any number")
 	flags.StringVar(&w.Run, "run", "run", "what truth ids begin with")
 	_ = flags.Parse(args) // it exits
 	w.Methods = strings.Split(*methods, ",")

@@ -53,7 +53,7 @@ func load() *cobra.Command {
 	f.DurationVarP(&w.Duration, "duration", "d", 10*time.Second, "how long")
 	f.StringVar(&w.Path, "path", "/", "path and query, see test/lab/app")
 	f.Float64Var(&w.QPS, "qps", 0, "requests per second, by fortio")
-	f.BoolVar(&w.Churn, "churn", false, "a connection for each request (wrk with --truth, gRPC)")
+	f.IntVar(&w.PerConnection, "per-connection", 0, "requests on a connection, about (wrk with --truth, gRPC): 0 any number, 1 one")
 	f.IntVar(&w.Streams, "streams", 0, "gRPC calls under way at a time (default connections)")
 	f.StringSliceVar(&w.Methods, "methods", nil, "gRPC methods called in turn, see test/lab/rpc (default /lab.Count/Echo)")
 	f.BoolVar(&w.Truth, "truth", false, "give every request an x-truth-id of its own (wrk)")

@@ -32,7 +32,7 @@ func up() *cobra.Command {
 	cmd.Flags().BoolVar(&opts.TLS, "tls", false, "gateway and sidecars speak mutual TLS, the client TLS to the gateway")
 	cmd.Flags().BoolVar(&opts.HTTP2, "http2", false, "with --tls: Envoy sidecars speak HTTP/2 to each other")
 	cmd.Flags().BoolVar(&opts.GRPC, "grpc", false, "with Envoy: the apps speak gRPC")
-	cmd.Flags().BoolVar(&opts.Churn, "churn", false, "gateway, sidecars and apps use a connection for one request only")
+	cmd.Flags().IntVar(&opts.PerConnection, "per-connection", 0, "requests that gateway, sidecars and apps send on a connection, about: 0 any number, 1 one")
 	cmd.Flags().BoolVar(&opts.Records, "records", false, "the apps record every request")
 	cmd.Flags().IntVar(&opts.Threads, "threads", 0, "workers of each proxy (default 2)")
 	cmd.Flags().BoolVar(&opts.AccessLogs, "access-logs", false, "the proxies log every request")
