@@ -183,6 +183,7 @@ func (j *Joiner) close(l *Leg, side uint8, f *bpf.Flight) {
 	if h, ok := j.halves[f.SendSk]; ok && h.leg == l { // else it is another connection's by now
 		delete(j.halves, f.SendSk)
 	}
+	l.endsAt(f.StartNs)
 	if l.closed |= 1 << side; !l.ends[1-side].known {
 		l.closed = bothClosed // nobody finds the leg any more
 	}

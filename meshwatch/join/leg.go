@@ -24,6 +24,7 @@ type Leg struct {
 	opener      uint8      // 1 + the direction of its SYN, 0: that was not seen
 	upgraded    bool       // speaks something else than HTTP/1 now
 	closed      uint8      // a bit for each end
+	ended       uint64     // ns: when the first of them was closed, as far as is known; 0: none is
 	resetBy     uint8      // end, if it was reset
 	born        uint32     // id of the flight that it was made for
 	used        uint64
@@ -146,6 +147,14 @@ func (j *Joiner) reused(h half) {
 	}
 	delete(j.halves, l.ends[h.side].sock)
 	l.closed |= 1 << h.side
+	l.endsAt(j.now)
+}
+
+// endsAt notes when an end was closed.
+func (l *Leg) endsAt(ns uint64) {
+	if l.ended == 0 || ns < l.ended {
+		l.ended = ns
+	}
 }
 
 // unanswered says whether some request of the leg has no response yet, or not all of it.
@@ -320,6 +329,7 @@ func (j *Joiner) retire(l *Leg, why string) {
 	delete(j.holding, l)
 	j.fail(l, why)
 	l.closed = bothClosed
+	l.endsAt(j.now)
 	for i := range l.ends {
 		if h, ok := j.halves[l.ends[i].sock]; ok && h.leg == l {
 			delete(j.halves, l.ends[i].sock)

@@ -97,7 +97,7 @@ func (c *class) asked(y *Exchange, late bool) {
 		l := p.idle[n]
 		p.idle = p.idle[:n]
 		l.up.known = false
-		if l.closed != 0 {
+		if l.endedBy(y.Req.RecvNs) {
 			continue
 		}
 		l.take(guess{ref: refTo(y), choice: n > 0, shaky: p.unknown > 0})
@@ -207,10 +207,13 @@ func (p *pool) count(choice bool) {
 // leastStreak is how many connections in a row a model must have foretold.
 const leastStreak = 8
 
-// free puts a connection back.
-func (p *pool) free(x *Exchange, late bool) {
+// endedBy says whether a connection was closed at a time: what is known of it now may have come later.
+func (l *Leg) endedBy(at uint64) bool { return l.ended != 0 && l.ended <= at }
+
+// free puts a connection back, unless it is closed before the worker does anything else, at until.
+func (p *pool) free(x *Exchange, late bool, until uint64) {
 	l := x.Req.leg
-	if l.closed != 0 || l.multi != nil {
+	if l.multi != nil || l.endedBy(until) {
 		return
 	}
 	if late || l.up.known || len(p.idle) == mostIdle {

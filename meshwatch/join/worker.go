@@ -32,8 +32,8 @@ type process struct {
 	thread         record // who reads a request hands it on
 	lines, answers record // heads are handed on with the lines that they must be handed on with, and no others of that kind
 	tests          uint64
-	order, streams order    // see line
-	opened         order    // see opened.go
+	order, streams order // see line
+	opened         order // see opened.go
 	fresh          fresh
 	gaps           spans    // when something was missed of what it was asked, or asked
 	late           spans    // of what came too late to be weighed
@@ -235,7 +235,7 @@ func (j *Joiner) work(upto uint64) {
 		}
 		for i := range w.events[:n] {
 			if e := &w.events[i]; e.kind == eventOpens || e.of.of() != nil {
-				w.do(e)
+				w.do(e, goesOn(w.events[i+1:], upto))
 			}
 		}
 		w.events = append(w.events[:0], w.events[n:]...)
@@ -243,7 +243,18 @@ func (j *Joiner) work(upto uint64) {
 	}
 }
 
-func (w *worker) do(e *event) {
+// goesOn is when a worker does something else than to answer, of what follows.
+func goesOn(follows []event, upto uint64) uint64 {
+	for i := range follows {
+		if follows[i].kind != eventAnswered {
+			return follows[i].at
+		}
+	}
+	return upto
+}
+
+// do takes in an event. next is when the worker goes on.
+func (w *worker) do(e *event, next uint64) {
 	late := e.at < w.done
 	if late && e.kind == eventAsked { // whatever it has to do with was decided without it
 		w.proc.inDoubt(e.at, w.done)
@@ -268,7 +279,7 @@ func (w *worker) do(e *event) {
 			w.proc.fresh.compare(x)
 			w.proc.orderOf(x).step(x, l.check(x))
 		}
-		w.poolOf(x).free(x, late)
+		w.poolOf(x).free(x, late, next)
 	case eventOpens:
 		p := w.poolAt(e.to)
 		p.opens(e.at)
