@@ -173,6 +173,7 @@ func (j *Joiner) shelve(x *Exchange) {
 			p.asks(x)
 		}
 	case j.shelves.put(&x.asClient, x, pid, true):
+		x.Req.leg.latest = max(x.Req.leg.latest, x.Req.StartNs)
 		x.rivals = int32(x.asClient.on.in.n) //nolint:gosec // at most mostPlaces
 		if !x.asClient.goBack(sent) {
 			j.tooLate(pid, x.Req.StartNs, sent(x.asClient.prev.x))

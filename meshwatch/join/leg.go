@@ -28,6 +28,7 @@ type Leg struct {
 	resetBy     uint8      // end, if it was reset
 	born        uint32     // id of the flight that it was made for
 	used        uint64
+	latest      uint64 // ns: when the latest request was sent, as far as its client is known
 	up          upstream
 	syn         *bpf.Flight // of its connection, until a request is the first on it
 }

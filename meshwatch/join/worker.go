@@ -235,7 +235,7 @@ func (j *Joiner) work(upto uint64) {
 		}
 		for i := range w.events[:n] {
 			if e := &w.events[i]; e.kind == eventOpens || e.of.of() != nil {
-				w.do(e, goesOn(w.events[i+1:], upto))
+				w.do(e)
 			}
 		}
 		w.events = append(w.events[:0], w.events[n:]...)
@@ -243,18 +243,7 @@ func (j *Joiner) work(upto uint64) {
 	}
 }
 
-// goesOn is when a worker does something else than to answer, of what follows.
-func goesOn(follows []event, upto uint64) uint64 {
-	for i := range follows {
-		if follows[i].kind != eventAnswered {
-			return follows[i].at
-		}
-	}
-	return upto
-}
-
-// do takes in an event. next is when the worker goes on.
-func (w *worker) do(e *event, next uint64) {
+func (w *worker) do(e *event) {
 	late := e.at < w.done
 	if late && e.kind == eventAsked { // whatever it has to do with was decided without it
 		w.proc.inDoubt(e.at, w.done)
@@ -279,7 +268,7 @@ func (w *worker) do(e *event, next uint64) {
 			w.proc.fresh.compare(x)
 			w.proc.orderOf(x).step(x, l.check(x))
 		}
-		w.poolOf(x).free(x, late, next)
+		w.poolOf(x).free(x, late, e.at)
 	case eventOpens:
 		p := w.poolAt(e.to)
 		p.opens(e.at)
