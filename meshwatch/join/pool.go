@@ -11,13 +11,20 @@ import (
 // none is free a request waits, for whichever is next: one that is opened, or becomes free; who has waited longest goes first. So if
 // everything that a worker reads is known, then which connection each request is handed on by.
 type pool struct {
-	idle    []*Leg   // that the model knows; the last is taken first
-	waiting []guess  // requests for which none was free, and one is opened, in the order in which they were read
-	unknown int      // requests that were handed on by connections which the model does not know
-	latest  guess    // of these
-	opening []uint64 // ns: when connections were begun that no request was seen on yet, of the last openingTakes
-	streak  uint32   // connections in a row that were foretold
-	broken  uint64   // ns: when the model last failed
+	idle    []*Leg  // that the model knows; the last is taken first
+	waiting []guess // requests that go on by whichever connection is next, in the order in which they were read
+	unknown int     // requests that were handed on by connections which the model does not know
+	latest  guess   // of these
+	opening []opening
+	mixed   bool   // among what waits are some that may have had a free connection: they are handed on in whatever order
+	streak  uint32 // connections in a row that were foretold
+	broken  uint64 // ns: when the model last failed
+}
+
+// opening is a connection that was begun, and on which no request was seen yet.
+type opening struct {
+	leg *Leg
+	at  uint64 // ns
 }
 
 // classKey is what decides where a proxy sends a request: the address that its client meant, and the host.
@@ -46,8 +53,9 @@ type poolKey struct {
 type upstream struct {
 	next  guess // the request that it will hand on
 	taken bool
-	known bool // it is in pool.idle
-	used  bool // a request was seen on it
+	known bool   // it is in pool.idle
+	freed uint64 // ns: since when, about
+	used  bool   // a request was seen on it
 
 	opened guess // the request that it was opened for, until one is seen on it
 
@@ -93,6 +101,11 @@ func (c *class) asked(y *Exchange, late bool) {
 		p.fail(y.Req.RecvNs)
 		return
 	}
+	if p.settle(y.Req.RecvNs); len(p.waiting) > 0 || len(p.opening) > 0 {
+		p.mixed = p.mixed || len(p.idle) > 0
+		p.wait(guess{ref: refTo(y), waited: true})
+		return
+	}
 	for len(p.idle) > 0 {
 		n := len(p.idle) - 1
 		l := p.idle[n]
@@ -106,6 +119,52 @@ func (c *class) asked(y *Exchange, late bool) {
 	}
 	y.unknown, p.latest = true, guess{ref: refTo(y)}
 	p.unknown++
+}
+
+// wait has a request take whichever connection is next: one is being opened, or was and is free by now, which nobody sees.
+func (p *pool) wait(g guess) {
+	if len(p.waiting) == mostWaiting {
+		p.fail(g.y.Req.RecvNs)
+		return
+	}
+	g.y.waits = true
+	p.waiting = append(p.waiting, g)
+}
+
+// settle puts connections that were opened long ago, and not used, where they stand among those that are free.
+func (p *pool) settle(now uint64) {
+	p.place(now, func(o opening) bool { return o.at+openingTakes < now })
+}
+
+// passedOver puts those among the free ones that could be used before a request was read, which took another one: they stand below that.
+func (p *pool) passedOver(y *Exchange) {
+	p.place(y.Req.RecvNs, func(o opening) bool {
+		f := o.leg.syn
+		return f != nil && f.RecvNs != 0 && !o.leg.begun && f.RecvNs+turnTakes < y.Req.RecvNs
+	})
+}
+
+// turnTakes is how long it takes a worker to note that a connection can be used, in ns: a turn of its loop.
+const turnTakes = uint64(2 * time.Millisecond)
+
+// place puts connections that were opened, and not used, among those that are free.
+func (p *pool) place(now uint64, are func(opening) bool) {
+	p.opening = slices.DeleteFunc(p.opening, func(o opening) bool {
+		if !are(o) {
+			return false
+		}
+		up := &o.leg.up
+		if o.leg.endedBy(now) || up.known || up.used || len(p.idle) == mostIdle {
+			return true
+		}
+		up.known, up.freed = true, o.at
+		i := len(p.idle)
+		for i > 0 && p.idle[i-1].up.freed > o.at {
+			i--
+		}
+		p.idle = slices.Insert(p.idle, i, o.leg)
+		return true
+	})
 }
 
 // take foretells what a connection hands on.
@@ -133,7 +192,7 @@ const (
 )
 
 // asks looks whether the connection is the one that was foretold.
-func (p *pool) asks(x *Exchange, c *class, isNew bool, waits *record) {
+func (p *pool) asks(x *Exchange, c *class, isNew bool, w *process) {
 	if c != nil && c.pool == nil {
 		c.pool = p
 	} else if c != nil && c.pool != p {
@@ -141,12 +200,9 @@ func (p *pool) asks(x *Exchange, c *class, isNew bool, waits *record) {
 	}
 	up := &x.Req.leg.up
 	x.pool = p
-	spare := p.spare(x.Req.StartNs)
-	if isNew && len(p.opening) > 0 {
-		p.opening = slices.Delete(p.opening, 0, 1)
-	}
+	p.opening = slices.DeleteFunc(p.opening, func(o opening) bool { return o.leg == x.Req.leg })
 	first, waited := guess{}, false
-	if isNew && !up.taken {
+	if !up.taken && (isNew || up.known) {
 		first, waited = p.first()
 	}
 	switch {
@@ -155,7 +211,12 @@ func (p *pool) asks(x *Exchange, c *class, isNew bool, waits *record) {
 		up.taken, up.next = false, guess{}
 	case waited:
 		x.inPool = first
-		x.inPool.shaky = spare
+		x.inPool.shaky = p.mixed && first.choice && !w.order.proven()
+		p.mixed = p.mixed && len(p.waiting) > 0
+		if up.known {
+			p.forget(x.Req.leg)
+			p.passedOver(first.y)
+		}
 	case p.unknown > 0:
 		p.forget(x.Req.leg)
 		p.unknown--
@@ -165,7 +226,7 @@ func (p *pool) asks(x *Exchange, c *class, isNew bool, waits *record) {
 		p.fail(x.Req.StartNs)
 		return
 	}
-	if x.inPool.shaky || x.inPool.waited && !waits.proven() {
+	if x.inPool.shaky || x.inPool.waited && !w.waits.proven() {
 		p.streak = 0 // which of them it was is not known
 	} else if p.count(x.inPool.choice); p.streak < leastStreak {
 		x.inPool.shaky = true
@@ -173,29 +234,19 @@ func (p *pool) asks(x *Exchange, c *class, isNew bool, waits *record) {
 }
 
 // opens notes that the worker begins a connection: for the request that it has just read, if it had none for that.
-func (p *pool) opens(at uint64) {
-	if len(p.opening) == mostWaiting || len(p.waiting) == mostWaiting {
+func (p *pool) opens(l *Leg, at uint64) {
+	if len(p.opening) == mostWaiting {
 		p.opening = p.opening[:0]
 		p.fail(at)
 	}
-	p.opening = append(p.opening, at)
+	p.opening = append(p.opening, opening{l, at})
 	if y := p.latest.of(); y != nil && y.unknown {
-		y.unknown, y.waits = false, true
+		y.unknown = false
 		p.unknown--
 		p.latest.waited = true
-		p.waiting = append(p.waiting, p.latest)
+		p.wait(p.latest)
 	}
 	p.latest = guess{}
-}
-
-// spare says whether there may be a connection that was opened for a request which another one took: nobody sees when it can be used.
-func (p *pool) spare(now uint64) bool {
-	n := 0
-	for n < len(p.opening) && p.opening[n]+openingTakes < now {
-		n++
-	}
-	p.opening = slices.Delete(p.opening, 0, n)
-	return len(p.opening) > len(p.waiting)
 }
 
 // count counts one that was foretold.
@@ -231,11 +282,14 @@ func (p *pool) free(x *Exchange, late bool, at uint64) {
 		return
 	}
 	l.up = upstream{used: true}
-	if g, ok := p.first(); ok {
-		l.take(g)
-		return
+	if len(p.opening) == 0 {
+		if g, ok := p.first(); ok {
+			l.take(g)
+			return
+		}
 	}
-	l.up.known = true
+	p.mixed = p.mixed || len(p.waiting) > 0 // or that goes on by one that was opened
+	l.up.known, l.up.freed = true, at
 	p.idle = append(p.idle, l)
 }
 

@@ -271,7 +271,7 @@ func (w *worker) do(e *event) {
 		w.poolOf(x).free(x, late, e.at)
 	case eventOpens:
 		p := w.poolAt(e.to)
-		p.opens(e.at)
+		p.opens(e.leg, e.at)
 		e.leg.up.opened = w.opensFor(p, late)
 	}
 }
@@ -319,7 +319,7 @@ func (w *worker) asks(x *Exchange, late bool) {
 	case !sure:
 		o.doubt.add(x.Req.StartNs, max(w.done, x.Req.StartNs))
 	}
-	p.asks(x, c, isNew, &w.proc.waits)
+	p.asks(x, c, isNew, w.proc)
 }
 
 // forget drops all that a worker was seen to do.
