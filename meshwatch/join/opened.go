@@ -107,11 +107,14 @@ func (p *process) waitsFor(x *Exchange) bool {
 
 // opensFor says whether a connection such as that of x hands on what it was opened for.
 func (p *process) opensFor(x *Exchange) bool {
-	switch _, _, differ := otherwise(x); {
+	opened, waits, differ := otherwise(x)
+	switch {
 	case decided(p.fresh.opened, p.fresh.waits):
 		return true
 	case differ, decided(p.fresh.waits, p.fresh.opened):
 		return false
+	case opened != nil && waits != nil:
+		return true
 	}
 	return !p.pool.proven() && !p.waits.proven()
 }

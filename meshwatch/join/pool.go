@@ -226,7 +226,7 @@ func (p *pool) asks(x *Exchange, c *class, isNew bool, w *process) {
 		p.fail(x.Req.StartNs)
 		return
 	}
-	if x.inPool.shaky || x.inPool.waited && !w.waits.proven() {
+	if x.inPool.shaky || x.inPool.waited && x.inPool.choice && !w.waits.proven() {
 		p.streak = 0 // which of them it was is not known
 	} else if p.count(x.inPool.choice); p.streak < leastStreak {
 		x.inPool.shaky = true
@@ -374,8 +374,11 @@ func (x *Exchange) ofPool() *Exchange {
 
 // poolOf is the record of what x was joined by in its pool.
 func (p *process) poolOf(x *Exchange) *record {
-	if x.inPool.waited {
+	switch {
+	case x.inPool.waited && x.inPool.choice:
 		return &p.waits
+	case x.inPool.waited:
+		return &p.waitsAlone
 	}
 	return &p.pool
 }
@@ -429,7 +432,7 @@ func (j *Joiner) learn(x *Exchange) {
 	if m := x.Relay.Method; m == journey.MethodPool || m == journey.MethodOrder {
 		return
 	}
-	if z := x.ofPool(); z != nil && x.inPool.choice {
+	if z := x.ofPool(); z != nil && (x.inPool.choice || x.inPool.waited && x.rivals > 1) {
 		p.poolOf(x).test(z == y)
 	}
 	if z := p.ofOrder(x); z != nil {

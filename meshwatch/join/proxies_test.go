@@ -58,11 +58,11 @@ func TestSimulatedProxies(t *testing.T) {
 		least    float64 // share that is joined
 	}{
 		{"alone", takesLast, 1, false, nil, 0.9},
-		{"last free, 4", takesLast, 4, false, known(func(p *process) { p.pool, p.waits = proven, proven }), 0.95},
-		{"last free, 16", takesLast, 16, false, known(func(p *process) { p.pool, p.waits = proven, proven }), 0.95},
-		{"last free, 64", takesLast, 64, false, known(func(p *process) { p.pool, p.waits = proven, proven }), 0.7}, // once it is known where connections stand that were opened in vain
-		{"closes, 4", takesLast, 4, false, known(func(p *process) { p.waits = proven }), 0.95},
-		{"closes, 16", takesLast, 16, false, known(func(p *process) { p.waits = proven }), 0.9},
+		{"last free, 4", takesLast, 4, false, known(func(p *process) { p.pool, p.waits, p.waitsAlone = proven, proven, proven }), 0.95},
+		{"last free, 16", takesLast, 16, false, known(func(p *process) { p.pool, p.waits, p.waitsAlone = proven, proven, proven }), 0.95},
+		{"last free, 64", takesLast, 64, false, known(func(p *process) { p.pool, p.waits, p.waitsAlone = proven, proven, proven }), 0.7}, // once it is known where connections stand that were opened in vain
+		{"closes, 4", takesLast, 4, false, known(func(p *process) { p.waits, p.waitsAlone = proven, proven }), 0.95},
+		{"closes, 16", takesLast, 16, false, known(func(p *process) { p.waits, p.waitsAlone = proven, proven }), 0.9},
 		{"closes, 4, nothing known", takesLast, 4, false, nil, 0},
 		{"closes, 16, nothing known", takesLast, 16, false, nil, 0},
 		{"in order, 16", keepsOrder, 16, false, known(func(p *process) { p.order.record = proven }), 0.7},

@@ -28,7 +28,8 @@ type worker struct {
 
 // process is what was learned of one.
 type process struct {
-	pool, waits    record // see pool: of what took a free connection, and of what waited for one
+	pool, waits    record // see pool: of what took a free connection, and of what waited for one with others
+	waitsAlone     record // or as the only one
 	thread         record // who reads a request hands it on
 	lines, answers record // heads are handed on with the lines that they must be handed on with, and no others of that kind
 	tests          uint64
