@@ -16,7 +16,7 @@ type pool struct {
 	unknown int     // requests that were handed on by connections which the model does not know
 	latest  guess   // of these
 	opening []opening
-	mixed   bool   // among what waits are some that may have had a free connection: they are handed on in whatever order
+	mixed   bool   // among what waits are some that may have had a free connection: are they handed on in the order of reading?
 	streak  uint32 // connections in a row that were foretold
 	broken  uint64 // ns: when the model last failed
 }
@@ -211,7 +211,7 @@ func (p *pool) asks(x *Exchange, c *class, isNew bool, w *process) {
 		up.taken, up.next = false, guess{}
 	case waited:
 		x.inPool = first
-		x.inPool.shaky = p.mixed && first.choice && !w.order.proven()
+		x.inPool.mixed = p.mixed && first.choice
 		p.mixed = p.mixed && len(p.waiting) > 0
 		if up.known {
 			p.forget(x.Req.leg)
@@ -226,7 +226,7 @@ func (p *pool) asks(x *Exchange, c *class, isNew bool, w *process) {
 		p.fail(x.Req.StartNs)
 		return
 	}
-	if x.inPool.shaky || x.inPool.waited && x.inPool.choice && !w.waits.proven() {
+	if x.inPool.shaky || x.inPool.waited && x.inPool.choice && !w.poolOf(x).proven() {
 		p.streak = 0 // which of them it was is not known
 	} else if p.count(x.inPool.choice); p.streak < leastStreak {
 		x.inPool.shaky = true
@@ -375,6 +375,8 @@ func (x *Exchange) ofPool() *Exchange {
 // poolOf is the record of what x was joined by in its pool.
 func (p *process) poolOf(x *Exchange) *record {
 	switch {
+	case x.inPool.mixed:
+		return &p.waitsMixed
 	case x.inPool.waited && x.inPool.choice:
 		return &p.waits
 	case x.inPool.waited:
