@@ -39,6 +39,7 @@ func scenarios() map[string]lab.Options {
 		"no-ids-als":            {Sidecar: lab.SidecarEnvoy, Anonymous: true, ALS: "als"},
 		"no-ids-mtls-h2-als":    {Sidecar: lab.SidecarEnvoy, Anonymous: true, TLS: true, HTTP2: true, ALS: "als"},
 		"no-ids-haproxy-ring":   {Sidecar: lab.SidecarHAProxy, Anonymous: true, Threads: 4, Said: "ring"},
+		"no-ids-haproxy-tls":    {Sidecar: lab.SidecarHAProxy, Anonymous: true, TLS: true, Threads: 4},
 		"no-ids-haproxy":        {Sidecar: lab.SidecarHAProxy, Anonymous: true, Threads: 4},
 		"no-ids-haproxy-varied": {Sidecar: lab.SidecarHAProxy, Anonymous: true, Threads: 4},
 	}
