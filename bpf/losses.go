@@ -18,7 +18,7 @@ var lossReasons = [...]string{
 	netfilterLossLOSS_PLAIN_COPY:     "plaintext-not-copied",
 	netfilterLossLOSS_PLAIN_TIE:      "plaintext-without-message",
 	netfilterLossLOSS_PLAIN_THREADS:  "thread-set-full",
-	netfilterLossLOSS_PLAIN_OBJECTS:  "http2-set-full",
+	netfilterLossLOSS_PLAIN_OBJECTS:  "connection-set-full",
 	netfilterLossLOSS_GO:             "goroutine-not-known",
 	netfilterLossLOSS_MPTCP:          "mptcp-connection",
 }

@@ -63,6 +63,35 @@ func (w *worker) opensFor(p *pool, late bool) (g guess) {
 	return g
 }
 
+// opens takes in that a worker opens a connection. Where that is for one request, this one overtakes nobody, and nobody overtakes it.
+func (w *worker) opens(l *Leg, p *pool, at uint64, late bool) {
+	g, proc := w.opensFor(p, late), w.proc
+	l.up.opened = g
+	if g.y != nil && !g.shaky && proc.opensForOne() {
+		l.up.certain = true
+		w.leaveLine(g.y)
+		proc.opening = slices.DeleteFunc(proc.opening, func(began uint64) bool { return began == at })
+	}
+}
+
+// leaveLine takes a request out of its line: it is known how it is handed on.
+func (w *worker) leaveLine(y *Exchange) {
+	if l := w.lines[y.what()]; l != nil {
+		l.drop(y)
+	}
+}
+
+// opensForOne says whether a process was seen to open connections for one request each.
+func (p *process) opensForOne() bool {
+	r := &p.opened
+	return r.in >= leastInStep && (r.neverOtherwise() || r.proven()) && (decided(p.fresh.opened, p.fresh.waits) || !p.pool.proven() && !p.waits.proven())
+}
+
+// neverOtherwise says whether connections were for what they were opened for often enough, and never for something else.
+func (o *order) neverOtherwise() bool {
+	return o.wrong == 0 && o.alone.wrong == 0 && o.chosen >= leastOpened
+}
+
 // fresh is which request goes on by a fresh connection: that for which it was opened, or whichever waits longest. Of both it counts where
 // times contradicted it, and the other says otherwise.
 type fresh struct{ opened, waits uint64 }

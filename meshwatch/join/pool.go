@@ -57,13 +57,16 @@ type upstream struct {
 	freed uint64 // ns: since when, about
 	used  bool   // a request was seen on it
 
-	opened guess // the request that it was opened for, until one is seen on it
+	opened  guess // the request that it was opened for, until one is seen on it
+	certain bool  // it was, as far as is known
 
 	streams streams
 }
 
 // forget leaves what no model has to do with.
-func (u *upstream) forget() { *u = upstream{used: u.used, opened: u.opened, streams: u.streams} }
+func (u *upstream) forget() {
+	*u = upstream{used: u.used, opened: u.opened, certain: u.certain, streams: u.streams}
+}
 
 func (w *worker) class(y *Exchange) *class {
 	f := y.Req.Flight
@@ -404,7 +407,7 @@ func (p *process) keepsOrder(x, y *Exchange) bool {
 	if r.in < leastInStep || r.out >= y.Req.RecvNs || r == &p.opened && !p.opensFor(x) {
 		return false
 	}
-	if r == &p.opened && r.wrong == 0 && r.alone.wrong == 0 && r.chosen >= leastOpened {
+	if r == &p.opened && r.neverOtherwise() {
 		return true
 	}
 	if r.alone.proven() && (!x.inOrder.choice || r.wrong == 0 && r.chosen >= leastChosen) {

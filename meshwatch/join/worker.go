@@ -274,7 +274,7 @@ func (w *worker) do(e *event) {
 	case eventOpens:
 		p := w.poolAt(e.to)
 		p.opens(e.leg, e.at)
-		e.leg.up.opened = w.opensFor(p, late)
+		w.opens(e.leg, p, e.at, late)
 	}
 }
 
@@ -284,7 +284,9 @@ func (w *worker) asks(x *Exchange, late bool) {
 	isNew := !up.used && x.Req.leg.opener != 0
 	if !up.used {
 		up.used = true
-		w.proc.opens(x)
+		if x.Stream.ID == 0 && !up.certain { // those that wait for a connection of HTTP/2 do so in order
+			w.proc.opens(x)
+		}
 	}
 	l, at, sure := w.lines[x.what()], 0, !late
 	if x.Stream.ID != 0 {
@@ -307,13 +309,11 @@ func (w *worker) asks(x *Exchange, late bool) {
 	switch opened := up.opened; {
 	case isNew && x.Stream.ID == 0 && opened.of() != nil:
 		x.inOrder, x.byOpening = opened, true
-		if m := w.lines[opened.y.what()]; m != nil {
-			m.drop(opened.y)
-		}
+		w.leaveLine(opened.y)
 	case l != nil:
 		l.asks(x, at, !sure)
 	}
-	up.opened = guess{}
+	up.opened, up.certain = guess{}, false
 	switch {
 	case l != nil && x.inOrder.y == nil, x.vague: // some line still has what it was asked for
 		o.doubt.add(x.Req.StartNs, x.until())
