@@ -284,7 +284,7 @@ func (w *worker) asks(x *Exchange, late bool) {
 	isNew := !up.used && x.Req.leg.opener != 0
 	if !up.used {
 		up.used = true
-		if x.Stream.ID == 0 && !up.certain { // those that wait for a connection of HTTP/2 do so in order
+		if !up.certain {
 			w.proc.opens(x)
 		}
 	}
