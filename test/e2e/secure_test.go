@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -164,4 +167,44 @@ func TestTLSApps(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A server in Go that is asked by a program without probes, as this test is: what it is asked is read where it reads that.
+func TestGoServerAskedUnseen(t *testing.T) {
+	l := up(t, lab.Options{Sidecar: lab.SidecarHAProxy, TLS: true})
+	p, err := l.AddApp(t.Context(), "gotls", lab.AppTLS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := start(t, l, "depth: edges")
+	a.probed("/app")
+	for _, protocol := range []string{"http/1.1", "http/2"} {
+		t.Run(protocol, func(t *testing.T) {
+			a := a.in(t)
+			client := l.Client()
+			defer client.CloseIdleConnections()
+			client.Transport.(*http.Transport).ForceAttemptHTTP2 = protocol == "http/2"
+			path, asked := "/"+strings.ReplaceAll(protocol, "/", "-"), 0
+			a.eventually("a request was read", func() error {
+				asked++
+				resp, err := client.Get(fmt.Sprintf("https://%s%s-%d", netip.AddrPortFrom(p.V4, 8080), path, asked))
+				if err != nil {
+					return err
+				}
+				defer resp.Body.Close()
+				if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+					return err
+				}
+				for _, j := range a.lines() {
+					for _, e := range j.Exchanges {
+						if strings.HasPrefix(e.Target, path+"-") && e.TLS && e.Protocol == protocol && e.Status == http.StatusOK {
+							return nil
+						}
+					}
+				}
+				return fmt.Errorf("none of %d", asked)
+			})
+		})
+	}
+	a.logLosses()
 }
