@@ -7,7 +7,7 @@ type losses struct {
 	gap, stale, malformed, cutHead, strayBody, unpairedResponse, unpairedRequest, unsure, noThread *loss.Counter
 	noID, noParent, ambiguous, ambiguousID, groupFull, noResponse, cut                             *loss.Counter
 	indexFull, workerFull, speaker, contradicted                                                   *loss.Counter
-	lateText, frames, blocks, unknown                                                              *loss.Counter
+	lateText, hops, frames, blocks, unknown                                                        *loss.Counter
 }
 
 func newLosses(set *loss.Set) losses {
@@ -22,7 +22,7 @@ func newLosses(set *loss.Set) losses {
 		groupFull: c("relay", "id-used-too-often"), cut: c("pair", "recording-stopped"),
 		indexFull: c("relay", "index-full"), workerFull: c("relay", "worker-too-busy"),
 		speaker: c("relay", "speaker-not-known"), contradicted: c("relay", "contradicted"),
-		lateText: c("leg", "plaintext-late"),
-		frames:   c("parse", "frames-missing"), blocks: c("parse", "head-not-read"), unknown: c("parse", "unknown-field"),
+		lateText: c("leg", "plaintext-late"), hops: c("leg", "hops-not-told"),
+		frames: c("parse", "frames-missing"), blocks: c("parse", "head-not-read"), unknown: c("parse", "unknown-field"),
 	}
 }

@@ -61,6 +61,7 @@ func (j *Joiner) leftIn(l *Leg, d uint8, f *bpf.Flight) {
 	part.Seq, part.End, part.PlainLen = t.f.Seq, t.f.End, t.f.PlainLen
 	part.SendPid, part.SendTid = t.f.SendPid, t.f.SendTid
 	if part.Seq != f.Seq && t.f.StartNs > f.StartNs { // in a later packet than the flight's first: of that, nothing more is known
+		j.lost.hops.Add(1)
 		part.StartNs, part.SendNs, part.Nstamps = t.f.StartNs, t.f.StartNs, 0
 		part.RecvNs = max(f.RecvEndNs, t.f.StartNs)
 		part.RecvEndNs = part.RecvNs
