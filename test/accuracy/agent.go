@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -56,14 +57,14 @@ namespaces: {exclude: [%s]}
 // hears has joins made of what Envoys or HAProxies say.
 const hears = "access_logs: {%s: [%q], use: join, per_second: 1000000, per_peer: 1000000}\n"
 
-// startAgent returns when the agent records. dir is for its files.
-func startAgent(ctx context.Context, bin, dir, depth string, l *lab.Lab) (_ *agent, err error) {
-	config, topology, socket := filepath.Join(dir, "agent.yaml"), filepath.Join(dir, "topology.yaml"), filepath.Join(dir, "agent.sock")
+// startAgent returns when the agent records.
+func (r *runner) startAgent(ctx context.Context, l *lab.Lab) (_ *agent, err error) {
+	config, topology, socket := filepath.Join(r.dir, "agent.yaml"), filepath.Join(r.dir, "topology.yaml"), filepath.Join(r.dir, "agent.sock")
 	workloads, err := l.WorkloadsYAML()
 	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf(configuration, depth, truthHeader, socket, topology, `"`+strings.Join(l.Others(), `", "`)+`"`)
+	text := fmt.Sprintf(configuration, r.depth, truthHeader, socket, topology, `"`+strings.Join(l.Others(), `", "`)+`"`)
 	switch {
 	case l.Options.ALS != "":
 		text += fmt.Sprintf(hears, "envoy", l.Options.ALS)
@@ -74,13 +75,13 @@ func startAgent(ctx context.Context, bin, dir, depth string, l *lab.Lab) (_ *age
 		return nil, fmt.Errorf("write the agent's configuration: %w", err)
 	}
 	a := &agent{ask: control.NewClient(socket), exited: make(chan struct{})}
-	if a.out, err = os.CreateTemp(dir, "journeys"); err != nil {
+	if a.out, err = os.CreateTemp(r.dir, "journeys"); err != nil {
 		return nil, fmt.Errorf("make a file for journeys: %w", err)
 	}
 	if err := os.Remove(a.out.Name()); err != nil { // it goes when nobody has it open, however this ends
 		return nil, errors.Join(fmt.Errorf("make a file for journeys: %w", err), a.out.Close())
 	}
-	a.cmd = exec.Command(bin, "agent", "--config", config)
+	a.cmd = exec.Command("nice", "-n", strconv.Itoa(r.nice), r.bin, "agent", "--config", config) //nolint:gosec // it becomes the agent
 	a.cmd.Stdout, a.cmd.Stderr = a.out, &a.log
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:   true,            // ^C is for us: the load stops first

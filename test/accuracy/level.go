@@ -44,6 +44,7 @@ type runner struct {
 	depth    string
 	duration time.Duration
 	rate     float64
+	nice     int
 	warmUp   time.Duration
 	dump     string // directory for what is not complete, "": none
 }
@@ -69,7 +70,7 @@ func (r *runner) run(ctx context.Context, load string, connections int) (_ *leve
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.Down()) }()
-	a, err := startAgent(ctx, r.bin, r.dir, r.depth, l)
+	a, err := r.startAgent(ctx, l)
 	if err != nil {
 		return nil, err
 	}

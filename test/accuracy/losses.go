@@ -11,7 +11,7 @@ var explains = map[string][]string{
 	missingLeg: {"recorder", "ring", "leg", "parse", "pair", "output", "relay"},
 	noResponse: {"recorder", "ring", "leg", "parse", "pair"},
 	unjoined:   {"relay"},
-	missingHop: {"recorder", "ring", "attach"},
+	missingHop: {"recorder", "ring", "attach", "leg"},
 }
 
 // since is what was lost between two looks; only reasons that happened.

@@ -104,7 +104,7 @@ func (r *runner) oddities(ctx context.Context) (_ []*oddResult, err error) {
 			}
 		}
 	}
-	a, err := startAgent(ctx, r.bin, r.dir, r.depth, l)
+	a, err := r.startAgent(ctx, l)
 	if err != nil {
 		return nil, err
 	}

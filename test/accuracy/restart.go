@@ -25,7 +25,7 @@ func (r *runner) restart(ctx context.Context) (_ *restarted, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.Down()) }()
-	first, err := startAgent(ctx, r.bin, r.dir, r.depth, l)
+	first, err := r.startAgent(ctx, l)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func (r *runner) replace(ctx context.Context, l *lab.Lab, first *agent) (second 
 	if err := first.stop(); err != nil {
 		return nil, recording, err
 	}
-	second, err = startAgent(ctx, r.bin, r.dir, r.depth, l)
+	second, err = r.startAgent(ctx, l)
 	return second, time.Now(), err
 }
 
