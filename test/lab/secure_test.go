@@ -186,7 +186,7 @@ func answer(conn net.Conn) error {
 func testConnections(t *testing.T, l *Lab) {
 	toGateway := max(1, l.Options.PerConnection)
 	r, err := l.Wrk(t.Context(), Load{Connections: 8, Duration: time.Second, Truth: true, Drain: true, PerConnection: toGateway})
-	if err != nil || r.Requests == 0 || r.Failed+r.Broken > 0 || r.Duration < 900*time.Millisecond || r.Duration > 2*time.Second {
+	if err != nil || r.Requests == 0 || r.Failed+r.Broken > 0 || r.Duration < 900*time.Millisecond || r.Duration > within {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	countConnections(t, l, r, toGateway)
