@@ -10,9 +10,16 @@ type streams struct {
 // mostMissing bounds what is waited for.
 const mostMissing = 256
 
-// place is how many below a stream were not seen yet. False: that cannot be said.
-func (s *streams) place(id uint32) (n int, ok bool) {
+// place is how many below a stream were not seen yet. False: that cannot be said. fresh says that the connection was seen to begin: its first
+// stream is 1.
+func (s *streams) place(id uint32, fresh bool) (n int, ok bool) {
 	switch {
+	case s.last == 0 && fresh && id/2 <= mostMissing:
+		for between := uint32(1); between < id; between += 2 {
+			s.missing = append(s.missing, between)
+		}
+		s.last = id
+		return len(s.missing), true
 	case s.last == 0 || id > s.last && (id-s.last)/2 > mostMissing-uint32(len(s.missing)): //nolint:gosec // at most mostMissing
 		first := s.last == 0
 		s.last, s.missing = id, s.missing[:0]

@@ -96,7 +96,11 @@ func TestHTTP2WritesThatWait(t *testing.T) {
 			w.settle()
 			slices.Sort(want)
 			slices.Sort(w.out)
-			w.end(want)
+			var lost []string
+			if n := w.j.lost.hops.Value(); n > 0 { // in packets of which nothing else is known
+				lost = []string{fmt.Sprintf("leg/hops-not-told %d", n)}
+			}
+			w.end(want, lost...)
 		})
 	}
 }
@@ -120,6 +124,9 @@ func TestHTTP2WhenTextsLeft(t *testing.T) {
 	left := client.told(waited.Seq)
 	w.j.Flight(&waited, b3)
 	w.j.Flight(&left, nil)
+	if n := w.j.lost.hops.Value(); n != 1 {
+		t.Errorf("of %d writes the hops are not told, want that of one", n)
+	}
 	calls := w.j.halves[first.SendSk].leg.multi.calls
 	for stream, want := range map[uint32][2]uint64{
 		1: {first.StartNs, first.RecvNs}, 3: {behind.StartNs, first.RecvEndNs}, 5: {left.StartNs, left.RecvNs},

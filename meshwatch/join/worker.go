@@ -294,7 +294,7 @@ func (w *worker) asks(x *Exchange, late bool) {
 		if x.vague {
 			l = only
 		}
-		at, sure = up.streams.place(x.Stream.ID)
+		at, sure = up.streams.place(x.Stream.ID, isNew)
 		if l == nil || l != only { // streams of others are among those that were not seen
 			at, sure = 0, sure && at == 0 && !late
 		} else {
