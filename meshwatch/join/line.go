@@ -141,5 +141,4 @@ type guess struct {
 	choice bool // there were others
 	shaky  bool // some of what it rests on came late
 	waited bool // it had to wait for a connection
-	mixed  bool // with others, see pool.mixed
 }

@@ -16,7 +16,8 @@ type pool struct {
 	unknown int     // requests that were handed on by connections which the model does not know
 	latest  guess   // of these
 	opening []opening
-	mixed   bool   // among what waits are some that may have had a free connection: are they handed on in the order of reading?
+	mixed   bool   // among what waits are some that may have had a free connection: they are handed on in whatever order
+	chosen  bool   // one of several was taken out of what waits, and is not the one, maybe: so are the others not
 	streak  uint32 // connections in a row that were foretold
 	broken  uint64 // ns: when the model last failed
 }
@@ -51,11 +52,12 @@ type poolKey struct {
 
 // upstream is what a pool knows of one of its connections.
 type upstream struct {
-	next  guess // the request that it will hand on
-	taken bool
-	known bool   // it is in pool.idle
-	freed uint64 // ns: since when, about
-	used  bool   // a request was seen on it
+	next   guess // the request that it will hand on
+	taken  bool
+	known  bool   // it is in pool.idle
+	freed  uint64 // ns: since when, about
+	placed uint64 // ns: until then it became free, which was not seen; 0: it was
+	used   bool   // a request was seen on it
 
 	opened  guess // the request that it was opened for, until one is seen on it
 	certain bool  // it was, as far as is known
@@ -117,7 +119,7 @@ func (c *class) asked(y *Exchange, late bool) {
 		if l.endedBy(y.Req.RecvNs) {
 			continue
 		}
-		l.take(guess{ref: refTo(y), choice: n > 0, shaky: p.unknown > 0})
+		l.take(guess{ref: refTo(y), choice: n > 0, shaky: p.unknown > 0 || n > 0 && (l.mayBeBelow(p.idle[n-1]) || p.idle[n-1].mayBeBelow(l))})
 		return
 	}
 	y.unknown, p.latest = true, guess{ref: refTo(y)}
@@ -136,31 +138,38 @@ func (p *pool) wait(g guess) {
 
 // settle puts connections that were opened long ago, and not used, where they stand among those that are free.
 func (p *pool) settle(now uint64) {
-	p.place(now, func(o opening) bool { return o.at+openingTakes < now })
+	p.place(now, func(o opening) (usable uint64, ok bool) { return o.at + openingTakes, o.at+openingTakes < now })
 }
+
+// mayBeBelow says whether nobody knows which of two free connections is taken first: when l became free was not seen.
+func (l *Leg) mayBeBelow(other *Leg) bool { return l.up.placed != 0 && other.up.freed <= l.up.placed }
 
 // passedOver puts those among the free ones that could be used before a request was read, which took another one: they stand below that.
 func (p *pool) passedOver(y *Exchange) {
-	p.place(y.Req.RecvNs, func(o opening) bool {
+	p.place(y.Req.RecvNs, func(o opening) (usable uint64, ok bool) {
 		f := o.leg.syn
-		return f != nil && f.RecvNs != 0 && !o.leg.begun && f.RecvNs+turnTakes < y.Req.RecvNs
+		if f == nil || f.RecvNs == 0 || o.leg.begun {
+			return 0, false
+		}
+		return f.RecvNs + turnTakes, f.RecvNs+turnTakes < y.Req.RecvNs
 	})
 }
 
 // turnTakes is how long it takes a worker to note that a connection can be used, in ns: a turn of its loop.
 const turnTakes = uint64(2 * time.Millisecond)
 
-// place puts connections that were opened, and not used, among those that are free.
-func (p *pool) place(now uint64, are func(opening) bool) {
+// place puts connections that were opened, and not used, among those that are free; usable is until when they became so.
+func (p *pool) place(now uint64, are func(opening) (usable uint64, ok bool)) {
 	p.opening = slices.DeleteFunc(p.opening, func(o opening) bool {
-		if !are(o) {
+		usable, ok := are(o)
+		if !ok {
 			return false
 		}
 		up := &o.leg.up
 		if o.leg.endedBy(now) || up.known || up.used || len(p.idle) == mostIdle {
 			return true
 		}
-		up.known, up.freed = true, o.at
+		up.known, up.freed, up.placed = true, o.at, usable
 		i := len(p.idle)
 		for i > 0 && p.idle[i-1].up.freed > o.at {
 			i--
@@ -180,7 +189,7 @@ func (l *Leg) take(g guess) {
 func (p *pool) first() (g guess, ok bool) {
 	for len(p.waiting) > 0 && !ok {
 		g = p.waiting[0]
-		g.choice = len(p.waiting) > 1
+		g.choice = len(p.waiting) > 1 || p.chosen
 		p.waiting = slices.Delete(p.waiting, 0, 1)
 		if ok = g.of() != nil; ok {
 			g.y.waits = false
@@ -214,8 +223,8 @@ func (p *pool) asks(x *Exchange, c *class, isNew bool, w *process) {
 		up.taken, up.next = false, guess{}
 	case waited:
 		x.inPool = first
-		x.inPool.mixed = p.mixed && first.choice
-		p.mixed = p.mixed && len(p.waiting) > 0
+		x.inPool.shaky = p.mixed && first.choice
+		p.mixed, p.chosen = p.mixed && len(p.waiting) > 0, first.choice && len(p.waiting) > 0
 		if up.known {
 			p.forget(x.Req.leg)
 			p.passedOver(first.y)
@@ -287,6 +296,8 @@ func (p *pool) free(x *Exchange, late bool, at uint64) {
 	l.up = upstream{used: true}
 	if len(p.opening) == 0 {
 		if g, ok := p.first(); ok {
+			g.shaky = p.mixed && g.choice
+			p.mixed, p.chosen = p.mixed && len(p.waiting) > 0, g.choice && len(p.waiting) > 0
 			l.take(g)
 			return
 		}
@@ -347,6 +358,7 @@ func (p *pool) fail(at uint64) {
 	clear(p.idle)
 	clear(p.waiting)
 	p.idle, p.waiting, p.streak, p.unknown, p.latest = p.idle[:0], p.waiting[:0], 0, 0, guess{}
+	p.mixed, p.chosen = false, false
 	p.broken = max(p.broken, at)
 }
 
@@ -378,8 +390,6 @@ func (x *Exchange) ofPool() *Exchange {
 // poolOf is the record of what x was joined by in its pool.
 func (p *process) poolOf(x *Exchange) *record {
 	switch {
-	case x.inPool.mixed:
-		return &p.waitsMixed
 	case x.inPool.waited && x.inPool.choice:
 		return &p.waits
 	case x.inPool.waited:

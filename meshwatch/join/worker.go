@@ -30,7 +30,6 @@ type worker struct {
 type process struct {
 	pool, waits    record // see pool: of what took a free connection, and of what waited for one with others
 	waitsAlone     record // or as the only one
-	waitsMixed     record // or with others of which some may have had a free one, see pool.mixed
 	thread         record // who reads a request hands it on
 	lines, answers record // heads are handed on with the lines that they must be handed on with, and no others of that kind
 	tests          uint64
