@@ -17,7 +17,7 @@ const (
 	GoneFor = 10 * time.Second
 	// restFactor bounds the share of one CPU that re-reading one namespace can take to about 2 %: what took d of CPU time to read is
 	// left alone for 50 d. Reading a pod's links takes about 100 µs, so this only slows nodes with tens of thousands of rules.
-	// Not by the clock: where others use the CPUs, a reading waits for them for up to a second.
+	// Not by the clock: where others use the CPUs, a reading waits for them.
 	restFactor = 50
 )
 

@@ -67,7 +67,7 @@ struct object {
 };
 
 /* Connections at the same time. One that loses its place has nothing told of writes that leave in the middle of a packet, and HPACK's table
- * is lost with that: with one place for a hash that was so in one run of six with 50 connections.
+ * is lost with that. Sets, as of 50 connections two have the same of 8,192 places one time in seven.
  */
 #define OBJECT_WAYS 4
 #define OBJECT_SETS 2048

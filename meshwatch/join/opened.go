@@ -17,7 +17,7 @@ func (c *class) front() *Exchange {
 	for n < len(c.queue) && !c.queue[n].isQueued() {
 		n++
 	}
-	c.queue = slices.Delete(c.queue, 0, n)
+	c.queue = c.queue[n:]
 	if len(c.queue) == 0 {
 		return nil
 	}
@@ -128,14 +128,14 @@ func decided(this, other uint64) bool { return other >= leastContradicted && thi
 // leastContradicted is how often what is wrong must have been: of two requests that change places one is, each time.
 const leastContradicted = 4
 
-// waitsFor says whether, as far as x is one that waited, who waits longest goes on by its connection.
-func (p *process) waitsFor(x *Exchange) bool {
+// believesWaiting says whether, as far as x is one that waited, who waits longest goes on by its connection.
+func (p *process) believesWaiting(x *Exchange) bool {
 	_, _, differ := otherwise(x)
 	return !differ || decided(p.fresh.waits, p.fresh.opened)
 }
 
-// opensFor says whether a connection such as that of x hands on what it was opened for.
-func (p *process) opensFor(x *Exchange) bool {
+// believesOpened says whether a connection such as that of x hands on what it was opened for.
+func (p *process) believesOpened(x *Exchange) bool {
 	opened, waits, differ := otherwise(x)
 	switch {
 	case decided(p.fresh.opened, p.fresh.waits):
