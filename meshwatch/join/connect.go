@@ -8,7 +8,7 @@ func (l *Leg) opens(f *bpf.Flight) Want {
 	if l.syn == nil || l.syn.Id != f.Id {
 		l.syn = &bpf.Flight{}
 	}
-	*l.syn = *f
+	*l.syn, l.connected = *f, f.RecvNs
 	if f.RecvNs == 0 {
 		return Follow
 	}

@@ -53,6 +53,7 @@ type Exchange struct {
 	asClient     place     // among what its client asked
 	lines        [2]uint64 // of request and response, see keptLines
 	class        *class    // of its server's worker
+	handsOn      ref       // and what it is handed on as
 	lane         *Leg      // by which its server hands it on, says the pool
 	pool         *pool     // of its client's worker
 	inPool       guess     // its cause by that pool's connections

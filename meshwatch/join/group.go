@@ -99,6 +99,9 @@ func (j *Joiner) finish(x *Exchange) {
 	j.served(x)
 	if r := x.Resp; r != nil {
 		j.note(eventAnswered, x, r.SendPid, r.Flight.Thread(), r.StartNs)
+		if heard := r.heardNs(); heard < r.RecvEndNs {
+			j.note(eventHears, x, r.RecvPid, r.Flight.RecvTid, heard)
+		}
 		j.note(eventFree, x, r.RecvPid, r.Flight.RecvTid, max(r.RecvNs, r.RecvEndNs))
 	} else {
 		j.missed(x.Req.StartNs, j.now, x.Req.SendPid, x.Req.RecvPid)

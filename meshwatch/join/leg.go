@@ -30,6 +30,9 @@ type Leg struct {
 	used        uint64
 	latest      uint64 // ns: when the latest request was sent, as far as its client is known
 	up          upstream
+	connected   uint64      // ns: when its handshake was over, 0: not known
+	hellos      uint8       // flights of a TLS handshake by who opened it, up to 2
+	shook       uint64      // ns: when the last of them was sent
 	syn         *bpf.Flight // of its connection, until a request is the first on it
 }
 

@@ -141,4 +141,6 @@ type guess struct {
 	choice bool // there were others
 	shaky  bool // some of what it rests on came late
 	waited bool // it had to wait for a connection
+	among  bool // while others were foretold, too
+	vague  bool // then it may be one of these
 }

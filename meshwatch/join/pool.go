@@ -1,29 +1,38 @@
 package join
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
 
-// pool is a worker's connections to one upstream host. Envoy takes the one that became free last (a stack for each worker and host). Where
-// none is free a request waits, for whichever is next: one that is opened, or becomes free; who has waited longest goes first. So if
-// everything that a worker reads is known, then which connection each request is handed on by.
+// pool is a worker's connections to one upstream host, as Envoy keeps them (its source/common/conn_pool/conn_pool_base.cc and
+// http1/conn_pool.cc; test/accuracy measures how far that holds). A request takes the connection that became free last. Where none is free it
+// waits, and one is opened, unless as many are being opened as wait. Whoever has waited longest takes a connection as soon as it is open, and
+// one that became free when the worker is through with what it reads in one turn; a request that it reads until then comes first. So if
+// everything that a worker reads is known, then which connection each request goes on by, but for where a turn ends: that is known
+// only once it writes.
 type pool struct {
-	idle    []*Leg  // that the model knows; the last is taken first
-	waiting []guess // requests that go on by whichever connection is next, in the order in which they were read
-	unknown int     // requests that were handed on by connections which the model does not know
-	latest  guess   // of these
+	idle    []*Leg  // free: the last is taken first
+	freed   []*Leg  // became free while somebody waits, in a turn that may have ended or not: see serve
+	waiting []guess // requests that wait, in the order in which they were read
+	bound   []*Leg  // connections that were taken, and on which the request was not seen yet
+	chosen  bool    // one of several was taken out of what waits
+	expects bool    // the worker begins a connection next
 	opening []opening
-	mixed   bool   // among what waits are some that may have had a free connection: they are handed on in whatever order
-	chosen  bool   // one of several was taken out of what waits, and is not the one, maybe: so are the others not
-	streak  uint32 // connections in a row that were foretold
-	broken  uint64 // ns: when the model last failed
+	noting  []opening // that can be used, and are among the free ones, which the worker may not know yet
+	unknown []ref     // requests, not answered, of which nobody knows by which connections they go on
+	streak  uint32    // connections in a row that were foretold
+	broken  uint64    // ns: when the model last failed
+	until   uint64    // ns: when the latest of those can be used of which that is not known
+	unclear uint64    // ns: until this turn is over nobody knows who took what
 }
 
-// opening is a connection that was begun, and on which no request was seen yet.
+// opening is a connection that was begun, and that nobody is known to have taken.
 type opening struct {
-	leg *Leg
-	at  uint64 // ns
+	leg  *Leg
+	at   uint64 // ns
+	next uint64 // ns: a time in the turn behind that, or later; 0: none is known
 }
 
 // classKey is what decides where a proxy sends a request: the address that its client meant, and the host.
@@ -50,12 +59,16 @@ type poolKey struct {
 
 // upstream is what a pool knows of one of its connections.
 type upstream struct {
-	next   guess // the request that it will hand on
-	taken  bool
-	known  bool   // it is in pool.idle
-	freed  uint64 // ns: since when, about
-	placed uint64 // ns: until then it became free, which was not seen; 0: it was
-	used   bool   // a request was seen on it
+	of     *pool   // that knows it; of another worker, if that opened it and handed it over
+	lane   []guess // the requests that it will hand on: of HTTP/1 one
+	known  bool    // it is in pool.idle
+	opens  bool    // it is in pool.opening
+	freed  uint64  // ns: since when it is free, at the earliest
+	until  uint64  // ns: and at the latest
+	began  uint64  // the worker's turn in which the first request was seen
+	astray bool    // nobody knows who has taken it
+	vague  bool    // it or another one was to be taken, nobody knows which
+	used   bool    // a request was seen on it
 
 	opened  guess // the request that it was opened for, until one is seen on it
 	certain bool  // it was, as far as is known
@@ -65,7 +78,7 @@ type upstream struct {
 
 // forget leaves what no model has to do with.
 func (u *upstream) forget() {
-	*u = upstream{used: u.used, opened: u.opened, certain: u.certain, streams: u.streams}
+	*u = upstream{of: u.of, used: u.used, opens: u.opens, opened: u.opened, certain: u.certain, streams: u.streams}
 }
 
 func (w *worker) class(y *Exchange) *class {
@@ -94,111 +107,281 @@ func (w *worker) poolAt(key poolKey) *pool {
 	return p
 }
 
-// asked has the model take a connection for a request.
-func (c *class) asked(y *Exchange, late bool) {
+// asked has the model take a connection for a request. opens says that the worker began one for it.
+func (c *class) asked(y *Exchange, w *worker, late, opens bool) {
 	p := c.pool
 	if p == nil || c.multi {
 		return
 	}
+	at := y.Req.RecvNs
 	if late {
-		p.fail(y.Req.RecvNs)
+		p.fail(at)
+		p.loses(guess{ref: refTo(y)})
 		return
 	}
-	if p.settle(y.Req.RecvNs); len(p.waiting) > 0 || len(p.opening) > 0 {
-		p.mixed = p.mixed || len(p.idle) > 0
-		p.wait(guess{ref: refTo(y), waited: true})
-		return
-	}
-	for len(p.idle) > 0 {
-		n := len(p.idle) - 1
-		l := p.idle[n]
-		p.idle = p.idle[:n]
-		l.up.known = false
-		if l.endedBy(y.Req.RecvNs) {
-			continue
+	p.turned(w)
+	p.place(w, at)
+	g := guess{ref: refTo(y)}
+	switch {
+	case opens:
+		p.expects = true
+		p.serve(w)
+		p.allTaken(at)
+		p.wait(g)
+	case len(p.freed) > 0 && p.opensNone():
+		n := len(p.freed) - 1
+		l := p.freed[n]
+		p.freed = p.freed[:n]
+		p.bind(w, l, g)
+	case len(p.freed) > 0:
+		for i := range p.waiting { // with or without this one: each may be the one before
+			p.waiting[i].shaky = true
 		}
-		l.take(guess{ref: refTo(y), choice: n > 0, shaky: p.unknown > 0 || n > 0 && (l.mayBeBelow(p.idle[n-1]) || p.idle[n-1].mayBeBelow(l))})
-		return
+		p.unclear = p.freed[len(p.freed)-1].up.freed
+		p.serve(w)
+		p.place(w, at)
+		p.next(w, g)
+	default:
+		p.next(w, g)
 	}
-	y.unknown, p.latest = true, guess{ref: refTo(y)}
-	p.unknown++
 }
 
-// wait has a request take whichever connection is next: one is being opened, or was and is free by now, which nobody sees.
+// next has a request take what is free, or wait.
+func (p *pool) next(w *worker, g guess) {
+	g.shaky = w.turns.ended < p.unclear
+	switch {
+	case len(p.waiting) > 0 || len(p.idle) == 0 && len(p.opening) > 0:
+		p.wait(g)
+	case len(p.idle) > 0:
+		p.bind(w, p.idle[len(p.idle)-1], g)
+	default:
+		p.loses(g)
+	}
+}
+
+// loses takes in that nobody knows by which connection a request goes on.
+func (p *pool) loses(g guess) {
+	if y := g.of(); y != nil && !y.unknown {
+		y.waits, y.lane, y.unknown = false, nil, true
+		p.unknown = append(p.unknown, g.ref)
+	}
+}
+
+// isUnsure says whether there are some of which nobody knows by which connection they go on.
+func (p *pool) isUnsure() bool {
+	p.unknown = slices.DeleteFunc(p.unknown, func(r ref) bool { return r.of() == nil || !r.y.unknown })
+	return len(p.unknown) > 0
+}
+
+// opensNone says that a request which goes on without a connection being opened for it took one that became free: else all that wait
+// would be more than what is being opened.
+func (p *pool) opensNone() bool {
+	return len(p.waiting)-min(len(p.waiting), len(p.freed))+1 > len(p.opening)
+}
+
+// allTaken takes in that none is free: those that are thought to be have as many streams as they may, or were taken by one of those that
+// are thought to wait, or to have taken another one.
+func (p *pool) allTaken(at uint64) {
+	for _, l := range p.idle {
+		l.up.known = false
+		if l.multi == nil && !l.endedBy(at) {
+			l.up.astray = true
+		}
+	}
+	if slices.ContainsFunc(p.idle, func(l *Leg) bool { return l.up.astray }) {
+		p.nobodySure()
+	}
+	p.idle = p.idle[:0]
+}
+
+// nobodySure says that any of what is foretold may go on by any of the connections.
+func (p *pool) nobodySure() {
+	for i := range p.waiting {
+		p.waiting[i].shaky = true
+	}
+	for _, l := range p.bound {
+		for i := range l.up.lane {
+			l.up.lane[i].shaky = true
+		}
+	}
+}
+
+// since is when was read what has a request go on by the connection that was foretold, in ns; 0: that is not known.
+func (g *guess) since() uint64 {
+	if g.of() == nil || g.shaky || g.waited || g.vague && g.among {
+		return 0
+	}
+	return g.y.Req.RecvNs
+}
+
+// wait has a request take whichever connection is next.
 func (p *pool) wait(g guess) {
 	if len(p.waiting) == mostWaiting {
 		p.fail(g.y.Req.RecvNs)
 		return
 	}
-	g.y.waits = true
+	g.y.waits, g.waited = true, true
+	if n := len(p.waiting); n > 0 && p.waiting[n-1].shaky {
+		g.shaky = true
+	}
 	p.waiting = append(p.waiting, g)
 }
 
-// settle puts connections that were opened long ago, and not used, where they stand among those that are free.
-func (p *pool) settle(now uint64) {
-	p.place(now, func(o opening) (usable uint64, ok bool) { return o.at + openingTakes, o.at+openingTakes < now })
-}
-
-// mayBeBelow says whether nobody knows which of two free connections is taken first: when l became free was not seen.
-func (l *Leg) mayBeBelow(other *Leg) bool { return l.up.placed != 0 && other.up.freed <= l.up.placed }
-
-// passedOver puts those among the free ones that could be used before a request was read, which took another one: they stand below that.
-func (p *pool) passedOver(y *Exchange) {
-	p.place(y.Req.RecvNs, func(o opening) (usable uint64, ok bool) {
-		f := o.leg.syn
-		if f == nil || f.RecvNs == 0 || o.leg.begun {
-			return 0, false
+// bind foretells that a request goes on by a free connection.
+func (p *pool) bind(w *worker, l *Leg, g guess) {
+	n := len(p.idle) - 1
+	switch {
+	case n < 0 || p.idle[n] != l:
+	case l.endedBy(g.y.Req.RecvNs):
+		p.leave(l)
+		if n > 0 {
+			p.bind(w, p.idle[n-1], g)
+		} else {
+			p.loses(g)
 		}
-		return f.RecvNs + turnTakes, f.RecvNs+turnTakes < y.Req.RecvNs
-	})
-}
-
-// turnTakes is how long it takes a worker to note that a connection can be used, in ns: a turn of its loop.
-const turnTakes = uint64(2 * time.Millisecond)
-
-// place puts connections that were opened, and not used, among those that are free; usable is until when they became so.
-func (p *pool) place(now uint64, are func(opening) (usable uint64, ok bool)) {
-	if len(p.opening) == 0 {
 		return
+	case n > 0:
+		g.choice = true
+		if len(p.noting) > 0 || l.up.freed < p.until {
+			for _, below := range p.idle[:n] {
+				if below.up.until > l.up.freed {
+					g.vague, below.up.vague = true, true
+				}
+			}
+		}
 	}
-	p.opening = slices.DeleteFunc(p.opening, func(o opening) bool {
-		usable, ok := are(o)
-		if !ok {
-			return false
-		}
-		up := &o.leg.up
-		if o.leg.endedBy(now) || up.known || up.used || len(p.idle) == mostIdle {
-			return true
-		}
-		up.known, up.freed, up.placed = true, o.at, usable
-		i := len(p.idle)
-		for i > 0 && p.idle[i-1].up.freed > o.at {
-			i--
-		}
-		p.idle = slices.Insert(p.idle, i, o.leg)
-		return true
-	})
+	g.vague = g.vague || l.up.vague
+	g.shaky = g.shaky || p.isUnsure()
+	if l.multi == nil {
+		p.leave(l)
+	}
+	p.take(l, g)
+	w.turns.owes(g.y.Req.RecvNs)
 }
 
-// take foretells what a connection hands on.
-func (l *Leg) take(g guess) {
-	l.up.next, l.up.taken = g, true
+// take adds to what a connection will hand on.
+func (p *pool) take(l *Leg, g guess) {
+	if len(p.bound) == 1 && len(p.bound[0].up.lane) == 1 {
+		p.bound[0].up.lane[0].among = true
+	}
+	g.among = len(p.bound) > 0
+	if len(l.up.lane) == 0 {
+		p.bound = append(p.bound, l)
+	}
+	l.up.lane = append(l.up.lane, g)
 	g.y.lane = l
 }
 
-// first takes out who has waited longest. False: nobody waits.
-func (p *pool) first() (g guess, ok bool) {
-	for len(p.waiting) > 0 && !ok {
-		g = p.waiting[0]
-		g.choice = len(p.waiting) > 1 || p.chosen
-		p.waiting = slices.Delete(p.waiting, 0, 1)
-		if ok = g.of() != nil; ok {
-			g.y.waits = false
-			g.shaky = p.mixed && g.choice
-			p.mixed, p.chosen = p.mixed && len(p.waiting) > 0, g.choice && len(p.waiting) > 0
+// turned takes in which of the worker's turns have ended.
+func (p *pool) turned(w *worker) {
+	switch n := len(p.freed); {
+	case n == 0:
+	case len(p.waiting) == 0 || p.freed[n-1].up.freed <= w.turns.ended:
+		p.serve(w)
+	case p.freed[0].up.freed <= w.turns.ended: // the others in the same turn, or not
+		p.unclear = p.freed[n-1].up.freed
+		p.serve(w)
+	}
+}
+
+// serve has those who wait take what became free, as one turn or several have ended.
+func (p *pool) serve(w *worker) {
+	n := len(p.freed)
+	vague := n > 1 && len(p.waiting) > 0
+	if vague {
+		for i := range p.waiting[:min(n, len(p.waiting))] {
+			p.waiting[i].shaky = p.waiting[i].shaky || len(p.waiting) > 1
+			p.waiting[i].vague = true
 		}
 	}
-	return g, ok
+	for i := n - 1; i >= 0; i-- {
+		l := p.freed[i]
+		l.up.vague = l.up.vague || vague
+		if g, ok := p.first(0); ok {
+			p.take(l, g)
+			w.turns.owes(l.up.freed)
+		} else {
+			p.add(l)
+		}
+	}
+	p.freed = p.freed[:0]
+}
+
+// place puts connections that can be used by now, and that nobody waits for, among those that are free. The worker notes it in a turn behind
+// that in which it began them: until then what becomes free is below them, or above.
+func (p *pool) place(w *worker, now uint64) {
+	p.noting = slices.DeleteFunc(p.noting, func(o opening) bool {
+		noted := o.next != 0 && o.next <= w.turns.ended || o.at+openingTakes < now
+		if up := &o.leg.up; noted && up.until == never {
+			up.until, p.until = now, now
+		}
+		return noted || o.leg.up.until != never
+	})
+	p.opening = slices.DeleteFunc(p.opening, func(o opening) bool {
+		if !o.isOpen(now) || len(p.waiting) > 0 {
+			return false
+		}
+		up := &o.leg.up
+		if up.opens = false; !o.leg.endedBy(now) && !up.used {
+			up.freed, up.until = o.at, never
+			p.noting = append(p.noting, o)
+			p.add(o.leg)
+		}
+		return true
+	})
+	for _, list := range [...][]opening{p.opening, p.noting} {
+		for i := range list {
+			if o := &list[i]; o.next == 0 && o.at <= w.turns.ended {
+				o.next = now
+			}
+		}
+	}
+}
+
+const never = ^uint64(0)
+
+// isOpen says whether a connection can be used. One of TLS is placed when it can, see shaken.
+func (o *opening) isOpen(now uint64) bool {
+	return o.at+openingTakes < now || o.leg.hellos == 0 && o.leg.connected != 0 && o.leg.connected < now
+}
+
+// add puts a connection among those that are free, where it stands by when it became so.
+func (p *pool) add(l *Leg) {
+	if l.up.known {
+		return
+	}
+	if len(p.idle) == mostIdle {
+		p.leave(p.idle[0])
+	}
+	l.up.known = true
+	i := len(p.idle)
+	for i > 0 && p.idle[i-1].up.freed > l.up.freed {
+		i--
+	}
+	p.idle = slices.Insert(p.idle, i, l)
+}
+
+// first takes out who has waited longest, behind as many others. False: nobody waits.
+func (p *pool) first(behind int) (g guess, ok bool) {
+	for len(p.waiting) > 0 && p.waiting[0].of() == nil {
+		p.waiting = p.waiting[1:]
+	}
+	if behind >= len(p.waiting) {
+		return g, false
+	}
+	g = p.waiting[behind]
+	g.choice = p.chosen || len(p.waiting) > 1
+	if behind == 0 {
+		p.waiting = p.waiting[1:]
+	} else {
+		p.waiting = slices.Delete(p.waiting, behind, behind+1)
+	}
+	p.chosen = g.choice && len(p.waiting) > 0
+	if g.of() == nil {
+		return g, false
+	}
+	g.y.waits = false
+	return g, true
 }
 
 const (
@@ -206,60 +389,194 @@ const (
 	mostWaiting = 1 << 12
 )
 
-// asks looks whether the connection is the one that was foretold.
-func (p *pool) asks(x *Exchange, c *class, isNew bool, w *process) {
+// asks looks whether the connection is the one that was foretold. behind is how many of its streams before this one were not seen yet.
+func (p *pool) asks(x *Exchange, c *class, w *worker, behind int) {
 	if c != nil && c.pool == nil {
 		c.pool = p
 	} else if c != nil && c.pool != p {
 		c.multi = true
 	}
-	up := &x.Req.leg.up
+	l := x.Req.leg
 	x.pool = p
-	p.opening = slices.DeleteFunc(p.opening, func(o opening) bool { return o.leg == x.Req.leg })
-	first, waited := guess{}, false
-	if !up.taken && (isNew || up.known) {
-		first, waited = p.first()
+	p.comes(l, x.Req.StartNs)
+	if len(l.up.lane) > behind {
+		w.turns.writes(x.Req.StartNs, l.up.lane[behind].since())
+	}
+	p.turned(w)
+	isKnown := l.up.known || l.up.astray || l.up.opens || slices.Contains(p.freed, l)
+	fresh := l.up.opens
+	if fresh {
+		l.up.began = w.turns.n + 1
+		began := p.isOpen(l)
+		w.turns.ends(began) // one that is being opened is looked at in the next turn
+		l.up.freed, l.up.until = max(began, l.connected), x.Req.StartNs
+	}
+	ok := true
+	switch {
+	case len(l.up.lane) > behind:
+		x.inPool = p.written(l, behind)
+	case (fresh || l.multi != nil && l.up.began == w.turns.n+1) && len(p.waiting) > behind:
+		x.inPool, _ = p.oldest(w, l, behind)
+	case isKnown:
+		x.inPool, ok = p.instead(l, behind)
+	default:
+		ok = false
+	}
+	if l.multi != nil && l.up.began == w.turns.n+1 && !l.up.known {
+		l.up.freed, l.up.until = x.Req.StartNs, x.Req.StartNs
+		p.add(l)
 	}
 	switch {
-	case up.taken:
-		x.inPool = up.next
-		up.taken, up.next = false, guess{}
-	case waited:
-		x.inPool = first
-		if up.known {
-			p.forget(x.Req.leg)
-			p.passedOver(first.y)
-		}
-	case p.unknown > 0:
-		p.forget(x.Req.leg)
-		p.unknown--
-		p.streak = 0
+	case ok:
+	case p.isUnsure():
 		return
 	default:
 		p.fail(x.Req.StartNs)
 		return
 	}
-	if x.inPool.shaky || x.inPool.waited && x.inPool.choice && !w.poolOf(x).proven() {
-		p.streak = 0 // which of them it was is not known
-	} else if p.count(x.inPool.choice); p.streak < leastStreak {
-		x.inPool.shaky = true
+	g := &x.inPool
+	g.shaky = g.shaky || g.vague && (g.among || g.choice && g.waited)
+	l.up.astray = false
+	if g.of() != nil && !g.shaky {
+		g.y.handsOn = refTo(x)
+	}
+	if p.count(g.choice || g.among); p.streak < leastStreak {
+		g.shaky = true
 	}
 }
 
-// opens notes that the worker begins a connection: for the request that it has just read, if it had none for that.
-func (p *pool) opens(l *Leg, at uint64) {
+// comes takes in that a connection is this worker's, which was another one's maybe: that one fails.
+func (p *pool) comes(l *Leg, at uint64) {
+	if q := l.up.of; q != nil && q != p {
+		q.fail(at)
+		q.opening = slices.DeleteFunc(q.opening, func(o opening) bool { return o.leg == l })
+		l.up.opens = false
+	}
+	l.up.of = p
+}
+
+// written takes out what a connection was to hand on.
+func (p *pool) written(l *Leg, at int) guess {
+	g := l.up.lane[at]
+	l.up.lane = slices.Delete(l.up.lane, at, at+1)
+	if len(l.up.lane) == 0 {
+		p.bound = slices.DeleteFunc(p.bound, func(m *Leg) bool { return m == l })
+	}
+	if g.y != nil {
+		g.y.lane = nil
+	}
+	return g
+}
+
+// isOpen takes out a connection that was opened; it returns when that was begun.
+func (p *pool) isOpen(l *Leg) (at uint64) {
+	l.up.opens = false
+	if i := slices.IndexFunc(p.opening, func(o opening) bool { return o.leg == l }); i >= 0 {
+		at = p.opening[i].at
+		p.opening = slices.Delete(p.opening, i, i+1)
+	}
+	return at
+}
+
+// shaken takes in that a TLS connection is open.
+func (p *pool) shaken(w *worker, l *Leg) {
+	if !l.up.opens {
+		return
+	}
+	w.turns.ends(p.isOpen(l))
+	p.turned(w)
+	l.up.freed, l.up.until = l.shook, l.shook
+	for _, m := range p.freed { // taken by those who wait, or not yet
+		l.up.vague, m.up.vague = true, true
+	}
+	if g, ok := p.oldest(w, l, 0); ok {
+		g.vague = l.up.vague
+		p.take(l, g)
+		w.turns.owes(l.shook)
+	} else {
+		p.add(l)
+	}
+}
+
+// oldest has who has waited longest take a connection that was opened. What became free in the same turn, or in the one before, others or
+// the same have taken.
+func (p *pool) oldest(w *worker, l *Leg, behind int) (guess, bool) {
+	if len(p.freed) > 0 && len(p.waiting) > 1 {
+		for i := range p.waiting[:min(len(p.waiting), 1+len(p.freed))] {
+			p.waiting[i].shaky = true
+		}
+	}
+	g, ok := p.first(behind)
+	if ok && g.y.Req.RecvNs > l.up.freed {
+		for _, m := range p.bound { // or this one took it, and who waited that one's
+			if h := &m.up.lane[0]; h.of() != nil && h.y.Req.RecvNs > l.up.freed {
+				g.shaky, h.shaky = true, true
+			}
+		}
+	}
+	if len(p.waiting) == 0 {
+		p.serve(w)
+	}
+	return g, ok
+}
+
+// instead is who a connection hands on that was not foretold to hand on anything: it stood above the one that somebody was thought to take,
+// who left that to the next.
+func (p *pool) instead(l *Leg, behind int) (g guess, ok bool) {
+	if l.multi == nil {
+		p.leave(l)
+	}
+	p.freed = slices.DeleteFunc(p.freed, func(m *Leg) bool { return m == l })
+	var lanes []*Leg
+	for _, m := range p.bound {
+		if g := m.up.lane[0]; g.of() != nil && (g.waited || g.y.Req.RecvNs > l.up.freed) {
+			lanes = append(lanes, m)
+		}
+	}
+	slices.SortFunc(lanes, func(a, b *Leg) int { return cmp.Compare(a.up.lane[0].y.Req.RecvNs, b.up.lane[0].y.Req.RecvNs) })
+	isBelow := func(m *Leg) bool { return m.up.freed < l.up.until }
+	n := slices.IndexFunc(lanes, isBelow)
+	switch {
+	case len(lanes) == 0:
+		g, ok = p.first(behind)
+		g.shaky = true
+		return g, ok
+	case n < 0:
+		n = 0
+		lanes[0].up.lane[0].shaky = true
+	}
+	left := lanes[n]
+	g = p.written(left, 0)
+	for _, m := range lanes[n+1:] {
+		g.shaky = g.shaky || isBelow(m)
+		if m.up.freed < left.up.freed {
+			h := p.written(m, 0)
+			h.shaky = true
+			p.take(left, h)
+			left = m
+		}
+	}
+	if left.multi == nil {
+		p.add(left)
+	}
+	return g, true
+}
+
+// begins notes that the worker begins a connection.
+func (p *pool) begins(l *Leg, at uint64) {
 	if len(p.opening) == mostWaiting {
+		for _, o := range p.opening {
+			o.leg.up.opens = false
+		}
 		p.opening = p.opening[:0]
 		p.fail(at)
 	}
-	p.opening = append(p.opening, opening{l, at})
-	if y := p.latest.of(); y != nil && y.unknown {
-		y.unknown = false
-		p.unknown--
-		p.latest.waited = true
-		p.wait(p.latest)
+	if !p.expects { // for a request that was not seen: it waits with those that were
+		p.nobodySure()
 	}
-	p.latest = guess{}
+	p.expects = false
+	l.up.opens, l.up.of = true, p
+	p.opening = append(p.opening, opening{leg: l, at: at})
 }
 
 // count counts one that was foretold.
@@ -270,7 +587,7 @@ func (p *pool) count(choice bool) {
 }
 
 // leastStreak is how many connections in a row a model must have foretold.
-const leastStreak = 8
+const leastStreak = 16
 
 // endedBy says whether a connection was closed at a time: what is known of it now may have come later.
 func (l *Leg) endedBy(at uint64) bool { return l.ended != 0 && l.ended <= at }
@@ -285,78 +602,74 @@ func (l *Leg) endsWith(x *Exchange, at uint64) bool {
 const closesWithin = uint64(50 * time.Millisecond)
 
 // free puts a connection back.
-func (p *pool) free(x *Exchange, late bool, at uint64) {
+func (p *pool) free(x *Exchange, w *worker, late bool, at uint64) {
 	l := x.Req.leg
 	if l.multi != nil || l.endsWith(x, at) {
 		return
 	}
-	if late || l.up.known || len(p.idle) == mostIdle {
+	p.comes(l, at)
+	if late || l.up.known || len(l.up.lane) > 0 {
 		p.fail(x.Resp.RecvNs)
 		return
 	}
-	l.up = upstream{used: true}
-	if len(p.opening) == 0 {
-		if g, ok := p.first(); ok {
-			l.take(g)
-			return
-		}
+	p.turned(w)
+	l.up = upstream{of: p, used: true, freed: at, until: at}
+	if len(p.waiting) == 0 {
+		p.place(w, at)
+		p.add(l)
+		return
 	}
-	p.mixed = p.mixed || len(p.waiting) > 0 // or that goes on by one that was opened
-	l.up.known, l.up.freed = true, at
-	p.idle = append(p.idle, l)
+	p.freed = append(p.freed, l)
 }
 
 // answered is told of a request that was answered. One that was not handed on as foretold shows that the model is wrong.
 func (c *class) answered(y *Exchange) {
 	if l := y.lane; l != nil && c.pool != nil {
 		y.lane = nil
-		if l.up.taken && l.up.next.of() == y {
-			l.up.forget()
+		if slices.ContainsFunc(l.up.lane, func(g guess) bool { return g.of() == y }) {
 			c.pool.fail(y.Resp.StartNs)
 		}
 	}
 	switch {
 	case c.pool == nil:
 	case y.waits:
-		c.pool.leave(y)
+		y.waits = false
+		c.pool.waiting = slices.DeleteFunc(c.pool.waiting, func(g guess) bool { return g.of() == y })
 	case y.unknown:
-		c.pool.unknown = max(0, c.pool.unknown-1)
-	}
-	y.unknown = false
-}
-
-// leave takes out a request that waits: it was answered.
-func (p *pool) leave(y *Exchange) {
-	y.waits = false
-	if i := slices.IndexFunc(p.waiting, func(g guess) bool { return g.of() == y }); i >= 0 {
-		p.waiting = slices.Delete(p.waiting, i, i+1)
+		y.unknown = false
 	}
 }
 
-// forget takes a connection out of the idle ones.
-func (p *pool) forget(l *Leg) {
+// leave takes a connection out of the idle ones.
+func (p *pool) leave(l *Leg) {
 	if !l.up.known {
 		return
 	}
 	l.up.known = false
-	if i := slices.Index(p.idle, l); i >= 0 {
-		p.idle = slices.Delete(p.idle, i, i+1)
+	for i := len(p.idle) - 1; i >= 0; i-- {
+		if p.idle[i] == l {
+			p.idle = slices.Delete(p.idle, i, i+1)
+			return
+		}
 	}
 }
 
 // fail begins anew: the model was wrong.
 func (p *pool) fail(at uint64) {
-	for _, l := range p.idle {
-		l.up.forget()
+	for _, legs := range [...][]*Leg{p.idle, p.freed, p.bound} {
+		for _, l := range legs {
+			for _, g := range l.up.lane {
+				p.loses(g)
+			}
+			l.up.forget()
+		}
+		clear(legs)
 	}
 	for _, g := range p.waiting {
-		if y := g.of(); y != nil {
-			y.waits = false
-		}
+		p.loses(g)
 	}
-	clear(p.idle)
 	clear(p.waiting)
-	p.idle, p.waiting, p.streak, p.unknown, p.latest = p.idle[:0], p.waiting[:0], 0, 0, guess{}
-	p.mixed, p.chosen = false, false
+	p.idle, p.freed, p.bound, p.waiting = p.idle[:0], p.freed[:0], p.bound[:0], p.waiting[:0]
+	p.streak, p.chosen = 0, false
 	p.broken = max(p.broken, at)
 }

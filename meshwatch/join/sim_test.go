@@ -25,7 +25,7 @@ type simulation struct {
 	left     int // requests to be sent
 	sent     int
 	varied   bool
-	closes   bool           // connections to the upstream host are used once
+	uses     int            // of a connection to the upstream host, 0: any number
 	lose     float64        // share of flights that nobody sees
 	cause    map[uint32]int // number of a request by the sequence number and port of what the proxy sent for it
 	sock     uint64
@@ -49,6 +49,8 @@ type simWorker struct {
 	inbox []simMessage
 	idle  []*simConn
 	waits []simMessage // for a connection, see takesLast
+	begun int          // connections that are being opened
+	later []func()     // what it will write in its next turn, see takesLast
 }
 
 type simMessage struct {
@@ -75,7 +77,7 @@ type simConn struct {
 	prev   [2]int // flights, by index + 1
 	peer   *simConn
 	number int
-	used   bool
+	used   int // requests
 }
 
 type simFlight struct {
@@ -170,7 +172,7 @@ func (s *simulation) write(c *simConn, side int, _ int, text string) int {
 	f.SendPaddr[0] = byte(1 + proxy)
 	switch {
 	case text != "":
-	case c.used:
+	case c.used > 0:
 		f.Flags, f.RecvSk, f.RecvNs = bpf.Flags(bpf.FlagClose), 0, s.now
 	default:
 		f.Flags, f.End = bpf.Flags(bpf.FlagSYN), f.Seq+1
@@ -197,7 +199,7 @@ func (s *simulation) arrive(w *simWorker, flight int, m simMessage) {
 // tell puts something into a worker's inbox.
 func (s *simulation) tell(w *simWorker, m simMessage) {
 	w.inbox = append(w.inbox, m)
-	if len(w.inbox) == 1 {
+	if len(w.inbox) == 1 && len(w.later) == 0 {
 		s.after(max(w.busy, s.now)-s.now, func() { s.turn(w) })
 	}
 }
@@ -216,14 +218,23 @@ func (s *simulation) turn(w *simWorker) {
 		case simAnswer:
 			s.read(m.conn.number)
 			writes = append(writes, s.handBack(w, m))
-			writes = append(writes, s.free(w, m.conn))
+			s.free(w, m.conn)
 		case simOpened: // as Envoy does: what has waited goes out at once
-			if m.of != nil {
+			w.begun--
+			switch {
+			case m.of != nil:
 				s.askFor(w, *m.of, m.conn)
-			} else {
-				s.free(w, m.conn)()
+			case len(w.waits) > 0:
+				first := w.waits[0]
+				w.waits = w.waits[1:]
+				s.askFor(w, first, m.conn)
+			default:
+				w.idle = append(w.idle, m.conn)
 			}
 		}
+	}
+	if s.habit == takesLast { // what comes of it is written in the next turn
+		writes, w.later = w.later, writes
 	}
 	if s.habit != keepsOrder {
 		s.rand.Shuffle(len(writes), func(a, b int) { writes[a], writes[b] = writes[b], writes[a] })
@@ -232,8 +243,13 @@ func (s *simulation) turn(w *simWorker) {
 		s.now += uint64(1000 + s.rand.IntN(10_000))
 		do()
 	}
+	for len(w.waits) > 0 && len(w.idle) > 0 {
+		m, up := w.waits[0], s.take(w)
+		w.waits = w.waits[1:]
+		w.later = append(w.later, func() { s.askFor(w, m, up) })
+	}
 	w.busy = s.now
-	if len(w.inbox) > 0 {
+	if len(w.inbox) > 0 || len(w.later) > 0 {
 		s.after(0, func() { s.turn(w) })
 	}
 }
@@ -245,7 +261,9 @@ func (s *simulation) handOn(w *simWorker, m simMessage) func() {
 	}
 	if s.habit == takesLast && len(w.idle) == 0 {
 		w.waits = append(w.waits, m)
-		s.opens(w, nil)
+		if len(w.waits) > w.begun {
+			s.opens(w, nil)
+		}
 		return func() {}
 	}
 	if s.habit == keepsOrder && len(w.idle) == 0 {
@@ -258,6 +276,7 @@ func (s *simulation) handOn(w *simWorker, m simMessage) func() {
 // opens opens a connection, which takes its time, for one request, nil: for who waits longest then.
 func (s *simulation) opens(w *simWorker, only *simMessage) {
 	c := s.conn(w, false)
+	w.begun++
 	i := s.write(c, 0, 0, "")
 	s.after(uint64(20_000+s.rand.IntN(400_000)), func() {
 		s.read(i)
@@ -265,19 +284,14 @@ func (s *simulation) opens(w *simWorker, only *simMessage) {
 	})
 }
 
-// free gives a connection to who waits for one, else to nobody.
-func (s *simulation) free(w *simWorker, c *simConn) func() {
-	switch {
-	case s.closes && c.used:
-	case len(w.waits) > 0:
-		m := w.waits[0]
-		w.waits = w.waits[1:]
-		return func() { s.askFor(w, m, c) }
-	default:
+// free takes a connection back.
+func (s *simulation) free(w *simWorker, c *simConn) {
+	if !s.isUsedUp(c) {
 		w.idle = append(w.idle, c)
 	}
-	return func() {}
 }
+
+func (s *simulation) isUsedUp(c *simConn) bool { return s.uses > 0 && c.used == s.uses }
 
 func (s *simulation) take(w *simWorker) (up *simConn) {
 	switch n := len(w.idle); {
@@ -295,7 +309,8 @@ func (s *simulation) take(w *simWorker) (up *simConn) {
 
 // askFor asks the upstream host for what a client asked.
 func (s *simulation) askFor(w *simWorker, m simMessage, up *simConn) {
-	up.peer, up.used = m.conn, true
+	up.peer = m.conn
+	up.used++
 	s.cause[up.seq[0]^uint32(up.port)<<16] = int(m.conn.port)
 	i := s.write(up, 0, m.number, s.request(m.number))
 	s.after(uint64(5000+s.rand.IntN(50_000)), func() { s.read(i) })
@@ -308,7 +323,7 @@ func (s *simulation) askFor(w *simWorker, m simMessage, up *simConn) {
 func (s *simulation) handBack(w *simWorker, m simMessage) func() {
 	client := m.conn.peer
 	m.conn.peer = nil
-	if s.closes {
+	if s.isUsedUp(m.conn) {
 		s.write(m.conn, 0, 0, "")
 	}
 	return func() {

@@ -105,6 +105,9 @@ func (j *Joiner) opaque(l *Leg, d uint8, f *bpf.Flight) {
 	if l.syn != nil && f.Seq-l.syn.Seq > handshakeBytes && f.SendSk == l.syn.SendSk {
 		l.syn = nil
 	}
+	if l.opener == 1+d && !s.plain {
+		j.shakes(l, f)
+	}
 	j.Stats.Raw++
 	if s.opaque < oneWay {
 		s.opaque++

@@ -23,6 +23,7 @@ type worker struct {
 	classes map[classKey]*class
 	pools   map[poolKey]*pool
 	lines   map[uint64]*line // by what is asked for
+	turns   turns
 	used    uint64
 }
 
@@ -81,6 +82,14 @@ func (j *Joiner) begins(l *Leg, f *bpf.Flight) {
 	}
 	if w := j.workers[workerKey{f.SendPid, f.Thread()}]; w != nil {
 		j.happens(w, event{at: f.StartNs, kind: eventOpens, to: poolKey{f.SendPaddr, f.SendPeer}, leg: l})
+	}
+}
+
+// shakes takes in what the opener of a connection sends of a TLS handshake: in the second flight its last part, unless it was asked for more.
+func (j *Joiner) shakes(l *Leg, f *bpf.Flight) {
+	l.hellos, l.shook = min(l.hellos+1, 2), f.StartNs
+	if w := j.workers[workerKey{f.SendPid, f.Thread()}]; w != nil && l.hellos > 1 {
+		j.happens(w, event{at: f.StartNs, kind: eventOpen, to: poolKey{f.SendPaddr, f.SendPeer}, leg: l})
 	}
 }
 
@@ -167,10 +176,10 @@ type record struct{ right, wrong uint64 }
 // event is something that a worker did.
 type event struct {
 	at   uint64 // ns
-	of   ref    // not of eventOpens
+	of   ref    // not of eventOpens and eventOpen
 	kind eventKind
-	to   poolKey // of eventOpens
-	leg  *Leg    // of eventOpens
+	to   poolKey // of eventOpens and eventOpen
+	leg  *Leg    // of these
 }
 
 type eventKind uint8
@@ -179,8 +188,10 @@ const (
 	eventAsked    eventKind = iota // it read a request
 	eventAsks                      // it wrote one
 	eventAnswered                  // it wrote a response
+	eventHears                     // it read the begin of a response
 	eventFree                      // it read the end of a response: the connection is free
 	eventOpens                     // it began a connection
+	eventOpen                      // its part of a TLS handshake is over
 )
 
 // mostEvents bounds what waits of one worker: at 20,000 requests a second there are some 8,000. What is too much is left out: the
@@ -235,8 +246,8 @@ func (j *Joiner) work(upto uint64) {
 			n++
 		}
 		for i := range w.events[:n] {
-			if e := &w.events[i]; e.kind == eventOpens || e.of.of() != nil {
-				w.do(e)
+			if e := &w.events[i]; e.leg != nil || e.of.of() != nil {
+				w.do(e, w.opensNext(i))
 			}
 		}
 		w.events = append(w.events[:0], w.events[n:]...)
@@ -244,38 +255,78 @@ func (j *Joiner) work(upto uint64) {
 	}
 }
 
-func (w *worker) do(e *event) {
+// opensNext returns to whom a worker begins a connection right after an event.
+func (w *worker) opensNext(i int) poolKey {
+	if i+1 < len(w.events) && w.events[i+1].kind == eventOpens {
+		return w.events[i+1].to
+	}
+	return poolKey{}
+}
+
+func (w *worker) do(e *event, opens poolKey) {
 	late := e.at < w.done
 	if late && e.kind == eventAsked { // whatever it has to do with was decided without it
 		w.proc.inDoubt(e.at, w.done)
 	}
 	switch x := e.of.y; e.kind {
 	case eventAsked:
+		w.turns.reads(e.at)
 		c := w.class(x)
 		w.line(x, c).asked(x)
 		c.reads(x)
-		c.asked(x, late)
+		c.asked(x, w, late, c.pool != nil && c.pool == w.pools[opens])
 	case eventAsks:
 		w.asks(x, late)
 	case eventAnswered:
+		w.turns.writes(e.at, x.answeredBy())
 		if l := w.lines[x.what()]; l != nil && l.answered(x) {
 			delete(w.lines, x.what())
 		}
 		if x.class != nil {
 			x.class.answered(x)
 		}
+	case eventHears:
+		w.turns.reads(e.at)
+		w.turns.owes(e.at)
 	case eventFree:
+		if x.noted&(1<<eventHears) == 0 {
+			w.turns.reads(e.at)
+			w.turns.owes(e.at)
+		}
 		if l := w.lines[x.what()]; l != nil {
 			w.proc.fresh.compare(x)
 			w.proc.orderOf(x).step(x, l.check(x))
 		}
-		w.poolOf(x).free(x, late, e.at)
+		w.poolOf(x).free(x, w, late, e.at)
+	case eventOpen:
+		if e.at == e.leg.shook { // else there was more
+			w.poolAt(e.to).shaken(w, e.leg)
+		}
 	case eventOpens:
 		p := w.poolAt(e.to)
-		p.opens(e.leg, e.at)
+		p.begins(e.leg, e.at)
 		w.opens(e.leg, p, e.at, late)
 	}
 }
+
+// answeredBy is when the response was read that answers a request, in ns, as far as models say; 0: that is not known.
+func (y *Exchange) answeredBy() uint64 {
+	if x := y.handsOn.of(); x != nil && x.Resp != nil {
+		return x.Resp.heardNs()
+	}
+	return 0
+}
+
+// heardNs is when a response was read, in ns: as a whole, if that was at once.
+func (m *Message) heardNs() uint64 {
+	if end := max(m.RecvNs, m.RecvEndNs); end < m.RecvNs+readsAtOnce {
+		return end
+	}
+	return m.RecvNs
+}
+
+// readsAtOnce is how long reading takes, in ns, in one turn.
+const readsAtOnce = uint64(200 * time.Microsecond)
 
 // asks takes in what the worker asks.
 func (w *worker) asks(x *Exchange, late bool) {
@@ -287,13 +338,14 @@ func (w *worker) asks(x *Exchange, late bool) {
 			w.proc.opens(x)
 		}
 	}
-	l, at, sure := w.lines[x.what()], 0, !late
+	l, at, behind, sure := w.lines[x.what()], 0, 0, !late
 	if x.Stream.ID != 0 {
 		only := w.only(p)
 		if x.vague {
 			l = only
 		}
-		at, sure = up.streams.place(x.Stream.ID, isNew)
+		behind, sure = up.streams.place(x.Stream.ID, isNew)
+		at = behind
 		if l == nil || l != only { // streams of others are among those that were not seen
 			at, sure = 0, sure && at == 0 && !late
 		} else {
@@ -320,7 +372,7 @@ func (w *worker) asks(x *Exchange, late bool) {
 	case !sure:
 		o.doubt.add(x.Req.StartNs, max(w.done, x.Req.StartNs))
 	}
-	p.asks(x, c, isNew, w.proc)
+	p.asks(x, c, w, behind)
 }
 
 // forget drops all that a worker was seen to do.
