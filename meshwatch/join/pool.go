@@ -19,6 +19,7 @@ type pool struct {
 	bound   []*Leg  // connections that were taken, and on which the request was not seen yet
 	chosen  bool    // one of several was taken out of what waits
 	expects bool    // the worker begins a connection next
+	rooms   rooms
 	opening []opening
 	noting  []opening // that can be used, and are among the free ones, which the worker may not know yet
 	unknown []ref     // requests, not answered, of which nobody knows by which connections they go on
@@ -59,16 +60,17 @@ type poolKey struct {
 
 // upstream is what a pool knows of one of its connections.
 type upstream struct {
-	of     *pool   // that knows it; of another worker, if that opened it and handed it over
-	lane   []guess // the requests that it will hand on: of HTTP/1 one
-	known  bool    // it is in pool.idle
-	opens  bool    // it is in pool.opening
-	freed  uint64  // ns: since when it is free, at the earliest
-	until  uint64  // ns: and at the latest
-	began  uint64  // the worker's turn in which the first request was seen
-	astray bool    // nobody knows who has taken it
-	vague  bool    // it or another one was to be taken, nobody knows which
-	used   bool    // a request was seen on it
+	of      *pool   // that knows it; of another worker, if that opened it and handed it over
+	lane    []guess // the requests that it will hand on: of HTTP/1 one
+	known   bool    // it is in pool.idle
+	opens   bool    // it is in pool.opening
+	freed   uint64  // ns: since when it is free, at the earliest
+	until   uint64  // ns: and at the latest
+	given   int     // requests that go on by it, or did, as far as is known
+	astray  bool    // nobody knows who has taken it
+	vague   bool    // it or another one was to be taken, nobody knows which
+	counted bool    // see rooms
+	used    bool    // a request was seen on it
 
 	opened  guess // the request that it was opened for, until one is seen on it
 	certain bool  // it was, as far as is known
@@ -184,7 +186,9 @@ func (p *pool) opensNone() bool {
 func (p *pool) allTaken(at uint64) {
 	for _, l := range p.idle {
 		l.up.known = false
-		if l.multi == nil && !l.endedBy(at) {
+		switch {
+		case l.endedBy(at):
+		case l.multi == nil:
 			l.up.astray = true
 		}
 	}
@@ -252,9 +256,6 @@ func (p *pool) bind(w *worker, l *Leg, g guess) {
 	}
 	g.vague = g.vague || l.up.vague
 	g.shaky = g.shaky || p.isUnsure()
-	if l.multi == nil {
-		p.leave(l)
-	}
 	p.take(l, g)
 	w.turns.owes(g.y.Req.RecvNs)
 }
@@ -270,7 +271,36 @@ func (p *pool) take(l *Leg, g guess) {
 	}
 	l.up.lane = append(l.up.lane, g)
 	g.y.lane = l
+	l.up.given++
+	if !p.hasRoom(l) {
+		p.leave(l)
+	}
 }
+
+// hasRoom says whether a connection can be given another request.
+func (p *pool) hasRoom(l *Leg) bool {
+	return l.multi != nil && (p.rooms.most == 0 || l.up.given < p.rooms.most)
+}
+
+// rooms is how many requests a connection of HTTP/2 is given until it is closed.
+type rooms struct {
+	most int // 0: any number, as far as is known
+	last int // the latest had
+	same int // as often in a row
+}
+
+// closed takes in that a connection was closed.
+func (r *rooms) closed(had int) {
+	if had != r.last {
+		*r = rooms{last: had}
+	}
+	if r.same++; r.same >= leastClosed {
+		r.most = had
+	}
+}
+
+// leastClosed is how many connections in a row must have had the same.
+const leastClosed = 4
 
 // turned takes in which of the worker's turns have ended.
 func (p *pool) turned(w *worker) {
@@ -404,9 +434,11 @@ func (p *pool) asks(x *Exchange, c *class, w *worker, behind int) {
 	}
 	p.turned(w)
 	isKnown := l.up.known || l.up.astray || l.up.opens || slices.Contains(p.freed, l)
+	if x.Stream.ID != 0 {
+		l.up.given = max(l.up.given, int(x.Stream.ID+1)/2+len(l.up.lane)) //nolint:gosec // half of an uint32
+	}
 	fresh := l.up.opens
 	if fresh {
-		l.up.began = w.turns.n + 1
 		began := p.isOpen(l)
 		w.turns.ends(began) // one that is being opened is looked at in the next turn
 		l.up.freed, l.up.until = max(began, l.connected), x.Req.StartNs
@@ -415,15 +447,17 @@ func (p *pool) asks(x *Exchange, c *class, w *worker, behind int) {
 	switch {
 	case len(l.up.lane) > behind:
 		x.inPool = p.written(l, behind)
-	case (fresh || l.multi != nil && l.up.began == w.turns.n+1) && len(p.waiting) > behind:
+	case fresh && l.multi != nil && len(p.waiting) > behind:
+		p.serves(w, l)
+		x.inPool = p.written(l, behind)
+	case fresh && len(p.waiting) > behind:
 		x.inPool, _ = p.oldest(w, l, behind)
 	case isKnown:
 		x.inPool, ok = p.instead(l, behind)
 	default:
 		ok = false
 	}
-	if l.multi != nil && l.up.began == w.turns.n+1 && !l.up.known {
-		l.up.freed, l.up.until = x.Req.StartNs, x.Req.StartNs
+	if l.multi != nil && p.hasRoom(l) {
 		p.add(l)
 	}
 	switch {
@@ -489,12 +523,20 @@ func (p *pool) shaken(w *worker, l *Leg) {
 	for _, m := range p.freed { // taken by those who wait, or not yet
 		l.up.vague, m.up.vague = true, true
 	}
-	if g, ok := p.oldest(w, l, 0); ok {
+	p.serves(w, l)
+}
+
+// serves has those who wait take a connection that was opened.
+func (p *pool) serves(w *worker, l *Leg) {
+	for given := false; !given || p.hasRoom(l); given = true {
+		g, ok := p.oldest(w, l, 0)
+		if !ok {
+			p.add(l)
+			return
+		}
 		g.vague = l.up.vague
 		p.take(l, g)
-		w.turns.owes(l.shook)
-	} else {
-		p.add(l)
+		w.turns.owes(l.up.freed)
 	}
 }
 
@@ -547,6 +589,7 @@ func (p *pool) instead(l *Leg, behind int) (g guess, ok bool) {
 	}
 	left := lanes[n]
 	g = p.written(left, 0)
+	g.shaky = g.shaky || len(left.up.lane) > 0
 	for _, m := range lanes[n+1:] {
 		g.shaky = g.shaky || isBelow(m)
 		if m.up.freed < left.up.freed {
@@ -556,7 +599,7 @@ func (p *pool) instead(l *Leg, behind int) (g guess, ok bool) {
 			left = m
 		}
 	}
-	if left.multi == nil {
+	if left.up.given--; left.multi == nil || p.hasRoom(left) {
 		p.add(left)
 	}
 	return g, true
@@ -604,7 +647,14 @@ const closesWithin = uint64(50 * time.Millisecond)
 // free puts a connection back.
 func (p *pool) free(x *Exchange, w *worker, late bool, at uint64) {
 	l := x.Req.leg
-	if l.multi != nil || l.endsWith(x, at) {
+	if l.endsWith(x, at) {
+		if l.multi != nil && !l.up.counted && l.opener != 0 {
+			l.up.counted = true
+			p.rooms.closed(int(l.up.streams.last+1) / 2) //nolint:gosec // half of an uint32
+		}
+		return
+	}
+	if l.multi != nil {
 		return
 	}
 	p.comes(l, at)
