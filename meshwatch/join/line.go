@@ -135,6 +135,9 @@ func (r ref) of() *Exchange {
 	return r.y
 }
 
+// isGone says whether it cannot be: the exchange is given out.
+func (g *guess) isGone() bool { return g.of() == nil && !g.unseen }
+
 // guess is who may have caused an exchange, says a model.
 type guess struct {
 	ref
@@ -142,5 +145,6 @@ type guess struct {
 	shaky  bool // some of what it rests on came late
 	waited bool // it had to wait for a connection
 	among  bool // while others were foretold, too
+	unseen bool // one that was not seen, but what the worker did for it: y is nil
 	vague  bool // then it may be one of these
 }

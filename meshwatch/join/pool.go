@@ -270,7 +270,9 @@ func (p *pool) take(l *Leg, g guess) {
 		p.bound = append(p.bound, l)
 	}
 	l.up.lane = append(l.up.lane, g)
-	g.y.lane = l
+	if g.y != nil {
+		g.y.lane = l
+	}
 	l.up.given++
 	if !p.hasRoom(l) {
 		p.leave(l)
@@ -393,7 +395,7 @@ func (p *pool) add(l *Leg) {
 
 // first takes out who has waited longest, behind as many others. False: nobody waits.
 func (p *pool) first(behind int) (g guess, ok bool) {
-	for len(p.waiting) > 0 && p.waiting[0].of() == nil {
+	for len(p.waiting) > 0 && p.waiting[0].isGone() {
 		p.waiting = p.waiting[1:]
 	}
 	if behind >= len(p.waiting) {
@@ -407,10 +409,12 @@ func (p *pool) first(behind int) (g guess, ok bool) {
 		p.waiting = slices.Delete(p.waiting, behind, behind+1)
 	}
 	p.chosen = g.choice && len(p.waiting) > 0
-	if g.of() == nil {
+	if g.isGone() {
 		return g, false
 	}
-	g.y.waits = false
+	if g.y != nil {
+		g.y.waits = false
+	}
 	return g, true
 }
 
@@ -451,7 +455,9 @@ func (p *pool) asks(x *Exchange, c *class, w *worker, behind int) {
 		p.serves(w, l)
 		x.inPool = p.written(l, behind)
 	case fresh && len(p.waiting) > behind:
-		x.inPool, _ = p.oldest(w, l, behind)
+		if ok = !p.isOutOfTurn(l); ok {
+			x.inPool, _ = p.oldest(w, l, behind)
+		}
 	case isKnown:
 		x.inPool, ok = p.instead(l, behind)
 	default:
@@ -502,6 +508,14 @@ func (p *pool) written(l *Leg, at int) guess {
 	return g
 }
 
+// isOutOfTurn says whether a connection without TLS was open before one that was asked on for who has waited longest: what was asked on that
+// was missed.
+func (p *pool) isOutOfTurn(l *Leg) bool {
+	return slices.ContainsFunc(p.opening, func(o opening) bool {
+		return o.leg.hellos == 0 && o.leg.connected != 0 && o.leg.connected < l.connected
+	})
+}
+
 // isOpen takes out a connection that was opened; it returns when that was begun.
 func (p *pool) isOpen(l *Leg) (at uint64) {
 	l.up.opens = false
@@ -549,7 +563,7 @@ func (p *pool) oldest(w *worker, l *Leg, behind int) (guess, bool) {
 		}
 	}
 	g, ok := p.first(behind)
-	if ok && g.y.Req.RecvNs > l.up.freed {
+	if ok && g.y != nil && g.y.Req.RecvNs > l.up.freed {
 		for _, m := range p.bound { // or this one took it, and who waited that one's
 			if h := &m.up.lane[0]; h.of() != nil && h.y.Req.RecvNs > l.up.freed {
 				g.shaky, h.shaky = true, true
@@ -614,8 +628,8 @@ func (p *pool) begins(l *Leg, at uint64) {
 		p.opening = p.opening[:0]
 		p.fail(at)
 	}
-	if !p.expects { // for a request that was not seen: it waits with those that were
-		p.nobodySure()
+	if !p.expects && len(p.waiting) < mostWaiting { // for a request that was not seen
+		p.waiting = append(p.waiting, guess{unseen: true, waited: true})
 	}
 	p.expects = false
 	l.up.opens, l.up.of = true, p
