@@ -18,7 +18,8 @@ type pool struct {
 	waiting []guess // requests that wait, in the order in which they were read
 	bound   []*Leg  // connections that were taken, and on which the request was not seen yet
 	chosen  bool    // one of several was taken out of what waits
-	expects bool    // the worker begins a connection next
+	trust   trust
+	expects bool // the worker begins a connection next
 	rooms   rooms
 	opening []opening
 	noting  []opening // that can be used, and are among the free ones, which the worker may not know yet
@@ -112,7 +113,7 @@ func (w *worker) poolAt(key poolKey) *pool {
 // asked has the model take a connection for a request. opens says that the worker began one for it.
 func (c *class) asked(y *Exchange, w *worker, late, opens bool) {
 	p := c.pool
-	if p == nil || c.multi {
+	if p == nil || c.multi || p.trust.rests > 0 {
 		return
 	}
 	at := y.Req.RecvNs
@@ -427,11 +428,18 @@ const (
 func (p *pool) asks(x *Exchange, c *class, w *worker, behind int) {
 	if c != nil && c.pool == nil {
 		c.pool = p
+		p.adopt(c)
 	} else if c != nil && c.pool != p {
 		c.multi = true
 	}
 	l := x.Req.leg
-	x.pool = p
+	if x.pool = p; p.trust.rests > 0 {
+		if p.trust.rests--; p.trust.rests == 0 {
+			w.adopt(p)
+		}
+		l.up.forget()
+		return
+	}
 	p.comes(l, x.Req.StartNs)
 	if len(l.up.lane) > behind {
 		w.turns.writes(x.Req.StartNs, l.up.lane[behind].since())
@@ -468,7 +476,7 @@ func (p *pool) asks(x *Exchange, c *class, w *worker, behind int) {
 	}
 	switch {
 	case ok:
-	case p.isUnsure():
+	case p.trust.rests == 0 && p.isUnsure():
 		return
 	default:
 		p.fail(x.Req.StartNs)
@@ -482,6 +490,48 @@ func (p *pool) asks(x *Exchange, c *class, w *worker, behind int) {
 	}
 	if p.count(g.choice || g.among); p.streak < leastStreak {
 		g.shaky = true
+	}
+}
+
+// trust is how far a model is worth its time: a proxy with other habits contradicts it all the time.
+type trust struct {
+	doubts uint32 // grow with each contradiction, and are one less with each that was foretold
+	rests  uint32 // requests that it is not asked about
+	pause  uint32 // so many when it rested last
+}
+
+const (
+	failed     = 8 // is how much a contradiction counts
+	mistaken   = 2 // and a request that took another connection
+	mostDoubts = 256
+	leastPause = 64
+	mostPause  = 4096
+)
+
+// contradicted takes in how much a contradiction counts. True: the model must rest.
+func (t *trust) contradicted(much uint32) bool {
+	if t.doubts += much; t.doubts <= mostDoubts {
+		return false
+	}
+	t.pause = min(max(leastPause, 2*t.pause), mostPause)
+	t.doubts, t.rests = 0, t.pause
+	return true
+}
+
+// adopt takes in what a worker has read and not handed on, as a model begins.
+func (w *worker) adopt(p *pool) {
+	for _, c := range w.classes {
+		if c.pool == p {
+			p.adopt(c)
+		}
+	}
+}
+
+func (p *pool) adopt(c *class) {
+	for _, r := range c.queue {
+		if r.isQueued() {
+			p.loses(guess{ref: r})
+		}
 	}
 }
 
@@ -593,6 +643,8 @@ func (p *pool) instead(l *Leg, behind int) (g guess, ok bool) {
 	isBelow := func(m *Leg) bool { return m.up.freed < l.up.until }
 	n := slices.IndexFunc(lanes, isBelow)
 	switch {
+	case len(lanes) > 1 && p.trust.contradicted(mistaken):
+		return g, false
 	case len(lanes) == 0:
 		g, ok = p.first(behind)
 		g.shaky = true
@@ -628,6 +680,9 @@ func (p *pool) begins(l *Leg, at uint64) {
 		p.opening = p.opening[:0]
 		p.fail(at)
 	}
+	if p.trust.rests > 0 {
+		return
+	}
 	if !p.expects && len(p.waiting) < mostWaiting { // for a request that was not seen
 		p.waiting = append(p.waiting, guess{unseen: true, waited: true})
 	}
@@ -640,6 +695,12 @@ func (p *pool) begins(l *Leg, at uint64) {
 func (p *pool) count(choice bool) {
 	if choice || p.streak < leastStreak {
 		p.streak++
+	}
+	if p.trust.doubts > 0 {
+		p.trust.doubts--
+	}
+	if p.streak > leastPause {
+		p.trust.pause = 0
 	}
 }
 
@@ -668,7 +729,7 @@ func (p *pool) free(x *Exchange, w *worker, late bool, at uint64) {
 		}
 		return
 	}
-	if l.multi != nil {
+	if l.multi != nil || p.trust.rests > 0 {
 		return
 	}
 	p.comes(l, at)
@@ -720,6 +781,12 @@ func (p *pool) leave(l *Leg) {
 
 // fail begins anew: the model was wrong.
 func (p *pool) fail(at uint64) {
+	if p.trust.contradicted(failed); p.trust.rests > 0 {
+		for _, o := range p.opening {
+			o.leg.up.opens = false
+		}
+		p.opening, p.noting = p.opening[:0], p.noting[:0]
+	}
 	for _, legs := range [...][]*Leg{p.idle, p.freed, p.bound} {
 		for _, l := range legs {
 			for _, g := range l.up.lane {
