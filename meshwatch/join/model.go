@@ -10,19 +10,14 @@ func (j *Joiner) byModel(x *Exchange) bool {
 	if p == nil {
 		return false
 	}
-	if y := x.ofPool(); y != nil && p.poolOf(x).proven() && fits(x, y) && p.believesWaiting(x) && !p.mayBeAnothers(x, y) {
+	// where something was missed each may have taken the place of the one before
+	if y := x.ofPool(); y != nil && p.poolOf(x).proven() && fits(x, y) && p.believesWaiting(x) && !p.gaps.touch(y.Req.RecvNs-min(y.Req.RecvNs, unsettled), x.until()) {
 		return j.claim(x, y, journey.Relay{Method: journey.MethodPool, Confidence: poolConfidence, Candidates: max(1, int(x.rivals))})
 	}
 	if y := p.ofOrder(x); y != nil && p.keepsOrder(x, y) && fits(x, y) {
 		return j.claim(x, y, journey.Relay{Method: journey.MethodOrder, Confidence: orderConfidence, Candidates: max(1, int(x.rivals))})
 	}
 	return false
-}
-
-// mayBeAnothers says whether something was missed: each may have taken the place of the one before it.
-func (p *process) mayBeAnothers(x, y *Exchange) bool {
-	g := &x.inPool
-	return (g.waited || g.choice || g.among) && p.gaps.touch(y.Req.RecvNs-min(y.Req.RecvNs, unsettled), x.until())
 }
 
 // ofPool is the cause of x by its pool, nil: that does not say.

@@ -39,6 +39,7 @@ const (
 	takesLastLate              // nobody known: the same, but when it writes
 	keepsOrder                 // HAProxy
 	takesAnyFree               // nobody known: what cannot be foretold must not be claimed
+	handsOver                  // HAProxy, too: of those that another thread has left
 )
 
 const simProxy = 101 // its pid
@@ -297,6 +298,10 @@ func (s *simulation) take(w *simWorker) (up *simConn) {
 	switch n := len(w.idle); {
 	case n == 0:
 		up = s.conn(w, false)
+	case s.habit == handsOver && len(s.workers[0].idle) > 0 && s.rand.IntN(2) == 0:
+		from := s.workers[0]
+		up, from.idle = from.idle[0], from.idle[1:]
+		up.worker = w
 	case s.habit == takesLast, s.habit == takesLastLate:
 		up, w.idle = w.idle[n-1], w.idle[:n-1]
 	default:

@@ -23,6 +23,9 @@ func (t *turns) reads(at uint64) {
 
 // owes takes in that something will be written because of what was read at a time.
 func (t *turns) owes(at uint64) {
+	if len(t.due) == mostDue {
+		t.due = t.due[1:]
+	}
 	i := len(t.due)
 	t.due = append(t.due, at)
 	for ; i > 0 && t.due[i-1] > at; i-- {
@@ -57,6 +60,8 @@ func (t *turns) ends(at uint64) {
 		t.n, t.first = t.n+1, 0
 	}
 }
+
+const mostDue = 1 << 12
 
 // owesFor is after how long, in ns, what was read is taken for something that nothing was written of.
 const owesFor = uint64(100 * time.Millisecond)

@@ -1,0 +1,182 @@
+package join
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// script tells a pool what its worker does, a line each, a millisecond apart:
+//
+//	read a          a request, which goes on by a connection that is free, or is being opened
+//	read a opens C  the same, and a connection is begun for it
+//	open C          its TLS handshake is over
+//	connected C     it is open, without TLS
+//	ask C a         what is asked on it is, by the model, a; ?: it does not say
+//	ask C/3 a       the same of an HTTP/2 stream
+//	free C          its response was read
+//	wrote           the worker wrote what it had read before
+type script struct {
+	*testing.T
+	w    *worker
+	c    *class
+	p    *pool
+	now  uint64
+	ys   map[string]*Exchange
+	legs map[string]*Leg
+	xs   map[string]*Exchange // the latest of each connection
+	n    uint64
+}
+
+func newScript(t *testing.T) *script {
+	t.Helper()
+	w := &worker{proc: &process{}, classes: map[classKey]*class{}, pools: map[poolKey]*pool{}, lines: map[uint64]*line{}}
+	p := &pool{streak: leastStreak}
+	return &script{T: t, w: w, p: p, c: &class{pool: p}, now: 1e9, ys: map[string]*Exchange{}, legs: map[string]*Leg{}, xs: map[string]*Exchange{}}
+}
+
+func (s *script) leg(name string, isH2 bool) *Leg {
+	l := s.legs[name]
+	if l == nil {
+		l = &Leg{opener: 1}
+		if isH2 {
+			l.multi = &multiplex{}
+		}
+		s.legs[name] = l
+	}
+	return l
+}
+
+func (s *script) run(isH2 bool, lines ...string) {
+	s.Helper()
+	for _, line := range lines {
+		s.now += 1e6
+		f := strings.Fields(line)
+		switch f[0] {
+		case "read":
+			s.n++
+			y := &Exchange{serial: s.n, Req: &Message{RecvNs: s.now}}
+			s.ys[f[1]] = y
+			s.w.turns.reads(s.now)
+			s.c.asked(y, s.w, false, len(f) > 2)
+			if len(f) > 2 {
+				s.p.begins(s.leg(f[3], isH2), s.now)
+			}
+		case "open":
+			l := s.leg(f[1], isH2)
+			l.hellos, l.shook = 2, s.now
+			s.p.shaken(s.w, l)
+		case "connected":
+			s.leg(f[1], isH2).connected = s.now
+		case "ask":
+			name, stream, _ := strings.Cut(f[1], "/")
+			id, _ := strconv.Atoi(stream)
+			l := s.leg(name, isH2)
+			s.n++
+			x := &Exchange{serial: s.n, Req: &Message{StartNs: s.now, leg: l}, Stream: Stream{ID: uint32(id)}} //nolint:gosec // a few
+			s.xs[name] = x
+			behind := 0
+			if id != 0 {
+				behind, _ = l.up.streams.place(uint32(id), !l.up.used) //nolint:gosec // a few
+			}
+			l.up.used = true
+			s.p.asks(x, s.c, s.w, behind)
+			got := "?"
+			for name, y := range s.ys {
+				if x.inPool.of() == y && !x.inPool.shaky {
+					got = name
+				}
+			}
+			if got != f[2] {
+				s.Errorf("%q: by the model it is %s", line, got)
+			}
+		case "free":
+			x := s.xs[f[1]]
+			x.Resp = &Message{StartNs: s.now, RecvNs: s.now}
+			s.w.turns.reads(s.now)
+			s.w.turns.owes(s.now)
+			s.p.free(x, s.w, false, s.now)
+		case "wrote":
+			s.w.turns.writes(s.now, s.now-1e6)
+		default:
+			s.Fatalf("%q: what is that?", line)
+		}
+	}
+}
+
+// What Envoy does with its connections, see pool.
+func TestPool(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		isH2  bool
+		lines []string
+	}{
+		{"what became free last is taken first", false, []string{
+			"read a opens A", "connected A", "ask A a", "read b opens B", "connected B", "ask B b",
+			"free A", "free B", "wrote", "read c", "read d", "ask A d", "ask B c"}},
+		{"who has waited longest takes what is open first", false, []string{
+			"read a opens A", "read b opens B", "connected A", "connected B", "ask A a", "ask B b"}},
+		{"by their handshakes, whatever is written first", false, []string{
+			"read a opens A", "read b opens B", "open B", "open A", "ask A b", "ask B a"}},
+		{"one who waits takes what became free", false, []string{
+			"read a opens A", "open A", "ask A a", "read b opens B", "free A", "wrote", "ask A b", "open B", "read c", "ask B c"}},
+		{"unless another one came in the same turn: nobody knows", false, []string{
+			"read a opens A", "open A", "ask A a", "read b opens B", "free A", "read c", "ask A ?", "open B", "ask B ?"}},
+		{"nobody needed what was opened: it is free", false, []string{
+			"read a opens A", "open A", "ask A a", "read b opens B", "free A", "wrote", "ask A b", "open B", "free A", "read c", "ask A c", "read d", "ask B d"}},
+		{"of two that are open nobody knows which is taken first", false, []string{
+			"read a opens A", "connected A", "ask A a", "read b opens B", "connected B", "free A", "wrote", "ask A b", "free A", "read c", "read d", "ask A ?", "ask B ?"}},
+		{"but one alone took the one that is asked on", false, []string{
+			"read a opens A", "connected A", "ask A a", "read b opens B", "connected B", "free A", "wrote", "ask A b", "free A", "read c", "ask B c"}},
+		{"a connection of HTTP/2 is for all that wait", true, []string{
+			"read a opens A", "read b", "read c", "open A", "ask A/1 a", "ask A/3 b", "ask A/5 c", "read d", "ask A/7 d"}},
+		{"its streams may be seen in another order", true, []string{
+			"read a opens A", "read b", "open A", "ask A/3 b", "ask A/1 a"}},
+		{"a connection was missed: nothing is known", false, []string{
+			"read a opens A", "read b opens B", "connected A", "connected B", "ask B ?"}},
+	} {
+		t.Run(c.name, func(t *testing.T) { newScript(t).run(c.isH2, c.lines...) })
+	}
+}
+
+// How many requests a connection is given is seen by those that were closed.
+func TestRooms(t *testing.T) {
+	s := newScript(t)
+	for range leastClosed {
+		s.p.rooms.closed(2)
+	}
+	s.run(true, "read a opens A", "read b", "read c opens B", "open B", "open A", "ask B/1 a", "ask A/1 c", "ask B/3 b", "read d", "ask A/3 d")
+	s.p.rooms.closed(3)
+	if s.p.rooms.most != 0 {
+		t.Errorf("a connection is given %d, though one had more", s.p.rooms.most)
+	}
+}
+
+// A proxy of which the model is wrong costs no more than looking at its requests: it is asked about fewer and fewer.
+func TestTrust(t *testing.T) {
+	var got trust
+	asked := 0
+	for range 100_000 {
+		if got.rests > 0 {
+			got.rests--
+			continue
+		}
+		asked++
+		got.contradicted(failed)
+	}
+	if asked > 2000 {
+		t.Errorf("a model that is always wrong is asked about %d of 100,000 requests", asked)
+	}
+}
+
+// Whatever is not seen any more: a pool stays small.
+func TestPoolIsBounded(t *testing.T) {
+	s := newScript(t)
+	for i := range 3 * mostWaiting {
+		n := strconv.Itoa(i)
+		s.run(false, "read "+n+" opens "+n)
+	}
+	if len(s.p.waiting) > mostWaiting || len(s.p.opening) > mostWaiting || len(s.p.unknown) > mostWaiting {
+		t.Errorf("%d wait, %d are being opened, of %d nothing is known, want at most %d", len(s.p.waiting), len(s.p.opening), len(s.p.unknown), mostWaiting)
+	}
+}
