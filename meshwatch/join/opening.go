@@ -1,6 +1,9 @@
 package join
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // opening is a connection that was begun, and that nobody is known to have taken.
 type opening struct {
@@ -108,11 +111,15 @@ func (p *pool) place(w *worker, now uint64) {
 		return noted || o.leg.up.until != never
 	})
 	p.opening = slices.DeleteFunc(p.opening, func(o opening) bool {
+		if o.leg.endedBy(now) || o.at+shakingTakes < now {
+			o.leg.up.opens = false
+			return true
+		}
 		if !o.isOpen(now) || len(p.waiting) > 0 {
 			return false
 		}
 		up := &o.leg.up
-		if up.opens = false; !o.leg.endedBy(now) && !up.used {
+		if up.opens = false; !up.used {
 			up.freed, up.until = o.at, never
 			p.noting = append(p.noting, o)
 			p.add(o.leg)
@@ -132,8 +139,12 @@ const never = ^uint64(0)
 
 // isOpen says whether a connection can be used. One of TLS is placed when it can, see shaken.
 func (o *opening) isOpen(now uint64) bool {
-	return o.at+openingTakes < now || o.leg.hellos == 0 && o.leg.connected != 0 && o.leg.connected < now
+	l := o.leg
+	return l.hellos == 0 && (l.connected != 0 && l.connected < now || o.at+openingTakes < now)
 }
+
+// shakingTakes is for how long a TLS handshake is waited for, in ns: 512 at once took 2 s on two cores.
+const shakingTakes = uint64(10 * time.Second)
 
 // hasRoom says whether a connection can be given another request.
 func (p *pool) hasRoom(l *Leg) bool {
