@@ -14,6 +14,7 @@ type class struct {
 	pool  *pool
 	multi bool
 
+	open  []ref  // for what connections were opened on which nothing was asked yet, in the order of that
 	queue []ref  // what was read, and neither handed on nor given a connection that was opened for it
 	moved uint64 // ns: when it was last set right, see skip
 }

@@ -58,6 +58,7 @@ type Exchange struct {
 	pool         *pool     // of its client's worker
 	inPool       guess     // its cause by that pool's connections
 	inOrder      guess     // and by the order of reading, or of opening connections
+	byWaiting    ref       // who had waited longest, where that is another one than what its connection was opened for
 	byThread     ref       // and by the thread of its client, an app
 	maker        *Exchange // and by its goroutine, see goroutine.go; nil: not known
 	madeSure     float64

@@ -56,7 +56,7 @@ func (p *process) ofOrder(x *Exchange) *Exchange {
 // are taken in the order of reading: streams are opened one after the other.
 func (p *process) keepsOrder(x, y *Exchange) bool {
 	r := p.orderOf(x)
-	if r.in < leastInStep || r.out >= y.Req.RecvNs || r == &p.opened && !p.believesOpened(x) {
+	if !r.inStep(y) || r == &p.opened && !p.believesOpened(x) {
 		return false
 	}
 	if r == &p.opened && r.neverOtherwise() {
@@ -67,6 +67,9 @@ func (p *process) keepsOrder(x, y *Exchange) bool {
 	}
 	return r.proven() || r == &p.streams && r.wrong == 0 && p.pool.proven()
 }
+
+// inStep says whether the order was kept since before y was read.
+func (o *order) inStep(y *Exchange) bool { return o.in >= leastInStep && o.out < y.Req.RecvNs }
 
 // leastChosen is how many exchanges with others waiting must not have contradicted the order, where none was tested. Of two that change places
 // one is answered before what it is taken for, whichever is answered first: each time.
@@ -92,7 +95,7 @@ func (j *Joiner) learn(x *Exchange) {
 	if z := x.ofPool(); z != nil && (x.inPool.choice || x.inPool.waited && x.rivals > 1) {
 		p.poolOf(x).test(z == y)
 	}
-	if z := p.ofOrder(x); z != nil {
+	if z := p.ofOrder(x); z != nil && p.orderOf(x).inStep(z) { // out of step nothing is claimed
 		if o := p.orderOf(x); x.inOrder.choice {
 			o.test(z == y)
 		} else if x.rivals > 1 {

@@ -67,11 +67,30 @@ func (w *worker) opensFor(p *pool, late bool) (g guess) {
 func (w *worker) opens(l *Leg, p *pool, at uint64, late bool) {
 	g, proc := w.opensFor(p, late), w.proc
 	l.up.opened = g
+	if g.y != nil {
+		c := g.y.class
+		if len(c.open) == mostWaiting {
+			c.open = c.open[1:]
+		}
+		c.open = append(c.open, g.ref)
+	}
 	if g.y != nil && !g.shaky && proc.opensForOne() {
 		l.up.certain = true
 		w.leaveLine(g.y)
 		proc.opening = slices.DeleteFunc(proc.opening, func(began uint64) bool { return began == at })
 	}
+}
+
+// waitedLongest takes out a request for which a connection was opened that is used now; it returns another one, if that has waited longer.
+func (c *class) waitedLongest(y *Exchange, now uint64) (first ref) {
+	c.open = slices.DeleteFunc(c.open, func(r ref) bool {
+		return r.of() == nil || r.y.Resp != nil && r.y.Resp.StartNs < now
+	})
+	if len(c.open) > 0 && c.open[0].y != y {
+		first = c.open[0]
+	}
+	c.open = slices.DeleteFunc(c.open, func(r ref) bool { return r.y == y })
+	return first
 }
 
 // leaveLine takes a request out of its line: it is known how it is handed on.
@@ -98,10 +117,15 @@ type fresh struct{ opened, waits uint64 }
 
 // otherwise returns what both say of x, if that is not the same.
 func otherwise(x *Exchange) (opened, waits *Exchange, differ bool) {
-	if !x.byOpening || !x.inPool.waited {
+	switch {
+	case !x.byOpening:
 		return nil, nil, false
+	case x.inPool.waited:
+		waits = x.inPool.of()
+	default:
+		waits = x.byWaiting.of()
 	}
-	opened, waits = x.inOrder.of(), x.inPool.of()
+	opened = x.inOrder.of()
 	return opened, waits, opened != nil && waits != nil && opened != waits
 }
 

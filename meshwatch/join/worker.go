@@ -360,6 +360,7 @@ func (w *worker) asks(x *Exchange, late bool) {
 	switch opened := up.opened; {
 	case isNew && x.Stream.ID == 0 && opened.of() != nil:
 		x.inOrder, x.byOpening = opened, true
+		x.byWaiting = opened.y.class.waitedLongest(opened.y, x.Req.StartNs)
 		w.leaveLine(opened.y)
 	case l != nil:
 		l.asks(x, at, !sure)
