@@ -50,6 +50,14 @@ func (u *upstream) forget() {
 	*u = upstream{of: u.of, used: u.used, opens: u.opens, opened: u.opened, certain: u.certain, streams: u.streams}
 }
 
+// next is what a connection will hand on next.
+func (u *upstream) next() *guess {
+	if len(u.lane) == 0 {
+		return &guess{}
+	}
+	return &u.lane[0]
+}
+
 func (w *worker) class(y *Exchange) *class {
 	f := y.Req.Flight
 	key := classKey{f.SendPaddr, f.SendPeer, y.host}

@@ -104,7 +104,7 @@ func (p *pool) instead(l *Leg) (g guess, ok bool) {
 	p.freed = slices.DeleteFunc(p.freed, func(m *Leg) bool { return m == l })
 	var lanes []*Leg
 	for _, m := range p.bound {
-		if g := m.up.lane[0]; g.of() != nil && (g.waited || g.y.Req.RecvNs > l.up.freed) {
+		if g := m.up.next(); g.of() != nil && (g.waited || g.y.Req.RecvNs > l.up.freed) {
 			lanes = append(lanes, m)
 		}
 	}

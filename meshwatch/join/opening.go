@@ -28,6 +28,9 @@ func (p *pool) begins(l *Leg, at uint64) {
 		p.waiting = append(p.waiting, guess{unseen: true, waited: true})
 	}
 	p.expects = false
+	if l.up.of != nil { // another worker was looked at first, to which it was handed over since
+		return
+	}
 	l.up.opens, l.up.of = true, p
 	p.opening = append(p.opening, opening{leg: l, at: at})
 }
@@ -81,7 +84,7 @@ func (p *pool) oldest(w *worker, l *Leg) (guess, bool) {
 	g, ok := p.first()
 	if ok && g.y != nil && g.y.Req.RecvNs > l.up.freed {
 		for _, m := range p.bound { // or this one took it, and who waited that one's
-			if h := &m.up.lane[0]; h.of() != nil && h.y.Req.RecvNs > l.up.freed {
+			if h := m.up.next(); h.of() != nil && h.y.Req.RecvNs > l.up.freed {
 				g.shaky, h.shaky = true, true
 			}
 		}

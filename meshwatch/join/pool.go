@@ -125,11 +125,15 @@ func (p *pool) bind(w *worker, l *Leg, g guess) {
 
 // take adds to what a connection will hand on.
 func (p *pool) take(l *Leg, g guess) {
-	for len(p.bound) > 0 && p.bound[0].up.lane[0].isGone() { // what was asked for it was not seen
-		p.written(p.bound[0], 0)
+	for len(p.bound) > 0 && p.bound[0].up.next().isGone() { // what was asked for it was not seen
+		if m := p.bound[0]; len(m.up.lane) > 0 {
+			p.written(m, 0)
+		} else {
+			p.bound = p.bound[1:]
+		}
 	}
-	if len(p.bound) == 1 && len(p.bound[0].up.lane) == 1 {
-		p.bound[0].up.lane[0].among = true
+	if len(p.bound) == 1 {
+		p.bound[0].up.next().among = true
 	}
 	g.among = len(p.bound) > 0
 	if len(l.up.lane) == 0 {

@@ -180,3 +180,15 @@ func TestPoolIsBounded(t *testing.T) {
 		t.Errorf("%d wait, %d are being opened, of %d nothing is known, want at most %d", len(s.p.waiting), len(s.p.opening), len(s.p.unknown), mostWaiting)
 	}
 }
+
+// Workers are looked at one after the other: a connection may be seen to be used by the one that it was handed over to before it is seen to
+// be opened by the other. It stays with the one that uses it.
+func TestOpenedByAnother(t *testing.T) {
+	s, other := newScript(t), newScript(t)
+	s.run(false, "read a opens A", "connected A", "ask A a")
+	other.legs["A"] = s.legs["A"]
+	other.run(false, "read b opens A")
+	if up := s.legs["A"].up; up.of != s.p || up.opens || len(other.p.opening) > 0 {
+		t.Errorf("a connection that is used is taken for one that another worker opens: %+v", up)
+	}
+}

@@ -77,6 +77,7 @@ func TestSimulatedProxies(t *testing.T) {
 		{"any free, 16", takesAnyFree, 16, false, 0, nil, 0},
 		{"handed over, 4", handsOver, 4, false, 0, nil, 0},
 		{"handed over, 16", handsOver, 16, false, 3, nil, 0},
+		{"handed over, 64", handsOver, 64, false, 0, nil, 0},
 		{"varied, 64", takesAnyFree, 64, true, 0, nil, 1},
 	} {
 		for _, lose := range []float64{0, 0.001} {

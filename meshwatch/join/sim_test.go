@@ -267,7 +267,7 @@ func (s *simulation) handOn(w *simWorker, m simMessage) func() {
 		}
 		return func() {}
 	}
-	if s.habit == keepsOrder && len(w.idle) == 0 {
+	if (s.habit == keepsOrder || s.habit == handsOver) && len(w.idle) == 0 {
 		return func() { s.opens(w, &m) }
 	}
 	up := s.take(w)
