@@ -45,9 +45,9 @@ func (p *pool) isBegun(l *Leg) (at uint64) {
 	return at
 }
 
-// shaken takes in that a TLS connection is open.
+// shaken takes in that a TLS connection is open. One that another worker began stays with that one.
 func (p *pool) shaken(w *worker, l *Leg) {
-	if !l.up.opens {
+	if !l.up.opens || l.up.of != p {
 		return
 	}
 	w.turns.ends(p.isBegun(l))

@@ -125,7 +125,7 @@ func (p *pool) bind(w *worker, l *Leg, g guess) {
 
 // take adds to what a connection will hand on.
 func (p *pool) take(l *Leg, g guess) {
-	for len(p.bound) > 0 && p.bound[0].up.next().isGone() { // what was asked for it was not seen
+	for len(p.bound) > 0 && p.bound[0].up.next().isGone() { // what was asked for it was not seen, or by another worker
 		if m := p.bound[0]; len(m.up.lane) > 0 {
 			p.written(m, 0)
 		} else {

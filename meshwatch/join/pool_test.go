@@ -57,7 +57,6 @@ func (s *script) run(isH2 bool, lines ...string) {
 			s.n++
 			y := &Exchange{serial: s.n, Req: &Message{RecvNs: s.now}}
 			s.ys[f[1]] = y
-			s.w.turns.reads(s.now)
 			s.c.asked(y, s.w, false, len(f) > 2)
 			if len(f) > 2 {
 				s.p.begins(s.leg(f[3], isH2), s.now)
@@ -93,7 +92,6 @@ func (s *script) run(isH2 bool, lines ...string) {
 		case "free":
 			x := s.xs[f[1]]
 			x.Resp = &Message{StartNs: s.now, RecvNs: s.now}
-			s.w.turns.reads(s.now)
 			s.w.turns.owes(s.now)
 			s.p.free(x, s.w, false, s.now)
 		case "wrote":
@@ -190,5 +188,11 @@ func TestOpenedByAnother(t *testing.T) {
 	other.run(false, "read b opens A")
 	if up := s.legs["A"].up; up.of != s.p || up.opens || len(other.p.opening) > 0 {
 		t.Errorf("a connection that is used is taken for one that another worker opens: %+v", up)
+	}
+	s.run(false, "read c opens C")
+	other.legs["C"] = s.legs["C"]
+	other.run(false, "open C")
+	if up := s.legs["C"].up; !up.opens || len(other.p.idle)+len(other.p.bound) > 0 {
+		t.Errorf("a handshake that another worker ends makes a connection its own: %+v", up)
 	}
 }

@@ -10,15 +10,6 @@ import (
 type turns struct {
 	due   []uint64 // ns: when it read that of which something will be written, in order
 	ended uint64   // ns: the turns in which it read until then are over
-	n     uint64   // turns that are over, at least
-	first uint64   // ns: what it read first since n was counted, 0: nothing
-}
-
-// reads takes in that the worker has read something.
-func (t *turns) reads(at uint64) {
-	if t.first == 0 {
-		t.first = at
-	}
 }
 
 // owes takes in that something will be written because of what was read at a time.
@@ -54,12 +45,7 @@ func (t *turns) writes(at, because uint64) {
 }
 
 // ends takes in that the turn is over in which the worker read something.
-func (t *turns) ends(at uint64) {
-	t.ended = max(t.ended, at)
-	if t.first != 0 && t.first <= t.ended {
-		t.n, t.first = t.n+1, 0
-	}
-}
+func (t *turns) ends(at uint64) { t.ended = max(t.ended, at) }
 
 const mostDue = 1 << 12
 
