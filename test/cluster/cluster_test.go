@@ -48,13 +48,7 @@ func TestMain(m *testing.M) {
 // refused what istiod told it.
 func begin(t *testing.T, opts Options) *Cluster {
 	t.Helper()
-	if c, err := Open(); err == nil {
-		t.Fatalf("a cluster is up (%+v); tests have their own, take it down first: make cluster-down", c.Options)
-	}
-	before, err := TakeSnapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := empty(t)
 	c, err := Up(running, opts)
 	if err != nil {
 		t.Fatal(err)
@@ -67,6 +61,22 @@ func begin(t *testing.T, opts Options) *Cluster {
 		unchanged(t, before)
 	})
 	return c
+}
+
+// empty returns the machine without a cluster: what one left that was killed earlier would be missed after the test.
+func empty(t *testing.T) Snapshot {
+	t.Helper()
+	if c, err := Open(); err == nil {
+		t.Fatalf("a cluster is up (%+v); tests have their own, take it down first: make cluster-down", c.Options)
+	}
+	if err := Down(running); err != nil {
+		t.Fatal(err)
+	}
+	before, err := TakeSnapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return before
 }
 
 // unchanged checks that the machine is as it was. What goes by itself within seconds was somebody else's: nobody is left to

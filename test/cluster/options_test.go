@@ -155,7 +155,7 @@ func testTunnelLogs(t *testing.T, c *Cluster, frontend Pod, requests int) {
 
 // TestCrash: what a builder leaves that is killed half way is removed completely.
 func TestCrash(t *testing.T) {
-	alone(t)
+	want(t)
 	root, err := tree.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -166,10 +166,7 @@ func TestCrash(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	before, err := TakeSnapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := empty(t)
 	for _, c := range []struct {
 		phase  string
 		signal syscall.Signal

@@ -12,16 +12,9 @@ import (
 )
 
 // alone fails a test beside a cluster that is up.
-func alone(t *testing.T) {
-	t.Helper()
-	want(t)
-	if exists(stateDir) {
-		t.Fatal("a cluster is up; tests have their own, take it down first: make cluster-down")
-	}
-}
-
 func TestLock(t *testing.T) {
-	alone(t)
+	want(t)
+	empty(t)
 	unlock, err := lock(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +32,8 @@ func TestLock(t *testing.T) {
 // TestRestart: after a restart of the machine there is the state of a cluster and nothing else. It is no cluster that is up, and
 // nothing to be told to take down.
 func TestRestart(t *testing.T) {
-	alone(t)
+	want(t)
+	empty(t)
 	if err := os.MkdirAll(stateDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
