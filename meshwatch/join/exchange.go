@@ -129,7 +129,7 @@ func (j *Joiner) newExchange(m *Message) *Exchange {
 	}
 	h := j.head(m)
 	j.serial++
-	*x = Exchange{serial: j.serial, may: x.may[:0], Client: m.dir, Req: m, Parent: -1, since: j.now, method: methodOfRequest(h.Method)}
+	x.serial, x.Client, x.Req, x.Parent, x.since, x.method = j.serial, m.dir, m, -1, j.now, methodOfRequest(h.Method)
 	j.describe(x, h)
 	m.exchange = x
 	return x

@@ -88,13 +88,13 @@ func workers(x *Exchange) (caller, parent uint32) {
 
 // byGoroutine looks what was asked for y by the goroutine that has answered it now.
 func (j *Joiner) byGoroutine(y *Exchange) {
+	j.answers(y)
 	pid := y.Resp.SendPid
 	a := j.apps[pid]
 	if a == nil || y.Req.RecvPid != pid {
 		return
 	}
 	a.used = j.now
-	delete(a.open, y)
 	worker, _, ok := y.Resp.Flight.Goroutine()
 	if !ok {
 		return
@@ -135,7 +135,7 @@ func (j *Joiner) awaited(g *group) bool {
 			continue
 		}
 		for y := range j.apps[x.Req.SendPid].open {
-			if y.Resp == nil && y.holds(x.Req.StartNs) {
+			if y.holds(x.Req.StartNs) {
 				return true
 			}
 		}
@@ -143,13 +143,20 @@ func (j *Joiner) awaited(g *group) bool {
 	return false
 }
 
+// answers notes that nobody is waited for any more who answers x: it was answered, or nobody will see it.
+func (j *Joiner) answers(x *Exchange) {
+	if !x.open {
+		return
+	}
+	x.open = false
+	if a := j.apps[x.Req.RecvPid]; a != nil {
+		delete(a.open, x)
+	}
+}
+
 // forgetWorkers drops what is known of an exchange that is taken back.
 func (j *Joiner) forgetWorkers(x *Exchange) {
-	if x.open {
-		if a := j.apps[x.Req.RecvPid]; a != nil {
-			delete(a.open, x)
-		}
-	}
+	j.answers(x)
 	if x.asks {
 		j.apps[x.Req.SendPid].forget(x)
 	}

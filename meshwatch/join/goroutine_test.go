@@ -173,6 +173,24 @@ func TestGoroutineOfSlowHandler(t *testing.T) {
 	w.end([]string{"1-7 /y 200; >7-101 /x0 200 (goroutine 1)", "1-7 /slow 200; >7-101 /x 200 (goroutine 1)"})
 }
 
+// Nobody waits for the answer to what will have none that is seen.
+func TestGoroutineOfUnanswered(t *testing.T) {
+	w := newWorld(t)
+	in, out := w.conn(1, 7), w.conn(7, 101)
+	in.by(0, get("/y", tlsID), 1, 0)
+	out.by(0, get("/x", tlsID), 201, 3)
+	out.by(1, ok(200, ""), 1, 0)
+	in.close(0)
+	in.close(1)
+	for range 20 { // a second for what 101 asks
+		w.now += 100 * ms
+		w.j.Tick(w.now)
+	}
+	if want := []string{"1-7 /y reset; >7-101 /x 200 (request-id 1)"}; !slices.Equal(w.out, want) {
+		t.Errorf("given out: %q, want %q", w.out, want)
+	}
+}
+
 // What was asked goes on elsewhere with an id of its own: all of it comes under what it was asked for.
 func TestGoroutineJoinsGroups(t *testing.T) {
 	w := newWorld(t)

@@ -97,6 +97,7 @@ func (j *Joiner) finish(x *Exchange) {
 	j.heed(x)
 	j.isOver(x)
 	j.served(x)
+	j.answers(x)
 	if r := x.Resp; r != nil {
 		j.note(eventAnswered, x, r.SendPid, r.Flight.Thread(), r.StartNs)
 		if heard := r.heardNs(); heard < r.RecvEndNs {
