@@ -23,7 +23,7 @@ func (j *Joiner) byModel(x *Exchange) bool {
 // ofPool is the cause of x by its pool, nil: that does not say.
 func (x *Exchange) ofPool() *Exchange {
 	y := x.inPool.of()
-	if y == nil || x.inPool.shaky || x.pool.broken >= y.Req.RecvNs || !inTime(x, y) {
+	if y == nil || x.inPool.shaky || x.pool.broken >= y.Req.RecvNs || x.pool.shifted.touch(x.Req.StartNs, x.Req.StartNs) || !inTime(x, y) {
 		return nil
 	}
 	return y

@@ -57,6 +57,21 @@ func (p *pool) shaken(w *worker, l *Leg) {
 		l.up.vague, m.up.vague = true, true
 	}
 	p.serves(w, l)
+	p.overtakes(l.shook, w)
+}
+
+// overtakes takes in that a connection was open at a time, which is known only after what the worker did since was looked at, as its
+// peer took long to read: those that were given one since have what others had. All had theirs by then, so whoever waits now is right.
+func (p *pool) overtakes(at uint64, w *worker) {
+	if at >= w.done {
+		return
+	}
+	p.shifted.add(at, w.done)
+	for _, l := range p.bound {
+		for i := range l.up.lane {
+			l.up.lane[i].shaky = true
+		}
+	}
 }
 
 // serves has those who wait take a connection that was opened.

@@ -27,6 +27,7 @@ type pool struct {
 	broken  uint64    // ns: when the model last failed
 	until   uint64    // ns: when the latest of those can be used of which that is not known
 	unclear uint64    // ns: until this turn is over nobody knows who took what
+	shifted spans     // when who waited was given a connection as if another one had not come first, see overtakes
 }
 
 // asked has the model take a connection for a request. opens says that the worker began one for it.
@@ -266,6 +267,7 @@ func (p *pool) whose(x *Exchange, w *worker, behind int) (g guess, ok bool) {
 		defer p.hasGiven(l, x.Stream.ID)
 	}
 	if l.up.opens {
+		p.overtakes(at, w)
 		began := p.isBegun(l)
 		w.turns.ends(began) // one that is being opened is looked at in the next turn
 		l.up.freed, l.up.until = max(began, l.connected), at

@@ -11,6 +11,7 @@ import (
 //	read a          a request, which goes on by a connection that is free, or is being opened
 //	read a opens C  the same, and a connection is begun for it
 //	open C          its TLS handshake is over
+//	late C          it was, three milliseconds ago, while the worker was looked at until now
 //	connected C     it is open, without TLS
 //	ask C a         what is asked on it is, by the model, a; ?: it does not say
 //	ask C/3 a       the same of an HTTP/2 stream
@@ -64,6 +65,11 @@ func (s *script) run(isH2 bool, lines ...string) {
 		case "open":
 			l := s.leg(f[1], isH2)
 			l.hellos, l.shook = 2, s.now
+			s.p.shaken(s.w, l)
+		case "late":
+			l := s.leg(f[1], isH2)
+			s.w.done = s.now
+			l.hellos, l.shook = 2, s.now-3e6
 			s.p.shaken(s.w, l)
 		case "connected":
 			s.leg(f[1], isH2).connected = s.now
@@ -176,6 +182,19 @@ func TestPoolIsBounded(t *testing.T) {
 	}
 	if len(s.p.waiting) > mostWaiting || len(s.p.opening) > mostWaiting || len(s.p.unknown) > mostWaiting {
 		t.Errorf("%d wait, %d are being opened, of %d nothing is known, want at most %d", len(s.p.waiting), len(s.p.opening), len(s.p.unknown), mostWaiting)
+	}
+}
+
+// That a connection was open is known once its peer has read what ends the handshake, which on a busy node may be when others were given
+// away in its place: of these nothing is said, of later ones it is.
+func TestOvertaken(t *testing.T) {
+	s := newScript(t)
+	s.run(false, "read a opens A", "read b opens B", "read c opens C", "read d opens D", "open B", "ask B a", "open C", "late A", "ask A ?", "ask C ?",
+		"open D", "ask D d")
+	for name, want := range map[string]bool{"B": true, "D": false} {
+		if x := s.xs[name]; x.pool.shifted.touch(x.Req.StartNs, x.Req.StartNs) != want {
+			t.Errorf("%s took another's place: %v, want %v", name, !want, want)
+		}
 	}
 }
 

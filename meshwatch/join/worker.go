@@ -180,6 +180,9 @@ func (w *worker) do(e *event, opens poolKey) {
 		}
 	case eventOpens:
 		p := w.poolAt(e.to)
+		if late { // who it is for was taken for one that goes on by another one
+			p.fail(w.done)
+		}
 		p.begins(e.leg, e.at)
 		w.opens(e.leg, p, e.at, late)
 	}
