@@ -344,7 +344,7 @@ func (p *pool) free(x *Exchange, w *worker, late bool, at uint64) {
 	if p.comes(l, at); p.trust.rests > 0 {
 		return
 	}
-	if late || l.up.known || len(l.up.lane) > 0 {
+	if late || l.up.known || len(l.up.lane) > 0 || slices.Contains(p.freed, l) { // it is free already, or taken: of two that were asked at once
 		p.fail(x.Resp.RecvNs)
 		return
 	}

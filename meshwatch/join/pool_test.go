@@ -215,3 +215,20 @@ func TestOpenedByAnother(t *testing.T) {
 		t.Errorf("a handshake that another worker ends makes a connection its own: %+v", up)
 	}
 }
+
+// Of two requests that were asked on a connection at once, the answer to the first one makes it free, that to the second one cannot: it would
+// be taken twice.
+func TestFreedTwice(t *testing.T) {
+	for _, lines := range [][]string{
+		{"read b opens B", "free A", "free A"},
+		{"read b opens B", "free A", "connected B", "ask B b", "free A"},
+		{"free A", "free A"},
+	} {
+		s := newScript(t)
+		s.run(false, "read a opens A", "connected A", "ask A a")
+		s.run(false, lines...)
+		if n := len(s.p.freed) + len(s.p.idle); n > 0 {
+			t.Errorf("%q: %d are taken for free", lines, n)
+		}
+	}
+}
