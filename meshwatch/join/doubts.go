@@ -95,6 +95,14 @@ func (p *pool) allTaken(at uint64) {
 	}
 }
 
+// isContradicted looks whether who a connection was said to hand on was answered before what was asked for it: then those near it in time may
+// have what others had, too.
+func (p *pool) isContradicted(x *Exchange) {
+	if y := x.inPool.of(); y != nil && !x.inPool.shaky && y.Resp != nil && y.Resp.StartNs < x.Resp.RecvNs {
+		p.shifted.add(x.Req.StartNs-min(x.Req.StartNs, unsettled), x.Req.StartNs+unsettled)
+	}
+}
+
 // instead is who a connection hands on that was not foretold to hand on anything: it stood above the one that somebody was thought to take,
 // who left that to the next.
 func (p *pool) instead(l *Leg) (g guess, ok bool) {

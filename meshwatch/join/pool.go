@@ -27,7 +27,7 @@ type pool struct {
 	broken  uint64    // ns: when the model last failed
 	until   uint64    // ns: when the latest of those can be used of which that is not known
 	unclear uint64    // ns: until this turn is over nobody knows who took what
-	shifted spans     // when who waited was given a connection as if another one had not come first, see overtakes
+	shifted spans     // when some were said to take what others took, see overtakes and isContradicted
 }
 
 // asked has the model take a connection for a request. opens says that the worker began one for it.

@@ -173,6 +173,7 @@ func (w *worker) do(e *event, opens poolKey) {
 			w.proc.fresh.compare(x)
 			w.proc.orderOf(x).step(x, l.check(x))
 		}
+		w.poolOf(x).isContradicted(x)
 		w.poolOf(x).free(x, w, late, e.at)
 	case eventOpen:
 		if e.at == e.leg.shook { // else there was more
