@@ -11,7 +11,7 @@ func (j *Joiner) byModel(x *Exchange) bool {
 		return false
 	}
 	// where something was missed each may have taken the place of the one before
-	if y := x.ofPool(); y != nil && p.poolOf(x).proven() && fits(x, y) && p.believesWaiting(x) && !p.gaps.touch(y.Req.RecvNs-min(y.Req.RecvNs, unsettled), x.until()) {
+	if y := x.ofPool(); y != nil && p.believesPool(x) && fits(x, y) && p.believesWaiting(x) && !p.gaps.touch(y.Req.RecvNs-min(y.Req.RecvNs, unsettled), x.until()) {
 		return j.claim(x, y, journey.Relay{Method: journey.MethodPool, Confidence: poolConfidence, Candidates: max(1, int(x.rivals))})
 	}
 	if y := p.ofOrder(x); y != nil && p.keepsOrder(x, y) && fits(x, y) {
@@ -39,6 +39,17 @@ func (p *process) poolOf(x *Exchange) *record {
 	}
 	return &p.pool
 }
+
+// believesPool says whether what x was joined by in its pool is proven: by itself, or as a part of the model that is, once a proxy that does
+// that part otherwise would have been found out.
+func (p *process) believesPool(x *Exchange) bool {
+	r := p.poolOf(x)
+	all := record{p.pool.right + p.waits.right + p.waitsAlone.right, p.pool.wrong + p.waits.wrong + p.waitsAlone.wrong}
+	return r.proven() || r.wrong == 0 && r.right >= leastOfPart && all.proven()
+}
+
+// leastOfPart is how often: who does otherwise is right by chance in one of two at most.
+const leastOfPart = 12
 
 // ofOrder is the cause of x by the order of reading, nil: that does not say.
 func (p *process) ofOrder(x *Exchange) *Exchange {
