@@ -22,7 +22,7 @@ func TestDepthIsSwitchedUnderLoad(t *testing.T) {
 
 func switchDepth(t *testing.T, tc bool) {
 	s := DefaultSizes()
-	s.Flights = 1 << 16
+	s.Flights = 1 << 18 // a fast machine has more than 1 << 16 in the time
 	r := startEdges(t, Options{Sizes: s, TC: tc})
 	client, server, port := pair(t, "tcp", "127.0.0.1:0")
 	ctx, stop := context.WithCancel(t.Context())
