@@ -198,6 +198,56 @@ func TestOvertaken(t *testing.T) {
 	}
 }
 
+// That a connection was begun may be known late, too: whoever it was for was taken for one that goes on by another one.
+func TestBegunLate(t *testing.T) {
+	s := newScript(t)
+	s.w.pools[poolKey{}] = s.p
+	s.run(false, "read a opens A", "read b")
+	s.w.done = s.now
+	s.w.do(&event{at: s.now - 1e6, kind: eventOpens, leg: s.leg("B", false)}, poolKey{})
+	if s.p.broken < s.ys["b"].Req.RecvNs {
+		t.Errorf("the model failed for what was read until %d ns, want %d at least", s.p.broken, s.ys["b"].Req.RecvNs)
+	}
+	s.run(false, "open A", "ask A ?")
+}
+
+// Where who a connection was said to hand on was answered first, others near it may have changed places as well.
+func TestContradicted(t *testing.T) {
+	for name, after := range map[string]int64{"before": -1, "after": 1} {
+		s := newScript(t)
+		s.run(false, "read a opens A", "connected A", "ask A a", "free A")
+		x := s.xs["A"]
+		s.ys["a"].Resp = &Message{StartNs: uint64(int64(x.Resp.RecvNs) + after)} //nolint:gosec // far from the ends
+		s.p.isContradicted(x)
+		for _, at := range []uint64{x.Req.StartNs - unsettled, x.Req.StartNs + unsettled} {
+			if got := s.p.shifted.touch(at, at); got != (after < 0) {
+				t.Errorf("answered %s: in doubt at %d ns: %v", name, at, got)
+			}
+		}
+	}
+}
+
+// A part of the model is believed with fewer tests of its own where the whole is proven.
+func TestBelievesPool(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		pool, waits record
+		want        bool
+	}{
+		{"it is proven by itself", record{}, record{leastTests, 0}, true},
+		{"too few", record{}, record{leastTests - 1, 0}, false},
+		{"with the others", record{leastTests, 0}, record{leastOfPart, 0}, true},
+		{"too few of its own", record{leastTests, 0}, record{leastOfPart - 1, 0}, false},
+		{"it was wrong", record{mostWrong, 0}, record{leastOfPart, 1}, false},
+		{"the others were", record{leastTests, 1}, record{leastOfPart, 0}, false},
+	} {
+		p, x := &process{pool: c.pool, waits: c.waits}, &Exchange{inPool: guess{waited: true, choice: true}}
+		if got := p.believesPool(x); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
 // Workers are looked at one after the other: a connection may be seen to be used by the one that it was handed over to before it is seen to
 // be opened by the other. It stays with the one that uses it.
 func TestOpenedByAnother(t *testing.T) {

@@ -1,6 +1,7 @@
 package join
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -16,7 +17,8 @@ type workerKey struct{ pid, tid uint32 }
 // worker is what is known of one.
 type worker struct {
 	proc    *process
-	events  []event // not looked at yet, in order
+	events  []event // not looked at yet
+	mixed   bool    // they are not in order
 	done    uint64  // ns: everything before was
 	classes map[classKey]*class
 	pools   map[poolKey]*pool
@@ -104,11 +106,10 @@ func (j *Joiner) happens(w *worker, e event) {
 		j.lost.workerFull.Add(1)
 		return
 	}
-	n := len(w.events)
-	for n > 0 && w.events[n-1].at > e.at { // what comes late is late by little
-		n--
+	if n := len(w.events); n > 0 && w.events[n-1].at > e.at {
+		w.mixed = true
 	}
-	w.events = slices.Insert(w.events, n, e)
+	w.events = append(w.events, e)
 }
 
 func (j *Joiner) newWorker(pid, tid uint32) *worker {
@@ -120,6 +121,10 @@ func (j *Joiner) newWorker(pid, tid uint32) *worker {
 // work looks at what workers did up to some time before now.
 func (j *Joiner) work(upto uint64) {
 	for _, w := range j.workers {
+		if w.mixed {
+			slices.SortStableFunc(w.events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+			w.mixed = false
+		}
 		n := 0
 		for n < len(w.events) && w.events[n].at <= upto {
 			n++

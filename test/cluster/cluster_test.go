@@ -63,13 +63,19 @@ func begin(t *testing.T, opts Options) *Cluster {
 	return c
 }
 
-// empty returns the machine without a cluster: what one left that was killed earlier would be missed after the test.
+// empty returns the machine without a cluster: what one left that was killed earlier would be missed after the test. One that
+// somebody builds meanwhile stays.
 func empty(t *testing.T) Snapshot {
 	t.Helper()
+	unlock, err := lock(running)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
 	if c, err := Open(); err == nil {
 		t.Fatalf("a cluster is up (%+v); tests have their own, take it down first: make cluster-down", c.Options)
 	}
-	if err := Down(running); err != nil {
+	if err := down(running); err != nil {
 		t.Fatal(err)
 	}
 	before, err := TakeSnapshot()

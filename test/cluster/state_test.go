@@ -11,7 +11,6 @@ import (
 	"github.com/meshwatch/meshwatch/test/state"
 )
 
-// alone fails a test beside a cluster that is up.
 func TestLock(t *testing.T) {
 	want(t)
 	empty(t)
