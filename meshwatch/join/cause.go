@@ -1,6 +1,10 @@
 package join
 
-import "github.com/meshwatch/meshwatch/meshwatch/journey"
+import (
+	"iter"
+
+	"github.com/meshwatch/meshwatch/meshwatch/journey"
+)
 
 // A process's exchanges by what they ask for: where the cause of one that carries no id is looked for. Both sides of a relay are
 // found here: what a process was asked, and what it asked.
@@ -22,6 +26,19 @@ type shelf struct {
 type chain struct {
 	first, last *place
 	n           int
+}
+
+// places are all that stand there.
+func (s *shelf) places() iter.Seq[*place] {
+	return func(yield func(*place) bool) {
+		for _, c := range [...]*chain{&s.in, &s.over, &s.asks} {
+			for p := c.first; p != nil; p = p.next {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // place is where an exchange stands on one side of a relay.
@@ -160,11 +177,8 @@ func (j *Joiner) shelve(x *Exchange) {
 	case pid == 0 || x.asServer.on != nil || x.counted || x.done:
 	case !j.isProxy(pid):
 		j.process(pid).reads(x)
-	case j.shelves.put(&x.asServer, x, pid, false):
-		j.cameLate(x)
-		j.note(eventAsked, x, pid, x.Req.Flight.RecvTid, x.Req.RecvNs)
-	default:
-		j.lost.indexFull.Add(1)
+	case !j.isNamed(x, pid):
+		j.shelveServer(x, pid)
 	}
 	switch pid := x.ClientPid(); {
 	case pid == 0 || x.asClient.on != nil:
@@ -172,16 +186,35 @@ func (j *Joiner) shelve(x *Exchange) {
 		if p := j.processes[pid]; p != nil {
 			p.asks(x)
 		}
-	case j.shelves.put(&x.asClient, x, pid, true):
-		x.Req.leg.latest = max(x.Req.leg.latest, x.Req.StartNs)
-		x.rivals = int32(x.asClient.on.in.n) //nolint:gosec // at most mostPlaces
-		if !x.asClient.goBack(sent) {
-			j.tooLate(pid, x.Req.StartNs, sent(x.asClient.prev.x))
-		}
-		j.note(eventAsks, x, pid, x.Req.Flight.Thread(), x.Req.StartNs)
+	case !j.isNamed(x, pid):
+		j.shelveClient(x, pid)
 	default:
-		j.lost.indexFull.Add(1)
+		x.Req.leg.up.used = true
 	}
+}
+
+// shelveServer gives x its place among what a proxy was asked.
+func (j *Joiner) shelveServer(x *Exchange, pid uint32) {
+	if !j.shelves.put(&x.asServer, x, pid, false) {
+		j.lost.indexFull.Add(1)
+		return
+	}
+	j.cameLate(x)
+	j.note(eventAsked, x, pid, x.Req.Flight.RecvTid, x.Req.RecvNs)
+}
+
+// shelveClient gives x its place among what a proxy asks.
+func (j *Joiner) shelveClient(x *Exchange, pid uint32) {
+	if !j.shelves.put(&x.asClient, x, pid, true) {
+		j.lost.indexFull.Add(1)
+		return
+	}
+	x.Req.leg.latest = max(x.Req.leg.latest, x.Req.StartNs)
+	x.rivals = int32(x.asClient.on.in.n) //nolint:gosec // at most mostPlaces
+	if !x.asClient.goBack(sent) {
+		j.tooLate(pid, x.Req.StartNs, sent(x.asClient.prev.x))
+	}
+	j.note(eventAsks, x, pid, x.Req.Flight.Thread(), x.Req.StartNs)
 }
 
 // cameLate notes x among those that may have caused what was answered before x came to us.

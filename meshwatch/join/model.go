@@ -97,7 +97,7 @@ const (
 // learn compares with a join that heads decided, or that had no rival, what would have decided it without that.
 func (j *Joiner) learn(x *Exchange) {
 	p, y := j.processes[x.ClientPid()], x.parent
-	if p == nil || y == nil || x.Resp == nil || x.Relay.Method == journey.MethodContent && x.Relay.Candidates > 1 {
+	if p == nil || p.named || y == nil || x.Resp == nil || x.Relay.Method == journey.MethodContent && x.Relay.Candidates > 1 {
 		return
 	}
 	if m := x.Relay.Method; m == journey.MethodPool || m == journey.MethodOrder {

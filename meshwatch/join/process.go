@@ -22,12 +22,14 @@ type process struct {
 	opening        []uint64 // ns: when connections were begun that no request was seen on
 	app            threads
 	used           uint64
+	unnamed        uint64 // ns: when something without an id was last seen of it
+	named          bool   // see named.go
 }
 
 func (j *Joiner) process(pid uint32) *process {
 	p := j.processes[pid]
 	if p == nil {
-		p = &process{}
+		p = &process{unnamed: j.now}
 		j.processes[pid] = p
 	}
 	p.used = j.now

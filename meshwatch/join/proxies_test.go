@@ -8,17 +8,21 @@ import (
 	"github.com/meshwatch/meshwatch/meshwatch/loss"
 )
 
-// simScore is how joins of a simulation compare with what happened.
-type simScore struct{ right, wrong, unjoined int }
+// simScore is how joins of a simulation compare with what happened, and how many trees were given while no worker was known.
+type simScore struct{ right, wrong, unjoined, bare int }
 
 func (s *simulation) score(prep func(*Joiner)) (out simScore, lost *loss.Set) {
 	lost = &loss.Set{}
 	cfg := DefaultConfig(head.New(head.Config{}))
 	cfg.SelfID, cfg.Proxy = 1<<31, func(pid uint32) bool { return pid == simProxy }
-	j := New(cfg, lost, func(t *Tree) {
+	var j *Joiner
+	j = New(cfg, lost, func(t *Tree) {
+		if len(j.workers) == 0 {
+			out.bare++
+		}
 		for _, x := range t.Exchanges {
 			f := x.Req.Flight
-			port, asked := s.cause[f.Seq^uint32(f.SendPort)<<16]
+			port, asked := s.cause[simSent{f.Seq, f.SendPort}]
 			switch {
 			case x.ClientPid() != simProxy || !asked:
 			case x.parent == nil:
@@ -30,10 +34,15 @@ func (s *simulation) score(prep func(*Joiner)) (out simScore, lost *loss.Set) {
 			}
 		}
 	})
+	j.now = s.flights[s.order[0]].f.StartNs
 	if prep != nil {
 		prep(j)
 	}
-	s.replay(j, func() {})
+	s.replay(j, func() {
+		if s.half != nil {
+			s.half(j)
+		}
+	})
 	return out, lost
 }
 

@@ -25,9 +25,11 @@ type simulation struct {
 	left     int // requests to be sent
 	sent     int
 	varied   bool
-	uses     int            // of a connection to the upstream host, 0: any number
-	lose     float64        // share of flights that nobody sees
-	cause    map[uint32]int // number of a request by the sequence number and port of what the proxy sent for it
+	named    func(n int) bool // whether a request carries an id; nil: none does
+	uses     int              // of a connection to the upstream host, 0: any number
+	half     func(*Joiner)    // is called when half of the flights were given; may be nil
+	lose     float64          // share of flights that nobody sees
+	cause    map[simSent]int  // number of a request by what the proxy sent for it
 	sock     uint64
 	answered int
 }
@@ -59,6 +61,11 @@ type simMessage struct {
 	number int
 	kind   simKind
 	of     *simMessage // of simOpened: for which the connection was opened
+}
+
+type simSent struct {
+	seq  uint32
+	port uint16
 }
 
 type simKind uint8
@@ -106,7 +113,7 @@ func (e *simEvents) Pop() any {
 }
 
 func newSimulation(seed uint64, h habit, workers, inFlight, requests int) *simulation {
-	s := &simulation{rand: rand.New(rand.NewPCG(seed, 1)), habit: h, left: requests, now: uint64(1e9), cause: map[uint32]int{}} //nolint:gosec // it must be the same each time
+	s := &simulation{rand: rand.New(rand.NewPCG(seed, 1)), habit: h, left: requests, now: uint64(1e11), cause: map[simSent]int{}} //nolint:gosec // it must be the same each time
 	for i := range workers {
 		s.workers = append(s.workers, &simWorker{tid: uint32(simProxy + i)}) //nolint:gosec // a few
 	}
@@ -146,10 +153,14 @@ func (s *simulation) ask(c *simConn) {
 }
 
 func (s *simulation) request(n int) string {
-	if !s.varied {
-		n = 0
+	item, id := 0, ""
+	if s.varied {
+		item = n
 	}
-	return fmt.Sprintf("GET /item/%d HTTP/1.1\r\nHost: backend.demo:8080\r\nUser-Agent: simulation\r\n\r\n", n)
+	if s.named != nil && s.named(n) {
+		id = fmt.Sprintf("X-Request-ID: 00000000-0000-4000-8000-%012d\r\n", n)
+	}
+	return fmt.Sprintf("GET /item/%d HTTP/1.1\r\nHost: backend.demo:8080\r\nUser-Agent: simulation\r\n%s\r\n", item, id)
 }
 
 // write makes a flight that is read later; it returns its index.
@@ -316,7 +327,7 @@ func (s *simulation) take(w *simWorker) (up *simConn) {
 func (s *simulation) askFor(w *simWorker, m simMessage, up *simConn) {
 	up.peer = m.conn
 	up.used++
-	s.cause[up.seq[0]^uint32(up.port)<<16] = int(m.conn.port)
+	s.cause[simSent{up.seq[0], up.port}] = int(m.conn.port)
 	i := s.write(up, 0, m.number, s.request(m.number))
 	s.after(uint64(5000+s.rand.IntN(50_000)), func() { s.read(i) })
 	s.after(uint64(60_000+s.rand.ExpFloat64()*2e6), func() {

@@ -38,6 +38,7 @@ func (j *Joiner) sweep() {
 		j.retire(l, "idle")
 	}
 	j.sweepApps()
+	j.nameProcesses()
 	for pid, at := range j.servers {
 		if j.now-at > 6*idle {
 			delete(j.servers, pid)

@@ -29,7 +29,7 @@ type worker struct {
 
 // begins notes that a process opens a connection.
 func (j *Joiner) begins(l *Leg, f *bpf.Flight) {
-	if p := j.processes[f.SendPid]; p != nil {
+	if p := j.processes[f.SendPid]; p != nil && !p.named {
 		n := 0
 		for n < len(p.opening) && (len(p.opening) == mostWaiting || p.opening[n]+2*openingTakes < f.StartNs) {
 			n++
@@ -90,11 +90,14 @@ func (j *Joiner) note(kind eventKind, x *Exchange, pid, tid uint32, at uint64) {
 	if pid == 0 || tid == 0 || at == 0 || x.noted&(1<<kind) != 0 || !j.isProxy(pid) {
 		return
 	}
-	x.noted |= 1 << kind
 	w := j.workers[workerKey{pid, tid}]
 	if w == nil {
+		if j.process(pid).named {
+			return
+		}
 		w = j.newWorker(pid, tid)
 	}
+	x.noted |= 1 << kind
 	j.happens(w, event{at: at, of: refTo(x), kind: kind})
 }
 
