@@ -174,22 +174,25 @@ func (c *chain) remove(p *place) {
 // shelve gives an exchange its places: once its server and its client are known.
 func (j *Joiner) shelve(x *Exchange) {
 	switch pid := x.ServerPid(); {
-	case pid == 0 || x.asServer.on != nil || x.counted || x.done:
+	case pid == 0 || x.asServer.on != nil || x.counted || x.done || x.named&ofServer != 0:
 	case !j.isProxy(pid):
 		j.process(pid).reads(x)
-	case !j.isNamed(x, pid):
+	case j.isNamed(x, pid):
+		x.named |= ofServer
+	default:
 		j.shelveServer(x, pid)
 	}
 	switch pid := x.ClientPid(); {
-	case pid == 0 || x.asClient.on != nil:
+	case pid == 0 || x.asClient.on != nil || x.named&ofClient != 0:
 	case !j.isProxy(pid):
 		if p := j.processes[pid]; p != nil {
 			p.asks(x)
 		}
-	case !j.isNamed(x, pid):
-		j.shelveClient(x, pid)
-	default:
+	case j.isNamed(x, pid):
+		x.named |= ofClient
 		x.Req.leg.up.used = true
+	default:
+		j.shelveClient(x, pid)
 	}
 }
 

@@ -47,7 +47,7 @@ type upstream struct {
 
 // forget leaves what no model has to do with.
 func (u *upstream) forget() {
-	*u = upstream{of: u.of, used: u.used, opens: u.opens, opened: u.opened, certain: u.certain, streams: u.streams}
+	*u = upstream{of: u.of, lane: u.lane[:0], used: u.used, opens: u.opens, opened: u.opened, certain: u.certain, streams: u.streams}
 }
 
 // next is what a connection will hand on next.

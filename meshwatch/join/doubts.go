@@ -67,7 +67,11 @@ func (p *pool) loses(g guess) {
 
 // isUnsure says whether there are some of which nobody knows by which connection they go on.
 func (p *pool) isUnsure() bool {
-	p.unknown = slices.DeleteFunc(p.unknown, func(r ref) bool { return r.of() == nil || !r.y.unknown })
+	n := 0
+	for n < len(p.unknown) && (p.unknown[n].of() == nil || !p.unknown[n].y.unknown) {
+		n++
+	}
+	p.unknown = p.unknown[n:]
 	return len(p.unknown) > 0
 }
 

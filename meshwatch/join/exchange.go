@@ -24,6 +24,7 @@ type Exchange struct {
 	Error   string
 
 	hasID        bool
+	redirected   bool // to its server
 	byResp       bool // the id came with the response only
 	unsure       bool // behind a gap on a pipelined connection: its response cannot be told
 	done         bool
@@ -41,6 +42,7 @@ type Exchange struct {
 	asks         bool        // it is among what its client, an app in Go, asks
 	open         bool        // it is among what its server, one in Go, has not answered
 	noted        uint8       // a bit for each kind of event that its workers were told of
+	named        uint8       // bits: its server, its client was named when it came
 	sought       int32       // those that were weighed where its head says nothing
 	considered   bool        // may has what there is
 	may          []ref       // what may have caused it, see consider
@@ -130,6 +132,7 @@ func (j *Joiner) newExchange(m *Message) *Exchange {
 	h := j.head(m)
 	j.serial++
 	x.serial, x.Client, x.Req, x.Parent, x.since, x.method = j.serial, m.dir, m, -1, j.now, methodOfRequest(h.Method)
+	x.redirected = isRedirected(m.Flight)
 	j.describe(x, h)
 	m.exchange = x
 	return x

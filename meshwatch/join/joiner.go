@@ -47,6 +47,7 @@ type Joiner struct {
 	joined        []byte // scratch of append
 	seed          maphash.Seed
 	found         []*Exchange // scratch of relate
+	dueEvents     []dueEvent  // scratch of work
 
 	Stats Stats
 }

@@ -15,7 +15,11 @@ type line struct {
 func (w *worker) line(x *Exchange, c *class) *line {
 	l := w.lines[x.what()]
 	if l == nil {
-		l = &line{}
+		if l = w.spare; l != nil {
+			*l, w.spare = line{waiting: l.waiting[:0]}, nil
+		} else {
+			l = &line{}
+		}
 		w.lines[x.what()] = l
 	}
 	l.class = c

@@ -9,6 +9,11 @@ import "time"
 // namedAfter is for how long a process must have had ids only, in ns.
 const namedAfter = uint64(10 * time.Second)
 
+const ( // of Exchange.named
+	ofServer = 1 << iota
+	ofClient
+)
+
 // isNamed says whether an exchange of a proxy needs no more than its id, and takes in that it has none.
 func (j *Joiner) isNamed(x *Exchange, pid uint32) bool {
 	p := j.process(pid)
@@ -79,10 +84,10 @@ func (j *Joiner) nameProcesses() {
 func (j *Joiner) leaves(p *place) {
 	x := p.x
 	if p == &x.asServer {
-		x.noted &^= 1<<eventAsked | 1<<eventAnswered
+		x.named |= ofServer
 		x.waits, x.unknown, x.handed, x.lane, x.class = false, false, false, nil, nil
 	} else {
-		x.noted &^= 1<<eventAsks | 1<<eventHears | 1<<eventFree
+		x.named |= ofClient
 		x.byOpening, x.pool, x.inPool, x.inOrder, x.byWaiting = false, nil, guess{}, guess{}, ref{}
 	}
 	j.shelves.drop(p)

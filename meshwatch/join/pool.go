@@ -195,7 +195,9 @@ func (p *pool) written(l *Leg, at int) guess {
 	g := l.up.lane[at]
 	l.up.lane = slices.Delete(l.up.lane, at, at+1)
 	if len(l.up.lane) == 0 {
-		p.bound = slices.DeleteFunc(p.bound, func(m *Leg) bool { return m == l })
+		if i := slices.Index(p.bound, l); i >= 0 {
+			p.bound = slices.Delete(p.bound, i, i+1)
+		}
 	}
 	if g.y != nil {
 		g.y.lane = nil
@@ -349,7 +351,7 @@ func (p *pool) free(x *Exchange, w *worker, late bool, at uint64) {
 		return
 	}
 	p.turned(w)
-	l.up = upstream{of: p, used: true, freed: at, until: at}
+	l.up = upstream{of: p, used: true, freed: at, until: at, lane: l.up.lane}
 	if len(p.waiting) == 0 {
 		p.place(w, at)
 		p.add(l)

@@ -50,6 +50,7 @@ func (s *simulation) bench(b *testing.B, proxy bool, prep func(*Joiner)) (relays
 	cfg := DefaultConfig(head.New(head.Config{}))
 	cfg.SelfID, cfg.Proxy = 1<<31, func(pid uint32) bool { return proxy && pid == simProxy }
 	j := New(cfg, &loss.Set{}, func(*Tree) {})
+	j.now = s.flights[s.order[0]].f.StartNs
 	if prep != nil {
 		prep(j)
 	}

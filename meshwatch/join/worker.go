@@ -17,12 +17,12 @@ type workerKey struct{ pid, tid uint32 }
 // worker is what is known of one.
 type worker struct {
 	proc    *process
-	events  []event // not looked at yet
-	mixed   bool    // they are not in order
+	events  []event // not looked at yet, as they came
 	done    uint64  // ns: everything before was
 	classes map[classKey]*class
 	pools   map[poolKey]*pool
 	lines   map[uint64]*line // by what is asked for
+	spare   *line            // none of these
 	turns   turns
 	used    uint64
 }
@@ -78,6 +78,14 @@ const (
 	eventOpen                      // its part of a TLS handshake is over
 )
 
+// side says whose event of an exchange it is.
+func (k eventKind) side() uint8 {
+	if k == eventAsked || k == eventAnswered {
+		return ofServer
+	}
+	return ofClient
+}
+
 // mostEvents bounds what waits of one worker: at 20,000 requests a second there are some 8,000. What is too much is left out: the
 // worker is not known any more.
 const mostEvents = 1 << 15
@@ -87,12 +95,12 @@ const settles = uint64(20 * time.Millisecond)
 
 // note tells a worker what it did. Of threads of which nothing is known there is nothing to learn.
 func (j *Joiner) note(kind eventKind, x *Exchange, pid, tid uint32, at uint64) {
-	if pid == 0 || tid == 0 || at == 0 || x.noted&(1<<kind) != 0 || !j.isProxy(pid) {
+	if pid == 0 || tid == 0 || at == 0 || x.noted&(1<<kind) != 0 || x.named&kind.side() != 0 {
 		return
 	}
 	w := j.workers[workerKey{pid, tid}]
 	if w == nil {
-		if j.process(pid).named {
+		if !j.isProxy(pid) {
 			return
 		}
 		w = j.newWorker(pid, tid)
@@ -109,9 +117,6 @@ func (j *Joiner) happens(w *worker, e event) {
 		j.lost.workerFull.Add(1)
 		return
 	}
-	if n := len(w.events); n > 0 && w.events[n-1].at > e.at {
-		w.mixed = true
-	}
 	w.events = append(w.events, e)
 }
 
@@ -124,28 +129,52 @@ func (j *Joiner) newWorker(pid, tid uint32) *worker {
 // work looks at what workers did up to some time before now.
 func (j *Joiner) work(upto uint64) {
 	for _, w := range j.workers {
-		if w.mixed {
-			slices.SortStableFunc(w.events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
-			w.mixed = false
-		}
-		n := 0
-		for n < len(w.events) && w.events[n].at <= upto {
-			n++
-		}
-		for i := range w.events[:n] {
-			if e := &w.events[i]; e.leg != nil || e.of.of() != nil {
-				w.do(e, w.opensNext(i))
+		due, next := w.due(upto, j.dueEvents[:0])
+		for i, d := range due {
+			after := next
+			if i+1 < len(due) {
+				after = due[i+1].place
+			}
+			if e := &w.events[d.place]; e.leg != nil || e.of.of() != nil {
+				w.do(e, w.opensAt(after))
 			}
 		}
-		w.events = append(w.events[:0], w.events[n:]...)
+		j.dueEvents = due
+		w.events = slices.DeleteFunc(w.events, func(e event) bool { return e.at <= upto })
 		w.done = max(w.done, upto)
 	}
 }
 
-// opensNext returns to whom a worker begins a connection right after an event.
-func (w *worker) opensNext(i int) poolKey {
-	if i+1 < len(w.events) && w.events[i+1].kind == eventOpens {
-		return w.events[i+1].to
+// dueEvent is where an event stands among those of a worker.
+type dueEvent struct {
+	at    uint64
+	place int
+}
+
+// due appends the events up to a time, in order, and says where the first of the others is, -1: there is none. It sorts what it must, and not
+// the events themselves: they are large, and many come long before they are due.
+func (w *worker) due(upto uint64, in []dueEvent) (due []dueEvent, next int) {
+	due, next = in, -1
+	mixed := false
+	for i := range w.events {
+		switch at := w.events[i].at; {
+		case at <= upto:
+			mixed = mixed || len(due) > 0 && due[len(due)-1].at > at
+			due = append(due, dueEvent{at, i})
+		case next < 0 || at < w.events[next].at:
+			next = i
+		}
+	}
+	if mixed {
+		slices.SortFunc(due, func(a, b dueEvent) int { return cmp.Or(cmp.Compare(a.at, b.at), a.place-b.place) })
+	}
+	return due, next
+}
+
+// opensAt returns to whom a worker begins a connection by the event at a place; zero: to nobody.
+func (w *worker) opensAt(place int) poolKey {
+	if place >= 0 && w.events[place].kind == eventOpens {
+		return w.events[place].to
 	}
 	return poolKey{}
 }
@@ -167,6 +196,7 @@ func (w *worker) do(e *event, opens poolKey) {
 		w.turns.writes(e.at, x.answeredBy())
 		if l := w.lines[x.what()]; l != nil && l.answered(x) {
 			delete(w.lines, x.what())
+			w.spare = l
 		}
 		if x.class != nil {
 			x.class.answered(x)

@@ -38,6 +38,7 @@ type process struct {
 	comm  string
 	netns uint32
 	at    uint64
+	proxy bool // by its name
 }
 
 const procTTL = int64(30e9) // ns
@@ -71,7 +72,7 @@ func (n *Names) process(pid, netns uint32, now uint64) process {
 	if p, ok := n.procs[pid]; ok && since(p.at, now) < procTTL && p.netns == netns {
 		return p
 	}
-	p := process{comm: comm("/proc/" + strconv.Itoa(int(pid)) + "/comm"), netns: netns, at: now}
+	p := n.called(comm("/proc/"+strconv.Itoa(int(pid))+"/comm"), netns, now)
 	n.procs[pid] = p
 	if since(n.swept, now) > 2*procTTL {
 		n.swept = now
@@ -82,6 +83,11 @@ func (n *Names) process(pid, netns uint32, now uint64) process {
 		}
 	}
 	return p
+}
+
+// called is a process of a name.
+func (n *Names) called(name string, netns uint32, at uint64) process {
+	return process{name, netns, at, slices.Contains(n.proxies, name)}
 }
 
 // since is negative where flights come out of order.
@@ -102,14 +108,13 @@ func (n *Names) IsProxy(pid uint32, now uint64) bool {
 	if !ok || since(p.at, now) >= procTTL {
 		p = n.process(pid, p.netns, now)
 	}
-	return slices.Contains(n.proxies, p.comm)
+	return p.proxy
 }
 
 // role tells a sidecar from a gateway by the namespace's rules: traffic is redirected to a sidecar only. Of what is no
 // sidecar the topology's word counts more than the process's name.
 func (n *Names) role(p process, w topology.Workload) journey.Role {
-	proxy := slices.Contains(n.proxies, p.comm)
-	if proxy {
+	if p.proxy {
 		if ns := n.state.Load().Namespace(p.netns); ns != nil && ns.Redirects() {
 			return journey.RoleSidecar
 		}
@@ -121,7 +126,7 @@ func (n *Names) role(p process, w topology.Workload) journey.Role {
 		return journey.RoleApp
 	case p.comm == "":
 		return journey.RoleUnknown
-	case proxy:
+	case p.proxy:
 		return journey.RoleGateway
 	}
 	return journey.RoleApp

@@ -81,8 +81,8 @@ func newWorld(t testing.TB, captures ...string) *world {
 	names := NewNames([]string{"envoy", "haproxy"})
 	names.SetState(node())
 	for pid, p := range map[uint32]process{
-		pidClient: {"fortio", nsClient, hour}, pidSidecar: {"envoy", nsPod, hour}, pidSidecar + 1: {"wrk:worker_0", nsPod, hour},
-		pidApp: {"app", nsPod, hour}, pidGateway: {"haproxy", nsOther, hour},
+		pidClient: names.called("fortio", nsClient, hour), pidSidecar: names.called("envoy", nsPod, hour), pidSidecar + 1: names.called("wrk:worker_0", nsPod, hour),
+		pidApp: names.called("app", nsPod, hour), pidGateway: names.called("haproxy", nsOther, hour),
 	} {
 		names.procs[pid] = p
 	}
@@ -462,7 +462,7 @@ func TestRole(t *testing.T) {
 		"a sidecar of an app":                   {"envoy", nsPod, "app", journey.RoleSidecar},
 		"a client":                              {"envoy", nsOther, "client", journey.RoleApp},
 	} {
-		if got := w.names.role(process{comm: tt.comm, netns: tt.netns}, topology.Workload{Role: tt.topo}); got != tt.want {
+		if got := w.names.role(w.names.called(tt.comm, tt.netns, 0), topology.Workload{Role: tt.topo}); got != tt.want {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}
