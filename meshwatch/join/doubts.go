@@ -114,13 +114,14 @@ func (p *pool) instead(l *Leg) (g guess, ok bool) {
 		p.leave(l)
 	}
 	p.freed = slices.DeleteFunc(p.freed, func(m *Leg) bool { return m == l })
-	var lanes []*Leg
+	lanes := p.lanes[:0]
 	for _, m := range p.bound {
 		if g := m.up.next(); g.of() != nil && (g.waited || g.y.Req.RecvNs > l.up.freed) {
 			lanes = append(lanes, m)
 		}
 	}
 	slices.SortFunc(lanes, func(a, b *Leg) int { return cmp.Compare(a.up.lane[0].y.Req.RecvNs, b.up.lane[0].y.Req.RecvNs) })
+	p.lanes = lanes
 	isBelow := func(m *Leg) bool { return m.up.freed < l.up.until }
 	n := slices.IndexFunc(lanes, isBelow)
 	switch {

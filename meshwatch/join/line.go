@@ -44,7 +44,11 @@ func insert[T any](in []T, one T, of func(T) *Exchange) []T {
 
 // asks takes the one at a place of the line for what the worker asks.
 func (l *line) asks(x *Exchange, at int, late bool) {
-	l.waiting = slices.DeleteFunc(l.waiting, func(g guess) bool { return g.of() == nil })
+	for i := 0; i <= at; i++ { // further behind some may be gone, too: a line may be long
+		for i < len(l.waiting) && l.waiting[i].of() == nil {
+			l.take(i)
+		}
+	}
 	if at >= len(l.waiting) {
 		return
 	}
@@ -81,7 +85,11 @@ func (y *Exchange) answeredBefore(x *Exchange) bool {
 // take takes one out of the line.
 func (l *line) take(at int) guess {
 	g := l.waiting[at]
-	l.waiting = slices.Delete(l.waiting, at, at+1)
+	if at == 0 {
+		l.waiting = l.waiting[1:]
+	} else {
+		l.waiting = slices.Delete(l.waiting, at, at+1)
+	}
 	return g
 }
 

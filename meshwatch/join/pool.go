@@ -15,6 +15,7 @@ type pool struct {
 	idle    []*Leg  // free: the last is taken first
 	freed   []*Leg  // became free while somebody waits, in a turn that may have ended or not: see serve
 	waiting []guess // requests that wait, in the order in which they were read
+	lanes   []*Leg  // scratch of instead
 	bound   []*Leg  // connections that were taken, and on which the request was not seen yet
 	chosen  bool    // one of several was taken out of what waits
 	trust   trust
