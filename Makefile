@@ -58,7 +58,7 @@ accuracy: build ## journeys with every hop and wrong joins, against the truth; i
 	test/install.sh $(if $(findstring cluster,$(SCENARIO)),cluster,run)
 	go run -buildvcs=false ./test/accuracy $(if $(SCENARIO),--scenario $(SCENARIO)) $(ACCURACY)
 
-bench: build ## what recording costs, some 25 minutes; writes test/results/bench.json: BENCH=…
+bench: build ## what recording costs, some 30 minutes; writes test/results/bench.json: BENCH=…
 	test/install.sh run
 	go run -buildvcs=false ./test/bench $(BENCH)
 

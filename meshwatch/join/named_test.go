@@ -16,6 +16,7 @@ func TestNamed(t *testing.T) {
 		prep                    func(*Joiner)
 		least                   float64 // share that is joined
 	}{
+		{takesLast, 1, 0, 8, nil, 0.97}, // what is alone is joined at once
 		{takesLast, 4, 0, 1, inPool, 0.85},
 		{takesLast, 4, 1, 1, inPool, 0.8},
 		{takesLast, 8, 3, 2, inPool, 0.85},

@@ -71,6 +71,7 @@ func (r *runner) startAgent(ctx context.Context, l *lab.Lab) (_ *agent, err erro
 	case l.Options.Said != "":
 		text += fmt.Sprintf(hears, "haproxy_rings", l.Options.Said)
 	}
+	text += r.lines + "\n"
 	if err := errors.Join(os.WriteFile(topology, workloads, 0o600), os.WriteFile(config, []byte(text), 0o600)); err != nil {
 		return nil, fmt.Errorf("write the agent's configuration: %w", err)
 	}

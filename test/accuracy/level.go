@@ -45,6 +45,7 @@ type runner struct {
 	duration time.Duration
 	rate     float64
 	nice     int
+	lines    string // of YAML, for the agent
 	warmUp   time.Duration
 	dump     string // directory for what is not complete, "": none
 }

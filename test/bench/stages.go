@@ -17,11 +17,11 @@ type stage struct {
 type plan struct {
 	connections int
 	favoured    bool
-	warm        time.Duration
-	kernel      stage // kernel part alone, saturated, the agent's process stopped
-	fixed       stage // the same at a fixed rate
-	whole       stage // with the agent, saturated; a check of the sum, which meshes alone need
-	burst       int   // quads for which the agent's process stays stopped
+	warm        time.Duration // the agent sees that long what the proxies do before it is measured: it keeps less of those that send ids
+	kernel      stage         // kernel part alone, saturated, the agent's process stopped
+	fixed       stage         // the same at a fixed rate
+	whole       stage         // with the agent, saturated; a check of the sum, which meshes alone need
+	burst       int           // quads for which the agent's process stays stopped
 	thaw        time.Duration
 	programs    time.Duration
 	pieces      int // seconds of steady recording
@@ -35,7 +35,7 @@ type plan struct {
 // fewer requests on their way when a slice ends.
 func defaultPlan() plan {
 	return plan{
-		connections: 8, favoured: true, warm: time.Second, share: 2.0 / 3,
+		connections: 8, favoured: true, warm: 12 * time.Second, share: 2.0 / 3,
 		kernel: stage{120, 60 * time.Millisecond, 3 * time.Millisecond},
 		fixed:  stage{100, 60 * time.Millisecond, 3 * time.Millisecond},
 		whole:  stage{10, 600 * time.Millisecond, 250 * time.Millisecond},
