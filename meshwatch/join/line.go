@@ -6,6 +6,7 @@ import "slices"
 // threads hand them on in that order, and on one HTTP/2 connection everybody does.
 type line struct {
 	waiting []guess
+	chosen  bool   // one of several was taken out, so that the others are what is left of a choice
 	open    int    // that were not answered
 	class   *class // of the latest
 	moved   uint64 // ns: when it was last set right, see check
@@ -52,8 +53,9 @@ func (l *line) asks(x *Exchange, at int, late bool) {
 	if at >= len(l.waiting) {
 		return
 	}
-	choice := len(l.waiting) > 1
+	choice := l.chosen || len(l.waiting) > 1
 	x.inOrder = l.take(at)
+	l.chosen = choice && len(l.waiting) > 0
 	x.inOrder.choice, x.inOrder.shaky = choice, late
 	if y := x.inOrder.of(); y != nil {
 		y.handed = true

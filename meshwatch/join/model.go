@@ -73,7 +73,7 @@ func (p *process) keepsOrder(x, y *Exchange) bool {
 	if r == &p.opened && r.neverOtherwise() {
 		return true
 	}
-	if r.alone.proven() && (!x.inOrder.choice || r.wrong == 0 && r.chosen >= leastChosen) {
+	if r.alone.proven() && (!x.inOrder.choice || r.wrong == 0 && r.chosen >= leastChosen && (r != &p.order || !p.pool.proven())) {
 		return true
 	}
 	return r.proven() || r == &p.streams && r.wrong == 0 && p.pool.proven()
@@ -83,7 +83,8 @@ func (p *process) keepsOrder(x, y *Exchange) bool {
 func (o *order) inStep(y *Exchange) bool { return o.in >= leastInStep && o.out < y.Req.RecvNs }
 
 // leastChosen is how many exchanges with others waiting must not have contradicted the order, where none was tested. Of two that change places
-// one is answered before what it is taken for, whichever is answered first: each time.
+// one is answered before what it is taken for, whichever is answered first: each time, unless the worker reads both answers in one turn. So
+// it does not count where connections are seen to be taken otherwise.
 const leastChosen = 64
 
 // leastInStep is how many exchanges must not have contradicted the order since one did: one that is out of step does so half of the time.
