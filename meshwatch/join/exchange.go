@@ -24,7 +24,6 @@ type Exchange struct {
 	Error   string
 
 	hasID        bool
-	redirected   bool // to its server
 	byResp       bool // the id came with the response only
 	unsure       bool // behind a gap on a pipelined connection: its response cannot be told
 	done         bool
@@ -132,7 +131,6 @@ func (j *Joiner) newExchange(m *Message) *Exchange {
 	h := j.head(m)
 	j.serial++
 	x.serial, x.Client, x.Req, x.Parent, x.since, x.method = j.serial, m.dir, m, -1, j.now, methodOfRequest(h.Method)
-	x.redirected = isRedirected(m.Flight)
 	j.describe(x, h)
 	m.exchange = x
 	return x

@@ -3,7 +3,7 @@ package join
 import "time"
 
 // A process is named while all that it is asked, and asks, carries a request id: heads alone join what it does. Then nothing else is kept of
-// it: it stands on no shelf, and its workers have no model, which is most of what joining costs. With the first request that has no id all that
+// it: it stands on no shelf, and its workers have no model. With the first request that has no id all that
 // begins anew, as if recording had just begun.
 
 // namedAfter is for how long a process must have had ids only, in ns.
@@ -75,13 +75,13 @@ func (j *Joiner) nameProcesses() {
 	}
 	for _, p := range places {
 		if found[p.on.key.pid] {
-			j.leaves(p)
+			j.dropSide(p)
 		}
 	}
 }
 
-// leaves takes out what models know of one side of an exchange.
-func (j *Joiner) leaves(p *place) {
+// dropSide takes one side of an exchange from its shelf, and out of what models know.
+func (j *Joiner) dropSide(p *place) {
 	x := p.x
 	if p == &x.asServer {
 		x.named |= ofServer

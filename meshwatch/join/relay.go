@@ -99,11 +99,8 @@ func (x *Exchange) holds(ns uint64) bool {
 // leavesPod says whether x cannot be caused by y: what iptables redirects to a sidecar on its way into a pod (to the address it was for,
 // another port) goes to that pod. Between the two is the app, of whose exchanges nothing may have been seen.
 func leavesPod(x, y *Exchange) bool {
-	if !y.redirected {
-		return false
-	}
 	in, out := y.Req.Flight, x.Req.Flight
-	if uint32(in.Flags^out.Flags)&bpf.FlagIPv6 != 0 {
+	if in.RecvSk == 0 || in.RecvPort == in.SendPeer || in.RecvAddr != in.SendPaddr || uint32(in.Flags^out.Flags)&bpf.FlagIPv6 != 0 {
 		return false
 	}
 	to := netip.AddrFrom16(out.SendPaddr)
@@ -111,11 +108,6 @@ func leavesPod(x, y *Exchange) bool {
 		to = netip.AddrFrom4([4]byte(out.SendPaddr[:4]))
 	}
 	return out.SendPaddr != in.RecvAddr && !to.IsLoopback()
-}
-
-// isRedirected says whether iptables had a request come to another port of the address it was for.
-func isRedirected(f *bpf.Flight) bool {
-	return f.RecvSk != 0 && f.RecvPort != f.SendPeer && f.RecvAddr == f.SendPaddr
 }
 
 // headsSay says whether y may have caused x, which this process asked, and heads say so.

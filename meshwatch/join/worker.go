@@ -95,17 +95,14 @@ const settles = uint64(20 * time.Millisecond)
 
 // note tells a worker what it did. Of threads of which nothing is known there is nothing to learn.
 func (j *Joiner) note(kind eventKind, x *Exchange, pid, tid uint32, at uint64) {
-	if pid == 0 || tid == 0 || at == 0 || x.noted&(1<<kind) != 0 || x.named&kind.side() != 0 {
+	if pid == 0 || tid == 0 || at == 0 || x.noted&(1<<kind) != 0 || x.named&kind.side() != 0 || !j.isProxy(pid) {
 		return
 	}
+	x.noted |= 1 << kind
 	w := j.workers[workerKey{pid, tid}]
 	if w == nil {
-		if !j.isProxy(pid) {
-			return
-		}
 		w = j.newWorker(pid, tid)
 	}
-	x.noted |= 1 << kind
 	j.happens(w, event{at: at, of: refTo(x), kind: kind})
 }
 

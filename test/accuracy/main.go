@@ -63,7 +63,7 @@ func parse(args []string) (*asked, error) {
 	sidecar := flags.String("sidecar", "", "envoy or haproxy, in cleartext and oddities (default envoy where it is installed)")
 	flags.StringVar(&a.runner.depth, "depth", meshwatch.DepthAuto, "the agent's: edges, full or auto")
 	flags.IntVar(&a.runner.nice, "nice", 0, "the agent's priority, -20 to 19: its threads compete one by one with those of the proxies here, in Kubernetes by their pods' CPU requests")
-	flags.StringVar(&a.runner.lines, "agent", "", "YAML that the agent's configuration has besides")
+	flags.StringVar(&a.runner.lines, "settings", "", "YAML that the agent's configuration has besides")
 	flags.BoolVar(&a.options.IPv6, "ipv6", false, "requests travel over IPv6")
 	flags.StringVar(&a.table, "table", "", "file with a table of relays, between two markers, that is made anew")
 	flags.StringVar(&a.runner.dump, "dump", "", "directory for the first journeys that are not complete")
